@@ -1,0 +1,1 @@
+"""The user log in Redis: append, read as of a position, join on the fly."""

@@ -1,0 +1,1 @@
+"""The model tiers: features, Wukong Turbo, training, weight updates, snapshots, scoring engine."""

@@ -1,0 +1,1 @@
+"""Which plan for this request, at what price: value model, exploration, budget, reward windows."""

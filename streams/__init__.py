@@ -1,0 +1,1 @@
+"""The wire and the workers: messages, topics, Kafka loops, the console command."""
