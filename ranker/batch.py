@@ -1,0 +1,73 @@
+"""The model's input: several requests with their candidates, as tensors.
+
+B requests, N candidates over all of them, T values of a slot, E log events over all requests, F dense features.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SlotValues:
+    """The values of one categorical slot, back to back.
+
+    rows_T: int64, rows of the slot's table.
+    lengths: int64 [B] (user, context, log) or [N] (candidate): values of each; None where each has exactly one.
+    """
+
+    rows_T: Tensor
+    lengths: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests with their candidates.
+
+    A missing category is a category of its own, so no slot has length 0 but `log`, whose lengths are never None.
+    """
+
+    request_of_N: Tensor
+    """int64, ascending: the request of each candidate."""
+    slots: dict[str, SlotValues]
+    """By slot name; LOG holds the log's items, oldest first."""
+    dense_user_BF: Tensor
+    """float32: numeric slots of user and context, in the configuration's order; 0 where missing."""
+    dense_item_NF: Tensor
+    """float32: numeric slots of the candidates."""
+    log_action_E: Tensor
+    """int64 below 32."""
+    log_surface_E: Tensor
+    """int64 below 32."""
+    log_age_E: Tensor
+    """float32: log1p of seconds between event and request."""
+    log_value_E: Tensor
+    """float32."""
+
+    @property
+    def num_requests(self) -> int:
+        return int(self.dense_user_BF.shape[0])
+
+    @property
+    def num_candidates(self) -> int:
+        return int(self.request_of_N.shape[0])
+
+
+class Embedder(Protocol):
+    """Where embeddings come from: plain tensors in serving, TorchRec collections in training.
+
+    Injected into the model, which so needs neither TorchRec nor FBGEMM at import.
+    """
+
+    def embed(self, slots: dict[str, SlotValues]) -> dict[str, Tensor]:
+        """rows_T of each slot → float32 [T, width]."""
+        ...
+
+    def pool(self, values_TD: Tensor, lengths: Tensor) -> Tensor:
+        """Mean of each one's values: [len(lengths), width]; zeros where the length is 0."""
+        ...
+
+    def pad(self, values_ED: Tensor, lengths_B: Tensor, length: int) -> Tensor:
+        """Back to back → [B, length, width], oldest first, zeros behind; a longer one keeps its first `length`."""
+        ...

@@ -1,0 +1,117 @@
+"""What a model is made of: slots, tables, tiers. Its digest names it on the wire.
+
+A changed configuration is another model: it is trained beside the old one and switched to, never mixed with it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+Side = Literal["user", "context", "candidate"]
+Kind = Literal["categorical", "numeric"]
+
+USER = "user"
+ITEM = "item"
+HOUR = "hour"
+SURFACE = "surface"
+LOG = "log"
+"""The slot of the log's items. It has the keys of the candidates' slot `item`, and so its rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """One input of the model.
+
+    `user` and `item` are the ids themselves; `surface` and `hour` (of the request's event time, UTC) are of the
+    context without being sent; any other name is read from the features of its side.
+    """
+
+    name: str
+    side: Side
+    kind: Kind = "categorical"
+    table: str = "shared"
+    """Unused by numeric slots."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableConfig:
+    name: str
+    rows: int = 20_000
+    """Rows with a key of their own; the least recently used gives way when all are taken."""
+    tail_rows: int = 1_024
+    """Rows shared by hash: what a key that has no row (in serving: was never learned) reads."""
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.tail_rows < 1:
+            raise ValueError(f"table {self.name!r} needs rows >= 1 and tail_rows >= 1, got {self.rows}, {self.tail_rows}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TierConfig:
+    name: str
+    layers: int = 1
+    """Wukong layers of the user stack, and of the candidate stack."""
+    log_length: int = 64
+    """Newest events of the log that the encoder reads."""
+    encoder_layers: int = 1
+    user_tokens: int = 8
+    """Width of the user stack: tokens after each of its layers. Its cost is divided by the candidates."""
+    fm_tokens: int = 4
+    """Tokens that a layer's factorization machine block puts out."""
+    compressed_tokens: int = 4
+    """Tokens that a layer's linear compression block puts out."""
+    fm_rank: int = 8
+    """Width of Y in X·XᵀY."""
+    hidden: int = 64
+    """Of the blocks' MLPs and of the heads."""
+    heads: int = 2
+    """Attention heads, of the encoder and of the queries over its states. Divides the embedding width."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    name: str
+    slots: tuple[Slot, ...]
+    tables: tuple[TableConfig, ...]
+    tiers: tuple[TierConfig, ...]
+    """Cheapest first."""
+    width: int = 16
+    """Of an embedding and of every token."""
+    max_position: int = 32
+    seed: int = 0
+    """Of the initial weights."""
+    item_table: str = field(default="items")
+
+    def __post_init__(self) -> None:
+        names = [s.name for s in self.slots]
+        if len(set(names)) != len(names):
+            raise ValueError(f"slot names must be unique, got {names}")
+        tables = {t.name for t in self.tables}
+        missing = {s.table for s in self.slots if s.kind == "categorical"} - tables
+        if missing or self.item_table not in tables:
+            raise ValueError(f"slots name tables {missing or self.item_table} that are not configured; have {tables}")
+        if not self.tiers:
+            raise ValueError("a model needs at least one tier")
+        for tier in self.tiers:
+            if self.width % tier.heads:
+                raise ValueError(f"tier {tier.name!r}: heads={tier.heads} must divide width={self.width}")
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of the configuration, whatever order Python kept its fields in."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def tier(self, name: str) -> TierConfig:
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise ValueError(f"no tier {name!r}; configured: {[t.name for t in self.tiers]}")
+
+    def side(self, side: Side, kind: Kind) -> tuple[Slot, ...]:
+        return tuple(s for s in self.slots if s.side == side and s.kind == kind)
+
+    @property
+    def max_log_length(self) -> int:
+        return max(t.log_length for t in self.tiers)

@@ -1,0 +1,27 @@
+"""Ids of categories. Knows nothing of torch: workers that only need ids import this alone."""
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+U64 = npt.NDArray[np.uint64]
+
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def hash64(value: str) -> int:
+    """The 64-bit id of a category: XXH3 of its UTF-8 bytes. The user log stores this for items."""
+    return xxhash.xxh3_64_intdigest(value)
+
+
+def salted(ids: U64, feature: str) -> U64:
+    """Table keys of a feature's ids: features that share a table do not share keys.
+
+    The finalizer of SplitMix64 (Steele et al., 2014) over id xor salt: a bijection, so no two ids of one feature
+    collide here.
+    """
+    x = ids ^ np.uint64(xxhash.xxh3_64_intdigest("salt:" + feature))
+    x = (x ^ (x >> np.uint64(30))) * _MIX_1
+    x = (x ^ (x >> np.uint64(27))) * _MIX_2
+    return x ^ (x >> np.uint64(31))
