@@ -1,9 +1,9 @@
 """The messages of the public and internal topics. Knows msgspec; knows nothing of Kafka.
 
-Public messages are JSON objects (or MessagePack arrays, see `streams.codec`). They evolve by optional fields with
-defaults, appended at the end; unknown fields are ignored. Ids are strings, times are integer milliseconds since the
-Unix epoch, money is in one unit of the caller's choice. Every size is bounded here, so that a message that decodes
-is a message that can be handled.
+Public messages are JSON objects (or MessagePack arrays, see `streams.codec`), internal ones MessagePack arrays. They
+evolve by optional fields with defaults, appended at the end; unknown fields are ignored. Ids are strings, times are
+integer milliseconds since the Unix epoch, money is in one unit of the caller's choice. Every size is bounded here, so
+that a message that decodes is a message that can be handled.
 """
 
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ MAX_RETURNED = 200
 Status = Literal["ok", "fallback", "empty", "error"]
 
 
-class LogRef(Struct, frozen=True, kw_only=True):
+class LogRef(Struct, frozen=True, kw_only=True, array_like=True):
     """Where a user's log stood: everything up to `count` of the log that was created as `generation`."""
 
     generation: Annotated[int, Meta(ge=0, lt=2**63)] = 0
@@ -102,7 +102,7 @@ class RankingResponse(Struct, frozen=True, kw_only=True):
     replica: Text = ""
 
 
-class ServedItem(Struct, frozen=True, kw_only=True):
+class ServedItem(Struct, frozen=True, kw_only=True, array_like=True):
     item: Id
     features: Features = {}
     bid: Money = 1.0
@@ -110,7 +110,7 @@ class ServedItem(Struct, frozen=True, kw_only=True):
     pcvr: Probability = 0.0
 
 
-class Served(Struct, frozen=True, kw_only=True):
+class Served(Struct, frozen=True, kw_only=True, array_like=True):
     """ranking.served. What scoring saw: the training truth of a response."""
 
     response_id: Id
@@ -216,7 +216,7 @@ class RouterModel(Struct, frozen=True, kw_only=True):
     price_history: Annotated[list[Number], Meta(max_length=256)] = []
 
 
-class TrainingExample(Struct, frozen=True, kw_only=True):
+class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     """training.examples. One labelled impression (kind `click`) or clicked impression (kind `conversion`).
 
     Carries its slots and a reference to the log, never the sequence: the trainer reads the log as serving saw it.

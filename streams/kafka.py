@@ -1,0 +1,150 @@
+"""Kafka clients, set up the one way all workers share. Knows confluent-kafka; knows nothing of messages.
+
+Any librdkafka property is a plain setting: TIDERANK_KAFKA_SECURITY_PROTOCOL=SSL becomes `security.protocol=SSL`.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from streams.errors import StartError
+from streams.topics import TOPICS, Topic
+
+CONNECT_TIMEOUT_S = 10.0
+SESSION_TIMEOUT_MS = 6_000
+"""How long a killed worker's partitions wait: with static membership nothing else tells the broker."""
+_PREFIX = "TIDERANK_KAFKA_"
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """A broker address, with the extra librdkafka properties of every client of it."""
+
+    bootstrap: str
+    properties: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, bootstrap: str) -> "Kafka":
+        extra = {k[len(_PREFIX) :].lower().replace("_", "."): v for k, v in os.environ.items() if k.startswith(_PREFIX)}
+        return cls(bootstrap, extra)
+
+    def _base(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.bootstrap, "log_level": 3, **self.properties}
+
+    def producer(self, *, linger_ms: float = 0.0, delivery_timeout_ms: int = 30_000) -> Producer:
+        """Idempotent, acknowledged by all replicas, and hashing keys as Java's clients do."""
+        return Producer(
+            self._base()
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": linger_ms,
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": delivery_timeout_ms,
+                "message.max.bytes": 5_000_000,
+                "queue.buffering.max.messages": 200_000,
+            }
+        )
+
+    def group_consumer(self, group: str, instance: str, *, fetch_wait_ms: int = 10) -> Consumer:
+        """A member of a group, known to the broker by name, so that a quick restart moves no partition."""
+        return Consumer(
+            self._base()
+            | {
+                "group.id": group,
+                "group.instance.id": f"{group}-{instance}",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": 1_000,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": fetch_wait_ms,
+                "topic.metadata.refresh.interval.ms": 30_000,
+            }
+        )
+
+    def reader(self, *, fetch_wait_ms: int = 10, eof: bool = True) -> Consumer:
+        """A consumer outside any group: assigned by hand, committing nothing."""
+        return Consumer(
+            self._base()
+            | {
+                "group.id": "tiderank-reader",  # required by the client; never joined
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.partition.eof": eof,
+                "fetch.wait.max.ms": fetch_wait_ms,
+            }
+        )
+
+    def admin(self) -> AdminClient:
+        return AdminClient(self._base())
+
+    def check(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Raises StartError if the broker does not answer in time."""
+        try:
+            self.admin().list_topics(timeout=timeout_s)
+        except KafkaException as error:
+            raise StartError(
+                f"no Kafka broker answers at {self.bootstrap} within {timeout_s:.0f} s ({error.args[0].str()}); "
+                "check TIDERANK_BOOTSTRAP, or unset it and run `tiderank up`"
+            ) from error
+
+    def create_topics(self, topics: Iterable[Topic] = TOPICS.values(), *, replication: int = 1) -> list[str]:
+        """Creates the topics that are missing, with their settings; returns their names. Leaves the others alone."""
+        admin = self.admin()
+        self.check()
+        present = admin.list_topics(timeout=CONNECT_TIMEOUT_S).topics
+        missing = [t for t in topics if t.name not in present]
+        if not missing:
+            return []
+        new = [NewTopic(t.name, t.partitions, replication, config=topic_settings(t)) for t in missing]
+        for name, future in admin.create_topics(new, operation_timeout=CONNECT_TIMEOUT_S).items():
+            try:
+                future.result(timeout=2 * CONNECT_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
+                    continue
+                if error.args[0].name() in ("_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"):
+                    # The in-memory broker makes a topic, with 4 partitions, when it is first asked for.
+                    admin.list_topics(name, timeout=CONNECT_TIMEOUT_S)
+                    continue
+                raise StartError(f"topic {name} could not be created: {error.args[0].str()}") from error
+        self._await_topics([t.name for t in missing])
+        return [t.name for t in missing]
+
+    def _await_topics(self, names: list[str]) -> None:
+        admin, deadline = self.admin(), time.monotonic() + CONNECT_TIMEOUT_S
+        while time.monotonic() < deadline:
+            known = admin.list_topics(timeout=CONNECT_TIMEOUT_S).topics
+            if all(name in known and known[name].partitions for name in names):
+                return
+            time.sleep(0.05)
+        raise StartError(f"topics {names} were created but did not appear within {CONNECT_TIMEOUT_S:.0f} s")
+
+    def partitions(self, topic: str) -> list[int]:
+        """Raises StartError where the topic does not exist."""
+        known = self.admin().list_topics(topic, timeout=CONNECT_TIMEOUT_S).topics[topic]
+        if known.error is not None or not known.partitions:
+            raise StartError(f"topic {topic} is not at {self.bootstrap}; create all with `tiderank topics create`")
+        return sorted(known.partitions)
+
+
+def topic_settings(topic: Topic) -> dict[str, str]:
+    """Settings of a topic as the broker names them. Broker time is the time of a record: clients' clocks disagree."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(topic.retention_ms),
+        "max.message.bytes": str(topic.max_bytes + 2_000),  # the record's own framing and headers
+        "message.timestamp.type": "LogAppendTime",
+    }
+
+
+def topic_partitions(offsets: Mapping[tuple[str, int], int]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]

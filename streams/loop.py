@@ -1,0 +1,141 @@
+"""The consumer loop of every worker.
+
+At-least-once, in this order: 1 wait for a record and drain what is there, 2 handle (effects, sends), 3 seal,
+4 commit once the sends are acknowledged. A crash before 4 reads the batch again, so effects must be idempotent:
+each is keyed by an id of its record. An exception from `handle` ends the loop with nothing of its batch committed.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streams.outbox import Outbox
+from streams.record import Record, next_offsets
+
+log = logging.getLogger(__name__)
+
+
+class ReadAgain(Exception):
+    """Raised by `handle`: the batch had no lasting effect, read again from these places."""
+
+    def __init__(self, places: dict[tuple[str, int], int]) -> None:
+        super().__init__(f"reading again from {places}")
+        self.places = places
+
+
+class Worker(Protocol):
+    """What a worker does with records. One thread calls all of it; nothing is called after the loop ends."""
+
+    def handle(self, records: Sequence[Record]) -> None:
+        """Takes a batch, in order within each partition."""
+        ...
+
+    def tick(self) -> None:
+        """Called between batches, at least every `idle_s`: timers, weight updates, windows."""
+        ...
+
+    def at_end(self, topic: str, partition: int) -> None:
+        """Everything of this partition has been handed over; more may come."""
+        ...
+
+    def assigned(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """New partitions, each with the committed offset or OFFSET_INVALID; returns them, perhaps moved."""
+        ...
+
+    def revoked(self, partitions: list[TopicPartition]) -> None:
+        """These are another member's now."""
+        ...
+
+
+class BaseWorker:
+    """A worker that has only `handle` to say."""
+
+    def tick(self) -> None:
+        return
+
+    def at_end(self, topic: str, partition: int) -> None:
+        return
+
+    def assigned(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        return partitions
+
+    def revoked(self, partitions: list[TopicPartition]) -> None:
+        return
+
+
+def run(
+    consumer: Consumer,
+    topics: Sequence[str],
+    worker: Worker,
+    outbox: Outbox,
+    *,
+    stop: threading.Event,
+    batch_max: int,
+    idle_s: float,
+) -> None:
+    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept."""
+
+    def on_assign(member: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("assigned %s", _names(partitions))
+        member.incremental_assign(worker.assigned(partitions))
+
+    def on_revoke(member: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("revoked %s", _names(partitions))
+        outbox.drain(member, 1.0)
+        worker.revoked(partitions)
+        member.incremental_unassign(partitions)
+
+    def on_lost(member: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("lost %s", _names(partitions))
+        worker.revoked(partitions)
+        member.incremental_unassign(partitions)
+
+    consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
+    try:
+        while not stop.is_set():
+            records = _poll(consumer, worker, batch_max, idle_s)
+            if records:
+                try:
+                    worker.handle(records)
+                    outbox.seal(next_offsets(records))
+                except ReadAgain as again:
+                    outbox.discard()
+                    _seek(consumer, again.places)
+            worker.tick()
+            outbox.commit(consumer)
+        if not outbox.drain(consumer, 5.0):
+            log.warning("stopped with deliveries under way: their records will be read again")
+    finally:
+        consumer.close()
+
+
+def _poll(consumer: Consumer, worker: Worker, batch_max: int, idle_s: float) -> list[Record]:
+    """Waits for one, then takes what is there: `consume(n, timeout)` would hold a lone record for the whole timeout."""
+    first = consumer.poll(idle_s)
+    if first is None:
+        return []
+    records = []
+    for message in (first, *consumer.consume(batch_max - 1, timeout=0)):
+        error = message.error()
+        if error is None:
+            records.append(Record.of(message))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            worker.at_end(message.topic() or "", message.partition() or 0)
+        elif error.fatal():
+            raise KafkaException(error)
+        else:
+            log.warning("kafka: %s", error.str())  # the client retries by itself
+    return records
+
+
+def _seek(consumer: Consumer, places: dict[tuple[str, int], int]) -> None:
+    for (topic, partition), offset in places.items():
+        log.warning("reading %s[%d] again from %d", topic, partition, offset)
+        consumer.seek(TopicPartition(topic, partition, offset))
+
+
+def _names(partitions: list[TopicPartition]) -> str:
+    return ", ".join(f"{p.topic}[{p.partition}]" for p in partitions) or "nothing"
