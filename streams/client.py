@@ -1,0 +1,124 @@
+"""The ad system's side: send requests and await the first response of each, report impressions and conversions.
+
+    with RankingClient(Kafka.from_environment("127.0.0.1:9092")) as client:
+        response = client.rank(RankingRequest(request_id="r1", user="u1", candidates=[Candidate(item="ad-1")]))
+
+Also importable where nothing else of tiderank runs: it needs confluent-kafka and msgspec alone.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.codec import decode, encode
+from streams.errors import Refused
+from streams.kafka import Kafka
+from streams.messages import Conversion, Impression, RankingRequest, RankingResponse
+from streams.record import Record
+from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
+
+REPLY_TOPIC = "reply-topic"
+DEADLINE_MS = "deadline-ms"
+
+
+class RankingClient:
+    """One thread's client. Later responses to a request are dropped and counted in `repeats`."""
+
+    def __init__(self, kafka: Kafka, *, reply_topic: str = RESPONSES, linger_ms: float = 0.0) -> None:
+        self._producer = kafka.producer(linger_ms=linger_ms)
+        self._reader = kafka.reader(eof=False)
+        self._reply_topic = reply_topic
+        self._waiting: set[str] = set()
+        self._early: dict[str, RankingResponse] = {}
+        self.repeats = 0
+        self.delivery_errors = 0
+        # From here on, resolved now: a request sent right after this line must not miss its answer.
+        starts = [TopicPartition(reply_topic, p, OFFSET_END) for p in kafka.partitions(reply_topic)]
+        for start in starts:
+            start.offset = self._reader.get_watermark_offsets(start, timeout=10.0)[1]
+        self._reader.assign(starts)
+
+    def send(self, request: RankingRequest, *, deadline_ms: int | None = None) -> None:
+        """Queues the request, keyed by its user; `deadline_ms` counts from the broker's timestamp of the record."""
+        headers = {} if self._reply_topic == RESPONSES else {REPLY_TOPIC: self._reply_topic}
+        if deadline_ms is not None:
+            headers[DEADLINE_MS] = str(deadline_ms)
+        self._waiting.add(request.request_id)
+        self._produce(REQUESTS, encode(TOPICS[REQUESTS], request), request.user, headers)
+
+    def send_impression(self, impression: Impression) -> None:
+        self._produce(IMPRESSIONS, encode(TOPICS[IMPRESSIONS], impression), impression.user, {})
+
+    def send_conversion(self, conversion: Conversion) -> None:
+        self._produce(CONVERSIONS, encode(TOPICS[CONVERSIONS], conversion), conversion.user, {})
+
+    def poll(self, timeout_s: float = 0.0) -> list[tuple[RankingResponse, int]]:
+        """First responses that have come, each with its broker timestamp in ms; waits for one up to `timeout_s`."""
+        self._producer.poll(0)
+        first = self._reader.poll(timeout_s)
+        if first is None:
+            return []
+        found = (self._accept(m) for m in (first, *self._reader.consume(1000, timeout=0)))
+        return [response for response in found if response is not None]
+
+    def rank(
+        self, request: RankingRequest, *, timeout_s: float = 5.0, deadline_ms: int | None = None
+    ) -> RankingResponse:
+        """Sends and waits. Raises TimeoutError if no response has come by then."""
+        self.send(request, deadline_ms=deadline_ms)
+        deadline = time.monotonic() + timeout_s
+        while request.request_id not in self._early:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no response to {request.request_id} in {timeout_s} s; is `tiderank rank` running?")
+            self._early |= {response.request_id: response for response, _ in self.poll(left)}
+        return self._early.pop(request.request_id)
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Raises TimeoutError if something sent is not acknowledged by then."""
+        if left := self._producer.flush(timeout_s):
+            raise TimeoutError(f"{left} records were not acknowledged in {timeout_s} s")
+
+    def close(self) -> None:
+        self._producer.flush(10.0)
+        self._reader.close()
+
+    def __enter__(self) -> "RankingClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self, message: Message) -> tuple[RankingResponse, int] | None:
+        if (error := message.error()) is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            return None
+        record = Record.of(message)
+        try:
+            response: RankingResponse = decode(TOPICS[RESPONSES], record.value, record.header("content-type"))
+        except Refused:
+            return None  # someone else's record on a shared reply topic
+        if response.request_id not in self._waiting:
+            self.repeats += 1
+            return None
+        self._waiting.discard(response.request_id)
+        return response, record.timestamp_ms
+
+    def _produce(self, topic: str, value: bytes, key: str, headers: dict[str, str]) -> None:
+        delivered: Callable[[KafkaError | None, Message], None] = self._on_delivery
+        while True:
+            try:
+                self._producer.produce(topic, value, key, on_delivery=delivered, headers=list(headers.items()))
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                return
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self.delivery_errors += 1
