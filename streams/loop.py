@@ -1,8 +1,8 @@
 """The consumer loop of every worker.
 
-At-least-once, in this order: 1 wait for a record and drain what is there, 2 handle (effects, sends), 3 seal,
-4 commit once the sends are acknowledged. A crash before 4 reads the batch again, so effects must be idempotent:
-each is keyed by an id of its record. An exception from `handle` ends the loop with nothing of its batch committed.
+At-least-once, in this order: 1 wait for a record and drain what is there, 2 the worker's effects and sends, 3 its seal,
+4 commit once the sends are acknowledged. A crash before 4 reads the batch again, so effects must be idempotent: each is
+keyed by an id of its record. An exception from the worker ends the loop with nothing unsealed committed.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.outbox import Outbox
-from streams.record import Record, next_offsets
+from streams.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Worker(Protocol):
     """What a worker does with records. One thread calls all of it; nothing is called after the loop ends."""
 
     def handle(self, records: Sequence[Record]) -> None:
-        """Takes a batch, in order within each partition."""
+        """Takes a batch, in order within each partition. Its offsets go to `Outbox.seal`, here or in a later tick."""
         ...
 
     def tick(self) -> None:
@@ -41,8 +41,8 @@ class Worker(Protocol):
         """Everything of this partition has been handed over; more may come."""
         ...
 
-    def assigned(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """New partitions, each with the committed offset or OFFSET_INVALID; returns them, perhaps moved."""
+    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """New partitions, to be read on from the committed offset; returns them, perhaps with another."""
         ...
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
@@ -59,7 +59,7 @@ class BaseWorker:
     def at_end(self, topic: str, partition: int) -> None:
         return
 
-    def assigned(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         return partitions
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
@@ -80,7 +80,7 @@ def run(
 
     def on_assign(member: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("assigned %s", _names(partitions))
-        member.incremental_assign(worker.assigned(partitions))
+        member.incremental_assign(worker.assigned(member, partitions))
 
     def on_revoke(member: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("revoked %s", _names(partitions))
@@ -100,7 +100,6 @@ def run(
             if records:
                 try:
                     worker.handle(records)
-                    outbox.seal(next_offsets(records))
                 except ReadAgain as again:
                     outbox.discard()
                     _seek(consumer, again.places)

@@ -6,7 +6,7 @@ committable in the order of sealing, so a committed offset never passes a record
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -17,13 +17,13 @@ from streams.kafka import topic_partitions
 from streams.topics import TOPICS
 
 Offsets = dict[tuple[str, int], int]
-Headers = Mapping[str, str]
+Headers = Mapping[str, str | bytes | None]
 
 
 @dataclass(slots=True)
 class _Batch:
     offsets: Offsets = field(default_factory=dict)
-    sealed: bool = False
+    then: Callable[[], None] | None = None
     waiting: int = 0
 
 
@@ -40,13 +40,15 @@ class Outbox:
         self._open = _Batch()
         self._sealed: deque[_Batch] = deque()
         self._failure: str | None = None
+        self.newest: dict[str, int] = {}
+        """Offset of the newest acknowledged record, by topic (of use where the topic has one partition)."""
 
     def send(
         self,
         topic: str,
         value: bytes,
         *,
-        key: str | None = None,
+        key: str | bytes | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
     ) -> None:
@@ -62,12 +64,20 @@ class Outbox:
             raise
 
     def _produce(
-        self, topic: str, value: bytes, key: str | None, headers: Headers | None, partition: int | None, batch: _Batch
+        self,
+        topic: str,
+        value: bytes,
+        key: str | bytes | None,
+        headers: Headers | None,
+        partition: int | None,
+        batch: _Batch,
     ) -> None:
-        def delivered(error: KafkaError | None, _: Message) -> None:
+        def delivered(error: KafkaError | None, record: Message) -> None:
             batch.waiting -= 1
             if error is not None:
                 self._failure = f"{topic}: {error.str()}"
+            else:
+                self.newest[topic] = record.offset() or 0
 
         to = -1 if partition is None else partition  # -1: by the key
         deadline = time.monotonic() + 1.0
@@ -82,9 +92,9 @@ class Outbox:
                     raise DeliveryFailed(f"{topic}: the producer's queue stayed full for a second") from None
                 self._producer.poll(0.05)
 
-    def seal(self, offsets: Offsets) -> None:
-        """Ends the batch: `offsets` may be committed once all that was sent in it is acknowledged."""
-        self._open.offsets, self._open.sealed = dict(offsets), True
+    def seal(self, offsets: Offsets, then: Callable[[], None] | None = None) -> None:
+        """Ends the batch: once all that was sent in it is acknowledged, `then` is called and `offsets` committed."""
+        self._open.offsets, self._open.then = dict(offsets), then
         self._sealed.append(self._open)
         self._open = _Batch()
         while len(self._sealed) > self._max_batches and self._sealed[0].waiting:
@@ -122,6 +132,8 @@ class Outbox:
         done = list(takewhile(lambda batch: batch.waiting == 0, self._sealed))
         offsets: Offsets = {}
         for batch in done:
+            if batch.then is not None:
+                batch.then()
             self._sealed.popleft()
             offsets |= batch.offsets
         return offsets

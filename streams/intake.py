@@ -1,0 +1,149 @@
+"""From a record of ranking.requests to work that can be done, or to a refusal that its sender can read."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Struct
+
+from streams.client import DEADLINE_MS, REPLY_TOPIC
+from streams.codec import CONTENT_TYPE, MSGPACK, decode
+from streams.errors import Refused
+from streams.messages import Id, RankingRequest, Text
+from streams.record import Record
+from streams.topics import REQUESTS, RESPONSES, TOPICS
+
+MAX_DEADLINE_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request that can be ranked."""
+
+    record: Record
+    request: RankingRequest
+    event_ms: int
+    deadline_ms: int
+    """Wall clock, ms: from then on only a fallback is of use."""
+    reply_topic: str
+    content_type: str | None
+
+    def expired(self, now_ms: float) -> bool:
+        return now_ms > self.deadline_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that never can be. With a request id its sender gets an error response."""
+
+    record: Record
+    reason: str
+    request_id: str | None
+    user: str
+    reply_topic: str
+    content_type: str | None
+
+
+class _Address(Struct):
+    """As much of a request as an error response needs."""
+
+    request_id: Id
+    user: Text = ""
+
+
+class _AddressArray(Struct, array_like=True):
+    request_id: Id
+    user: Text = ""
+
+
+class Intake:
+    """Checks requests: `topic_exists` tells whether a reply topic is there."""
+
+    def __init__(
+        self,
+        *,
+        topic_exists: Callable[[str], bool],
+        reply_prefix: str,
+        default_deadline_ms: int,
+        max_future_ms: int,
+    ) -> None:
+        self._topic_exists = topic_exists
+        self._reply_prefix = reply_prefix
+        self._default_deadline_ms = default_deadline_ms
+        self._max_future_ms = max_future_ms
+
+    def take(self, record: Record) -> Work | Refusal:
+        content_type = record.header(CONTENT_TYPE)
+        try:
+            request: RankingRequest = decode(TOPICS[REQUESTS], record.value, content_type)
+            event_ms = check_event_time(request.event_ms, record, self._max_future_ms)
+            deadline_ms = record.timestamp_ms + self._deadline(record.header(DEADLINE_MS))
+            reply_topic = self._reply_topic(record.header(REPLY_TOPIC))
+        except Refused as refused:
+            return self._refuse(record, str(refused), content_type)
+        return Work(record, request, event_ms, deadline_ms, reply_topic, content_type)
+
+    def _deadline(self, text: str | None) -> int:
+        if text is None:
+            return self._default_deadline_ms
+        if not (text.isascii() and text.isdigit() and len(text) <= 9 and 0 < int(text) <= MAX_DEADLINE_MS):
+            raise Refused(f"{DEADLINE_MS} must be whole milliseconds, 1 to {MAX_DEADLINE_MS}, got {text[:40]!r}")
+        return int(text)
+
+    def _reply_topic(self, name: str | None) -> str:
+        if name is None:
+            return RESPONSES
+        if not name.startswith(self._reply_prefix):
+            raise Refused(f"{REPLY_TOPIC} must begin with {self._reply_prefix!r}, got {name[:100]!r}")
+        if not self._topic_exists(name):
+            raise Refused(f"{REPLY_TOPIC} must exist, and {name[:100]!r} does not; create it first")
+        return name
+
+    def _refuse(self, record: Record, reason: str, content_type: str | None) -> Refusal:
+        address = _address(record.value or b"", content_type)
+        try:
+            reply_topic = self._reply_topic(record.header(REPLY_TOPIC))
+        except Refused:
+            reply_topic = RESPONSES
+        request_id, user = (address.request_id, address.user) if address else (None, "")
+        return Refusal(record, reason, request_id, user, reply_topic, content_type)
+
+
+def check_event_time(event_ms: int | None, record: Record, max_future_ms: int) -> int:
+    """The time of an event; the record's own where the sender named none. Raises Refused where it lies ahead of it.
+
+    One event from 2099 would close every open window.
+    """
+    if event_ms is None:
+        return record.timestamp_ms
+    if event_ms > record.timestamp_ms + max_future_ms:
+        raise Refused(
+            f"event_ms must be at most {max_future_ms} ms ahead of the broker's {record.timestamp_ms}, got {event_ms}"
+        )
+    return event_ms
+
+
+def _address(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:
+    try:
+        if content_type == MSGPACK:
+            return msgspec.msgpack.decode(value, type=_AddressArray)
+        return msgspec.json.decode(value, type=_Address)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+class TopicNames:
+    """Which topics exist, asked of the broker at most every `every_s`: a stranger's bad header must not hold a loop."""
+
+    def __init__(self, list_names: Callable[[], set[str]], *, every_s: float = 2.0) -> None:
+        self._list_names = list_names
+        self._every_s = every_s
+        self._names: set[str] = set()
+        self._asked = float("-inf")
+
+    def __call__(self, name: str) -> bool:
+        if name not in self._names and time.monotonic() - self._asked > self._every_s:
+            self._asked = time.monotonic()
+            self._names = self._list_names()
+        return name in self._names

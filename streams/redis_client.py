@@ -1,0 +1,62 @@
+"""The connection to Redis, with timeouts that a serving loop can live with."""
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from streams.errors import StartError
+
+
+def connect(url: str, *, timeout_s: float = 1.0) -> Redis:
+    """One connection, never retried behind our back: whoever asks decides what an absent Redis means.
+
+    TLS, users and passwords go into the URL (rediss://user:password@host:port/0?ssl_ca_certs=...).
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        single_connection_client=False,
+        max_connections=2,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+def check(redis: Redis, url: str) -> None:
+    """Raises StartError if Redis does not answer."""
+    try:
+        redis.ping()
+    except RedisError as error:
+        raise StartError(
+            f"no Redis answers at {url} ({error}); check TIDERANK_REDIS_URL, or unset it and run `tiderank up`"
+        ) from error
+
+
+class Reconnected(RedisError):
+    """The connection is a new one: a server that was restarted may have forgotten its last second."""
+
+
+class ReconnectGuard:
+    """Makes every new connection fail until someone has looked what the server still knows.
+
+    The client reopens a lost connection by itself and in silence. For the one worker whose stored offsets must stay
+    true, that hides a restart; so each connection but those opened inside `allow` raises Reconnected.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._allowed = False
+        redis.connection_pool.connection_kwargs["redis_connect_func"] = self._on_connect
+
+    def _on_connect(self, connection: object) -> None:
+        connection.on_connect()  # type: ignore[attr-defined]
+        if not self._allowed:
+            connection.disconnect()  # type: ignore[attr-defined]
+            raise Reconnected("a new connection: check the stored offsets first")
+
+    def __enter__(self) -> None:
+        self._allowed = True
+
+    def __exit__(self, *_: object) -> None:
+        self._allowed = False
