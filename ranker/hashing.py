@@ -12,7 +12,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 def hash64(value: str) -> int:
     """The 64-bit id of a category: XXH3 of its UTF-8 bytes. The user log stores this for items."""
-    return xxhash.xxh3_64_intdigest(value)
+    return xxhash.xxh3_64_intdigest(value.encode())
 
 
 def salted(ids: U64, feature: str) -> U64:
@@ -21,7 +21,7 @@ def salted(ids: U64, feature: str) -> U64:
     The finalizer of SplitMix64 (Steele et al., 2014) over id xor salt: a bijection, so no two ids of one feature
     collide here.
     """
-    x = ids ^ np.uint64(xxhash.xxh3_64_intdigest("salt:" + feature))
+    x = ids ^ np.uint64(xxhash.xxh3_64_intdigest(f"salt:{feature}".encode()))
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
