@@ -1,0 +1,51 @@
+"""Following model.updates: the one reader that ranking processes, the trainer, the audit and the views share."""
+
+import logging
+
+from confluent_kafka import KafkaError, TopicPartition
+
+from streams.kafka import Kafka
+from streams.record import Record
+from streams.topics import UPDATES
+
+log = logging.getLogger(__name__)
+
+
+class UpdateReader:
+    """Reads the log of weights in order, from a given offset."""
+
+    def __init__(self, kafka: Kafka, *, start: int) -> None:
+        self._reader = kafka.reader()
+        self._reader.assign([TopicPartition(UPDATES, 0, start)])
+        self._next = start
+        self.at_end = False
+        """Everything that was there at the last poll has been handed over."""
+        self.missed = 0
+        """Records that the broker had let go of before they were read."""
+
+    def poll(self, limit: int, timeout_s: float = 0.0) -> list[Record]:
+        """Up to `limit` records in order; waits for the first up to `timeout_s`."""
+        first = self._reader.poll(timeout_s)
+        if first is None:
+            return []
+        records: list[Record] = []
+        for message in (first, *self._reader.consume(limit - 1, timeout=0)):
+            error = message.error()
+            if error is not None:
+                self.at_end = error.code() == KafkaError._PARTITION_EOF
+                if not self.at_end:
+                    log.warning("kafka: %s", error.str())
+                continue
+            self.at_end = False
+            record = Record.of(message)
+            self.missed += record.offset - self._next
+            self._next = record.offset + 1
+            records.append(record)
+        return records
+
+    def seek(self, offset: int) -> None:
+        self._reader.assign([TopicPartition(UPDATES, 0, offset)])
+        self._next, self.at_end = offset, False
+
+    def close(self) -> None:
+        self._reader.close()
