@@ -1,0 +1,108 @@
+"""From tokens to logits: the click and conversion heads, position bias, and calibration."""
+
+# B requests, N candidates, U and V tokens of user and candidate, D token width, P positions, H the two heads
+# (0 click, 1 conversion).
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ranker.model.init import linear, normal
+
+CLICK, CONVERSION = 0, 1
+
+
+class Heads(nn.Module):
+    """Each head a hidden layer over the candidate's and the user's tokens, then a logit; the only biases of a tier.
+
+    The user's part of the hidden layer is computed once a request and added by index. float32 throughout: in bfloat16
+    many candidates of a request would get the same score.
+    """
+
+    def __init__(self, *, user_tokens: int, item_tokens: int, hidden: int, width: int) -> None:
+        super().__init__()
+        fan_in = (user_tokens + item_tokens) * width
+        self.user = linear(user_tokens * width, 2 * hidden)
+        self.user.weight = normal(2 * hidden, user_tokens * width, fan_in=fan_in)
+        self.item = linear(item_tokens * width, 2 * hidden)
+        self.item.weight = normal(2 * hidden, item_tokens * width, fan_in=fan_in)
+        self.hidden_bias = nn.Parameter(torch.zeros(2 * hidden))
+        # Small, so that a fresh tier predicts about 0.5 for everything rather than noise.
+        self.out_Hh = normal(2, hidden, fan_in=hidden, gain=0.1)
+        self.out_bias = nn.Parameter(torch.zeros(2))
+
+    def forward(self, user_BUD: Tensor, item_NVD: Tensor, request_of_N: Tensor) -> Tensor:
+        """Logits [N, H], float32."""
+        user_Bh = self.user(user_BUD.float().flatten(1)) + self.hidden_bias
+        if user_Bh.shape[0] != 1:
+            user_Bh = user_Bh.index_select(0, request_of_N)
+        hidden_Nh = F.relu(self.item(item_NVD.float().flatten(1)) + user_Bh)
+        logits_NH: Tensor = (hidden_Nh.view(-1, *self.out_Hh.shape) * self.out_Hh).sum(2) + self.out_bias
+        return logits_NH
+
+
+class PositionBias(nn.Module):
+    """What the position an ad was shown at adds to its click logit.
+
+    Training knows the position; serving decides it, so there every candidate gets the mean over the positions that
+    impressions had: the order is untouched and the probabilities are right on average.
+    """
+
+    share_P: Tensor
+
+    def __init__(self, positions: int) -> None:
+        super().__init__()
+        self.bias_P = nn.Parameter(torch.zeros(positions))
+        self.register_buffer("share_P", torch.full((positions,), 1 / positions))
+
+    def at(self, position_N: Tensor) -> Tensor:
+        """Bias [N] of each position, int64; those past the last configured one count as the last."""
+        return F.embedding(position_N.clamp(0, self.bias_P.shape[0] - 1), self.bias_P.unsqueeze(1)).squeeze(1)
+
+    def mean(self) -> Tensor:
+        """The bias of an average impression, a scalar."""
+        return torch.dot(self.share_P, self.bias_P)
+
+    @torch.no_grad()
+    def observe(self, position_N: Tensor, *, rate: float) -> None:
+        """Move the shares towards those of these impressions; each one weighs `rate`."""
+        N = position_N.shape[0]
+        if N == 0:
+            return
+        P = self.bias_P.shape[0]
+        share_P = torch.bincount(position_N.clamp(0, P - 1), minlength=P) / N
+        self.share_P.lerp_(share_P, 1 - (1 - rate) ** N)
+
+
+def calibration_identity() -> Tensor:
+    """[H, 2] float32: scale 1 and shift 0 for each head."""
+    return torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+
+
+def calibrate(calibration_H2: Tensor, logits_NH: Tensor) -> Tensor:
+    """scale · logit + shift, a head its own: Platt scaling (Platt, 1999). [N, H]."""
+    scale_H, shift_H = calibration_H2.unbind(1)
+    return torch.addcmul(shift_H, logits_NH, scale_H)
+
+
+@torch.no_grad()
+def calibration_step(calibration_H2: Tensor, logits_NH: Tensor, labels_NH: Tensor, *, rate: float = 2e-3) -> Tensor:
+    """The calibration after one step of stochastic gradient descent on the log loss of these predictions.
+
+    Args:
+        calibration_H2: [H, 2] scale and shift.
+        logits_NH: [N, H] uncalibrated, of a model that had not yet learned from the labels; finite.
+        labels_NH: [N, H] 0 or 1; NaN where a head has no label, which is then left out.
+        rate: step a labelled example. Shift forgets in about 1 / (rate · p(1 - p)) examples and wanders by about
+            sqrt(rate / 2) around its best.
+
+    Returns a new [H, 2]; the input is untouched. Scale stays in [0.25, 4], so that a bad stretch can neither reverse
+    the order nor freeze it.
+    """
+    known_NH = ~labels_NH.isnan()
+    error_NH = torch.where(known_NH, torch.sigmoid(calibrate(calibration_H2, logits_NH)) - labels_NH, 0.0)
+    gradient_H2 = torch.stack([(error_NH * logits_NH).sum(0), error_NH.sum(0)], dim=1)
+    # A large batch must not overshoot: its step is bounded, in the units of a logit.
+    after_H2 = calibration_H2 - (rate * gradient_H2).clamp(-0.1, 0.1)
+    after_H2[:, 0].clamp_(0.25, 4.0)
+    return after_H2

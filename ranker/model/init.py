@@ -1,0 +1,25 @@
+"""Initial weights, at the scale that keeps a unit variance through a layer."""
+
+import torch
+from torch import Tensor, nn
+
+
+def normal(*shape: int, fan_in: int, gain: float = 1.0) -> nn.Parameter:
+    """A weight of std gain / sqrt(fan_in), fan_in being the number of terms that its product sums.
+
+    Weights over tokens ([K, V] times [V, D]) sum over V, not over the D of the activations.
+    """
+    weight: Tensor = torch.randn(*shape) * (gain / max(fan_in, 1) ** 0.5)
+    return nn.Parameter(weight)
+
+
+def linear(size_in: int, size_out: int, *, after_relu: bool = False) -> nn.Linear:
+    """A linear layer without bias. After a ReLU, which halves the second moment, the gain is sqrt(2) (He, 2015)."""
+    layer = nn.Linear(size_in, size_out, bias=False, device="meta")
+    layer.weight = normal(size_out, size_in, fan_in=size_in, gain=2.0**0.5 if after_relu else 1.0)
+    return layer
+
+
+def norm(width: int) -> nn.RMSNorm:
+    """RMSNorm. Its eps bounds the gradient's gain at 1 / sqrt(eps), which a row that is still zero meets."""
+    return nn.RMSNorm(width, eps=1e-5)
