@@ -47,6 +47,10 @@ class Server:
         """False if we started it and it has ended. Of a server that is not ours nothing is known: True."""
         return self._child is None or self._child.alive()
 
+    def last_words(self) -> str:
+        """The end of its log, set for the end of an error message; empty for a server that is not ours."""
+        return "" if self._child is None else self._child.last_words()
+
     def start(self) -> None:
         """Returns once it has answered a round trip; on failure nothing of it is left running."""
         try:
