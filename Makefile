@@ -1,0 +1,67 @@
+# make demo | test | check, each from a bare clone. The environment is made in .venv once and again when the lock changes.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+READY := .venv/.ready
+# One thread a process: two on busy cores wait for each other.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help demo test check lint format setup lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    start everything on this machine and watch it learn"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, lint, types, tests"
+	@echo "make setup   only make the environment (.venv)"
+	@echo "make format  rewrite the files in the house format"
+	@echo "make lock    resolve the versions of requirements.lock anew"
+	@echo "make clean   remove all that was made or fetched"
+
+demo: $(READY)
+	@$(BIN)/tiderank demo
+
+test: $(READY)
+	@$(BIN)/pytest -q
+
+check: lint test
+
+lint: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(READY)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+setup: $(READY)
+
+lock: $(BIN)/uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-header -q -o requirements.lock
+
+clean:
+	rm -rf .venv .cache .data .hypothesis .mypy_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml | $(BIN)/uv
+	@echo "installing the packages of requirements.lock into .venv"
+	@$(BIN)/uv pip sync -q --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(BIN)/uv: | $(BIN)/python
+	@$(BIN)/python -m ensurepip -q --upgrade > /dev/null
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+
+# ensurepip is what a distribution may have split off into a package of its own, without which no venv can be made.
+$(BIN)/python:
+	@for python in python3.11 python3.12 python3.13 python3; do \
+		if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+			echo "making .venv with $$($$python --version)"; exec $$python -m venv .venv; \
+		fi; \
+	done; \
+	echo "No Python 3.11 or later with venv found. Debian or Ubuntu: apt install python3 python3-venv;" >&2; \
+	echo "else see https://www.python.org/downloads/ and put python3.11 on the PATH." >&2; exit 1

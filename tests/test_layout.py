@@ -1,0 +1,55 @@
+"""The folders are the architecture: imports run one way."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT: dict[str, set[str]] = {
+    "kernels": set(),
+    "feature_store": set(),
+    "router_bandit": set(),
+    "ranker": {"kernels"},
+    "streams": {"feature_store", "kernels", "ranker", "router_bandit"},
+}
+HEAVY = {"torch", "torchrec", "fbgemm_gpu", "triton", "vowpalwabbit", "faust"}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Root names of all imports, wherever they stand."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_folders_import_only_downwards(folder: str) -> None:
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    assert paths
+    for path in paths:
+        ours = set(imported(ast.parse(path.read_text()))) & (MAY_IMPORT.keys() | {"tests", "benchmarks"})
+        wrong = ours - MAY_IMPORT[folder] - {folder}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}: up or sideways"
+
+
+def test_packages_themselves_import_nothing_heavy() -> None:
+    code = f"import sys, {', '.join(MAY_IMPORT)}; print(*sorted(sys.modules.keys() & {HEAVY!r}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+def test_files_stay_readable_at_one_sitting() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in [*MAY_IMPORT, "tests", "benchmarks"]
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) >= 400
+    }
+    assert not long, "split these by idea"
