@@ -99,7 +99,7 @@ class Outbox:
         self._open = _Batch()
         while len(self._sealed) > self._max_batches and self._sealed[0].waiting:
             self._producer.poll(1.0)
-            self._raise_failure()
+            self.raise_failure()
 
     def discard(self) -> None:
         """Forgets the open batch: what it sent stands, but its offsets will not be committed (they are read again)."""
@@ -108,7 +108,7 @@ class Outbox:
     def commit(self, consumer: Consumer) -> Offsets:
         """Serves delivery reports, then commits what has become committable, without waiting for the broker."""
         self._producer.poll(0)
-        self._raise_failure()
+        self.raise_failure()
         offsets = self._ready()
         if offsets:
             consumer.commit(offsets=topic_partitions(offsets), asynchronous=True)
@@ -117,7 +117,7 @@ class Outbox:
     def drain(self, consumer: Consumer, timeout_s: float) -> bool:
         """Waits for what is under way, then commits and waits for that. False if something is still on its way."""
         self._producer.flush(timeout_s)
-        self._raise_failure()
+        self.raise_failure()
         offsets = self._ready()
         if offsets:
             try:
@@ -138,7 +138,8 @@ class Outbox:
             offsets |= batch.offsets
         return offsets
 
-    def _raise_failure(self) -> None:
+    def raise_failure(self) -> None:
+        """Raises DeliveryFailed if the broker gave a record up since."""
         if self._failure is not None:
             raise DeliveryFailed(f"{self._failure}; nothing behind it was committed, the restart reads it again")
 

@@ -1,0 +1,238 @@
+"""The console command. Each subcommand imports what it needs when it runs: `tiderank ingest` loads no torch."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streams.errors import StreamError
+
+WORKERS = ("rank", "ingest", "train", "rewards", "learn")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tiderank", prog_name="tiderank")
+def cli() -> None:
+    """A streaming ad-ranking system that never goes stale.
+
+    `tiderank demo` shows all of it at work. `tiderank up` starts a broker and a Redis; then rank, ingest, train, rewards
+    and learn are the workers, each a process that can be started many times.
+    """
+
+
+def main() -> None:
+    """Entry point: an error that a person can mend is one line and exit status 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except StreamError as error:
+        click.echo(f"tiderank: {error}", err=True)
+        sys.exit(2)
+
+
+recipe_option = click.option(
+    "--recipe", metavar="NAME|FILE", help="Built-in recipe or a TOML file. [env TIDERANK_RECIPE; default: default]"
+)
+instance_option = click.option(
+    "--instance",
+    metavar="NAME",
+    help="Name in the group, kept over restarts. [env TIDERANK_INSTANCE; default: host name]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the local stack's data. [env TIDERANK_DATA; default: .data]",
+)
+broker_option = click.option(
+    "--broker", type=click.Choice(["auto", "kafka", "memory"]), default="auto", help="Force a kind of local broker."
+)
+
+
+def _worker(name: str, summary: str) -> None:
+    @cli.command(name, help=summary)
+    @recipe_option
+    @instance_option
+    @click.option("--metrics-port", type=int, envvar="TIDERANK_METRICS_PORT", help="Serve Prometheus metrics here.")
+    @click.option("--metrics-host", envvar="TIDERANK_METRICS_HOST", default="127.0.0.1", show_default=True)
+    def command(recipe: str | None, instance: str | None, metrics_port: int | None, metrics_host: str) -> None:
+        from streams import service
+        from streams.settings import from_environment
+
+        service.log_to_stderr(name)
+        settings = from_environment(recipe=recipe, instance=instance)
+        with service.observed(metrics_host, metrics_port) as heartbeat, service.stop_signals() as stop:
+            _runner(name)(settings, stop, heartbeat)
+
+
+def _runner(name: str) -> Callable[..., None]:
+    match name:
+        case "rank":
+            from streams.workers.rank import run_rank as runner
+        case "ingest":
+            from streams.workers.ingest import run_ingest as runner
+        case "train":
+            from streams.workers.train import run_train as runner
+        case "learn":
+            from streams.workers.learn import run_learn as runner
+        case _:
+            from streams.workers.rewards import run_rewards as runner
+    return runner
+
+
+for _name, _summary in (
+    ("rank", "Rank: requests in, ranked ads out, with the newest weights."),
+    ("ingest", "Ingest: impressions and conversions into the user logs; labelled examples out."),
+    ("train", "Train: learn from examples, publish every change of the weights."),
+    ("rewards", "Rewards: what each routing decision earned by the end of its window."),
+    ("learn", "Learn: the router's value model and the price of compute, from rewards."),
+):
+    _worker(_name, _summary)
+
+
+@cli.command()
+@data_option
+@broker_option
+@click.option("--workers", is_flag=True, help="Start one of each worker too.")
+@recipe_option
+def up(data: Path | None, broker: str, workers: bool, recipe: str | None) -> None:
+    """Start a broker and a Redis on free loopback ports, until Ctrl-C."""
+    from streams.local.up import up as run_up
+    from streams.settings import data_dir
+
+    run_up(data or data_dir(), broker=broker, workers=WORKERS if workers else (), recipe=recipe)
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what was found here, what is wrong, and the mend. Exit status 1 if something needed is wrong."""
+    from streams.doctor import print_report, report
+
+    findings = report()
+    if as_json:
+        click.echo(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        print_report(findings)
+    if any(finding.ok is False for finding in findings):
+        sys.exit(1)
+
+
+@cli.group()
+def topics() -> None:
+    """The topics on the broker."""
+
+
+@topics.command("create")
+@click.option("--replication", type=int, default=1, show_default=True)
+def create_topics(replication: int) -> None:
+    """Create the topics that are missing, with their settings."""
+    from streams.kafka import Kafka
+    from streams.settings import BOOTSTRAP, required
+
+    made = Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port")).create_topics(replication=replication)
+    click.echo(f"created {', '.join(made)}" if made else "all topics were there")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+def asyncapi(file: Path | None) -> None:
+    """Write the AsyncAPI 3 document of the messages, to FILE or standard output."""
+    from streams.asyncapi import document
+
+    text = json.dumps(document(), indent=2) + "\n"
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        file.write_text(text)
+
+
+@cli.group()
+def dlq() -> None:
+    """Dead letters: what was refused, and why."""
+
+
+@dlq.command("ls")
+@click.option("--limit", type=int, default=50, show_default=True, help="The newest so many.")
+@json_option
+def dlq_ls(limit: int, as_json: bool) -> None:
+    """List dead letters, oldest first: number, where it was, worker, reason."""
+    from streams.dlq import list_letters
+
+    for letter in list_letters(_kafka(), limit=limit):
+        click.echo(json.dumps(letter.summary()) if as_json else letter.line())
+
+
+@dlq.command("show")
+@click.argument("number", type=int)
+def dlq_show(number: int) -> None:
+    """Print one dead letter: its headers, then its original bytes."""
+    from streams.dlq import find_letter
+
+    letter = find_letter(_kafka(), number)
+    click.echo(json.dumps(letter.summary(), indent=2))
+    sys.stdout.flush()
+    sys.stdout.buffer.write((letter.record.value or b"") + b"\n")
+
+
+@dlq.command("replay")
+@click.argument("numbers", type=int, nargs=-1)
+@click.option("--all", "all_of_them", is_flag=True, help="Every letter there is.")
+def dlq_replay(numbers: tuple[int, ...], all_of_them: bool) -> None:
+    """Send letters to the topics they came from, with their own key, bytes and headers."""
+    from streams.dlq import replay
+
+    if bool(numbers) == all_of_them:
+        raise click.UsageError("name the letters to replay, or --all")
+    for line in replay(_kafka(), None if all_of_them else set(numbers)):
+        click.echo(line)
+
+
+@cli.command()
+@recipe_option
+@json_option
+def audit(recipe: str | None, as_json: bool) -> None:
+    """Account for every id on the topics and in Redis: answered, stored, joined, learned, lost, doubled."""
+    from streams.audit import run_audit
+    from streams.settings import from_environment
+
+    report = run_audit(from_environment(recipe=recipe))
+    click.echo(json.dumps(report.as_dict()) if as_json else report.text())
+    if not report.ok:
+        sys.exit(1)
+
+
+@cli.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=5), default=60.0, show_default=True, help="Length of the measured part."
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=1, max=500), default=20.0, show_default=True, help="Requests a second."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@broker_option
+@data_option
+@json_option
+def demo(seconds: float, rate: float, seed: int, broker: str, data: Path | None, as_json: bool) -> None:
+    """Start everything, drive simulated traffic, and watch it learn."""
+    from streams.demo import run_demo
+
+    sys.exit(run_demo(seconds=seconds, rate=rate, seed=seed, broker=broker, data=data, as_json=as_json))
+
+
+def _kafka() -> Any:
+    from streams.kafka import Kafka
+    from streams.settings import BOOTSTRAP, required
+
+    return Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port"))
+
+
+if __name__ == "__main__":
+    main()

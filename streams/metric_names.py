@@ -1,0 +1,33 @@
+"""The workers' Prometheus metrics: names, units and labels in one place, by Prometheus' conventions."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+REFUSED = Counter("tiderank_refused_records", "Records sent to the dead-letter topic", ["worker"])
+RESPONSES = Counter("tiderank_responses", "Responses by status, with the reason of those not ok", ["status", "reason"])
+RANKING_SECONDS = Histogram(
+    "tiderank_ranking_seconds", "From the request's broker timestamp to its answer", buckets=SECONDS
+)
+UPDATES_APPLIED = Counter("tiderank_updates_applied", "Weight updates applied in place")
+UPDATES_SKIPPED = Counter("tiderank_updates_skipped", "Records of model.updates not applied, by reason", ["reason"])
+MODEL_NUMBER = Gauge("tiderank_model_number", "Update number of the weights in force", multiprocess_mode="mostrecent")
+MODEL_FAULT = Gauge(
+    "tiderank_model_fault", "1 while a fault in the update log keeps updates out", multiprocess_mode="mostrecent"
+)
+
+EVENTS = Counter("tiderank_events", "Facts taken in by the join, by what became of them", ["outcome"])
+EXAMPLES = Counter(
+    "tiderank_examples", "Labelled examples, by kind, label and how the label was closed", ["kind", "label", "by"]
+)
+REDIS_PAUSES = Counter("tiderank_redis_pauses", "Times that a worker waited for Redis", ["worker"])
+
+LEARNED = Counter("tiderank_examples_learned", "Examples that a training step took in")
+SKIPPED = Counter("tiderank_examples_skipped", "Examples not learned, by reason", ["reason"])
+STEPS = Counter("tiderank_training_steps", "Training steps, by whether they were applied", ["applied"])
+STEP_SECONDS = Histogram("tiderank_training_step_seconds", "Reading logs and one training step", buckets=SECONDS)
+UPDATE_BYTES = Counter("tiderank_update_bytes", "Bytes put on model.updates")
+SNAPSHOTS = Counter("tiderank_snapshots", "Snapshots written")
+NORMALIZED_ENTROPY = Gauge(
+    "tiderank_normalized_entropy", "Of served predictions, over the newest examples", multiprocess_mode="mostrecent"
+)

@@ -1,0 +1,165 @@
+"""A recipe: the whole configuration of one deployment, by name or from a TOML file.
+
+A built-in recipe is a function that returns it; a file changes fields of one (`base = "default"`). Every field that a
+file names must exist: a misspelt setting is an error, not a default.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+from feature_store.config import JoinConfig, LogConfig
+from ranker.config import LearnerConfig, ModelConfig
+from ranker.recipes import demo_model
+from router_bandit.budget import BudgetOptions
+from router_bandit.plans import Plan
+from router_bandit.policy import Exploration
+from router_bandit.value_model import ValueOptions
+from streams.errors import StartError
+from streams.events import EventKinds
+
+Value = Literal["bid*pctr", "bid*pctr*pcvr", "pctr"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingConfig:
+    value: Value = "bid*pctr"
+    """What candidates are ordered by."""
+    batch_max: int = 8
+    """Requests in one micro-batch: a larger one scores more a second, and holds its first request longer."""
+    default_deadline_ms: int = 2_000
+    """Of requests that name none; past it they get a fallback."""
+    reply_prefix: str = "ranking.responses"
+    """Reply topics must begin so: a request must not make the worker write into other topics."""
+    fetch_wait_ms: int = 2
+    """How long the broker may hold a fetch. The in-memory broker always holds it that long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cascade:
+    first: str
+    then: str
+    keep: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutingConfig:
+    tiers: tuple[str, ...] = ("light", "heavy")
+    """Each alone is a plan."""
+    cascades: tuple[Cascade, ...] = (Cascade(first="light", then="heavy", keep=20),)
+    exploration: Exploration = Exploration()
+    values: ValueOptions = ValueOptions()
+    budget: BudgetOptions = BudgetOptions()
+    reward_window_ms: int = 60_000
+    """After a decision, in event time: what its response earns by then is its reward."""
+    publish_s: float = 2.0
+    """Least time between two records of router.model."""
+    seed: int = 0
+
+    def router_plans(self) -> tuple[Plan, ...]:
+        singles = [Plan.single(tier) for tier in self.tiers]
+        return (*singles, *(Plan.cascade(c.first, c.then, keep=c.keep) for c in self.cascades))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    learner: LearnerConfig = LearnerConfig()
+    step_s: float = 0.1
+    """Examples are gathered this long into one step: a step for each would spend most of its time starting."""
+    batch_max: int = 512
+    """Examples in one step at most."""
+    snapshot_s: float = 30.0
+    snapshots_kept: int = 3
+    freeze_after: int | None = None
+    """After so many examples a copy of the model is kept as it is and graded beside the live one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    name: str
+    model: ModelConfig
+    log: LogConfig = LogConfig()
+    join: JoinConfig = JoinConfig()
+    kinds: EventKinds = EventKinds()
+    ranking: RankingConfig = RankingConfig()
+    routing: RoutingConfig = RoutingConfig()
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    clock: Literal["live", "event"] = "live"
+    """`live`: where all is read and nothing comes, windows go on closing by the wall clock. `event`: time stands still
+    without events (replays)."""
+    max_future_ms: int = 60_000
+    """Events further ahead of the broker's clock are refused."""
+
+    def __post_init__(self) -> None:
+        for tier in (*self.routing.tiers, *(t for c in self.routing.cascades for t in (c.first, c.then))):
+            self.model.tier(tier)
+        if self.log.capacity < self.model.max_log_length:
+            raise ValueError(
+                f"log.capacity must hold the longest tier's log, {self.model.max_log_length}; got {self.log.capacity}"
+            )
+
+
+def default() -> Recipe:
+    """Minutes-long windows, the demo's model."""
+    return Recipe(name="default", model=demo_model())
+
+
+def demo() -> Recipe:
+    """The simulated world at its own pace: windows of seconds, so that a minute shows every part at work."""
+    return Recipe(
+        name="demo",
+        model=demo_model(),
+        join=JoinConfig(click_window_ms=2_000, attribution_window_ms=10_000),
+        routing=RoutingConfig(reward_window_ms=4_000, budget=BudgetOptions(budget_ms=6.0, window=100)),
+    )
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType({"default": default, "demo": demo})
+
+
+def load_recipe(name: str) -> Recipe:
+    """The built-in recipe of that name, or the one in the TOML file at that path. Raises StartError."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise StartError(f"a recipe is one of {sorted(RECIPES)} or a .toml file, got {name!r}")
+    try:
+        return from_table(tomllib.loads(path.read_text()), default_name=path.stem)
+    except (ValueError, TypeError) as error:  # tomllib's and msgspec's errors are ValueErrors
+        raise StartError(f"{path}: {error}") from error
+
+
+def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe:
+    """The recipe of a parsed file. Raises ValueError naming the field that is unknown or wrong."""
+    base_name = table.pop("base", "default")
+    if base_name not in RECIPES:
+        raise ValueError(f"base must be one of {sorted(RECIPES)}, got {base_name!r}")
+    base = RECIPES[base_name]()
+    merged = _merge(Recipe, msgspec.to_builtins(base), {"name": default_name} | table, "")
+    return msgspec.convert(merged, Recipe, strict=True)
+
+
+def to_table(recipe: Recipe) -> dict[str, Any]:
+    """What from_table reads, as plain values."""
+    return msgspec.to_builtins(recipe)  # type: ignore[no-any-return]
+
+
+def _merge(kind: type, old: dict[str, Any], new: dict[str, Any], where: str) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    merged = dict(old)
+    for name, value in new.items():
+        if name not in hints:
+            raise ValueError(f"{where}{name} is no setting; there are {sorted(hints)}")
+        inner = hints[name]
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type) and isinstance(value, dict):
+            merged[name] = _merge(inner, old[name], value, f"{where}{name}.")
+        else:
+            merged[name] = value
+    return merged

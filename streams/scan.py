@@ -1,0 +1,57 @@
+"""Reading topics from beginning to end, from outside of any group: for audits, dead letters and views."""
+
+import time
+from collections.abc import Iterator
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from streams.errors import StreamError
+from streams.kafka import Kafka
+from streams.record import Record
+
+STALL_S = 15.0
+
+
+def ends(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
+    """(first offset kept, next offset) of each partition."""
+    reader = kafka.reader()
+    try:
+        return {
+            p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=10.0) for p in kafka.partitions(topic)
+        }
+    finally:
+        reader.close()
+
+
+def read_topic(kafka: Kafka, topic: str) -> Iterator[Record]:
+    """Every record that the broker keeps of the topic as it stands now; in order within each partition.
+
+    Raises StreamError if the broker stops handing records out before the end.
+    """
+    spans = {p: span for p, span in ends(kafka, topic).items() if span[1] > span[0]}
+    if not spans:
+        return
+    reader = kafka.reader(fetch_wait_ms=50)
+    try:
+        reader.assign([TopicPartition(topic, p, low) for p, (low, _) in spans.items()])
+        left = {p: high for p, (_, high) in spans.items()}
+        heard = time.monotonic()
+        while left:
+            for message in reader.consume(1000, timeout=0.2):
+                if (error := message.error()) is not None:
+                    # The end of a partition: what is missing before it (control records) is not ours to wait for.
+                    if error.name() == "_PARTITION_EOF":
+                        left.pop(message.partition() or 0, None)
+                        continue
+                    raise KafkaException(error)
+                heard = time.monotonic()
+                record = Record.of(message)
+                if record.offset >= left.get(record.partition, 0):
+                    continue  # came after the count was taken
+                if record.offset + 1 == left[record.partition]:
+                    del left[record.partition]
+                yield record
+            if time.monotonic() - heard > STALL_S:
+                raise StreamError(f"{topic}: the broker handed out nothing for {STALL_S:.0f} s before the end")
+    finally:
+        reader.close()

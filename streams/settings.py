@@ -1,0 +1,56 @@
+"""What a process needs to know to run: where things are, and the recipe. From the environment and the command line."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.errors import StartError
+from streams.kafka import Kafka
+from streams.recipe import Recipe, load_recipe
+
+BOOTSTRAP = "TIDERANK_BOOTSTRAP"
+REDIS_URL = "TIDERANK_REDIS_URL"
+DATA = "TIDERANK_DATA"
+RECIPE = "TIDERANK_RECIPE"
+SNAPSHOTS = "TIDERANK_SNAPSHOTS"
+INSTANCE = "TIDERANK_INSTANCE"
+METRICS_HOST = "TIDERANK_METRICS_HOST"
+METRICS_PORT = "TIDERANK_METRICS_PORT"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    bootstrap: str
+    redis_url: str
+    recipe: Recipe
+    snapshots: str
+    """Where snapshots are: a folder or any fsspec URL."""
+    instance: str
+    """Name of this process in its group: the same one after a restart."""
+
+    @property
+    def kafka(self) -> Kafka:
+        return Kafka.from_environment(self.bootstrap)
+
+
+def data_dir() -> Path:
+    return Path(os.environ.get(DATA, ".data"))
+
+
+def from_environment(*, recipe: str | None = None, instance: str | None = None) -> Settings:
+    """Raises StartError naming the variable that is missing."""
+    return Settings(
+        bootstrap=required(BOOTSTRAP, "the broker's host:port"),
+        redis_url=required(REDIS_URL, "redis://host:port/0"),
+        recipe=load_recipe(recipe or os.environ.get(RECIPE, "default")),
+        snapshots=os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots"),
+        instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
+    )
+
+
+def required(name: str, what: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise StartError(f"{name} must be set ({what}); `tiderank up` prints both, or sets them for its own workers")
+    return value

@@ -1,0 +1,194 @@
+"""`tiderank ingest`: served records and events into the user log and the join; labelled examples and outcomes out.
+
+What a crash means: the facts of the unfinished batch are taken in again, change nothing, and give the labels that they
+gave the first time; so an example lost between Redis and Kafka is produced after all, with the same id.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from redis.exceptions import RedisError
+
+from feature_store.clock import EventClock
+from feature_store.join import Closed, Fact, Joiner, Label
+from streams import metric_names as metric
+from streams.codec import encode
+from streams.dead_letters import bury
+from streams.errors import Refused
+from streams.events import EventKinds, to_example, to_fact, to_outcome
+from streams.loop import ReadAgain, run
+from streams.outbox import Outbox
+from streams.record import Record, next_offsets
+from streams.redis_client import ReconnectGuard, check, connect
+from streams.service import Heartbeat
+from streams.settings import Settings
+from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
+
+log = logging.getLogger(__name__)
+
+GROUP = "tiderank-ingest"
+INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
+SWEEP_EVERY_S = 0.1
+SWEEP_LIMIT = 1000
+REDIS_RETRY_S = 0.2
+
+Places = dict[tuple[str, int], int]
+
+
+class IngestWorker:
+    def __init__(
+        self,
+        *,
+        joiner: Joiner,
+        guard: ReconnectGuard,
+        clock: EventClock,
+        kinds: EventKinds,
+        max_future_ms: int,
+        outbox: Outbox,
+        stop: threading.Event,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._joiner = joiner
+        self._guard = guard
+        self._clock = clock
+        self._kinds = kinds
+        self._max_future_ms = max_future_ms
+        self._outbox = outbox
+        self._stop = stop
+        self._heartbeat = heartbeat
+        self._sweep_due = 0.0
+        self._sweeping = False
+        self._assigned: set[tuple[str, int]] = set()
+
+    def handle(self, records: Sequence[Record]) -> None:
+        facts: list[Fact] = []
+        refused: list[tuple[Record, str]] = []
+        for record in records:
+            try:
+                fact = to_fact(record, self._kinds, self._max_future_ms)
+            except Refused as reason:
+                refused.append((record, str(reason)))
+                continue
+            facts.append(fact)
+            self._clock.observe(record.topic, record.partition, fact.event_ms, record.timestamp_ms)
+        try:
+            replies = self._joiner.apply(facts, next_offsets(records))
+        except RedisError as error:
+            raise ReadAgain(self._await_redis(error, _first_offsets(records))) from error
+        for reply in replies:
+            metric.EVENTS.labels(reply.outcome).inc()
+            self._send(reply.labels)
+        for record, reason_text in refused:
+            metric.REFUSED.labels("ingest").inc()
+            bury(self._outbox, record, reason_text, worker="ingest")
+        self._outbox.seal(next_offsets(records))
+
+    def tick(self) -> None:
+        """Closes the windows that event time has passed: swept, produced, and only then settled."""
+        self._heartbeat.beat()
+        now = time.monotonic()
+        if self._sweeping or now < self._sweep_due:
+            return
+        self._sweep_due = now + SWEEP_EVERY_S
+        event_now_ms = self._clock.now_ms()
+        if event_now_ms is None:
+            return
+        try:
+            closed = self._joiner.sweep(event_now_ms, SWEEP_LIMIT)
+        except RedisError as error:
+            log.warning("redis: %s; no windows are closed until it is back", error)
+            return
+        if not closed:
+            return
+        self._send([label for window in closed for label in window.labels])
+        self._sweeping = True
+        self._outbox.seal({}, then=lambda: self._settle(closed))
+
+    def at_end(self, topic: str, partition: int) -> None:
+        self._clock.at_end(topic, partition)
+
+    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
+        with self._guard:
+            stored = self._joiner.offsets()
+        for partition in consumer.committed(partitions, timeout=10.0):
+            key = (partition.topic, partition.partition)
+            self._assigned.add(key)
+            partition.offset = _start(stored.get(key), partition.offset)
+            log.info("%s[%d] from %d", *key, partition.offset)
+        return [TopicPartition(p.topic, p.partition, p.offset) for p in partitions]
+
+    def revoked(self, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._assigned.discard((partition.topic, partition.partition))
+            self._clock.forget(partition.topic, partition.partition)
+
+    def _send(self, labels: Sequence[Label]) -> None:
+        for label in labels:
+            example = to_example(label)
+            by = "window" if example.by_window else "event"
+            metric.EXAMPLES.labels(example.kind, str(int(example.label)), by).inc()
+            self._outbox.send(EXAMPLES, encode(TOPICS[EXAMPLES], example), key=example.user)
+            if example.label > 0:
+                outcome = to_outcome(label)
+                self._outbox.send(OUTCOMES, encode(TOPICS[OUTCOMES], outcome), key=outcome.user)
+
+    def _settle(self, closed: Sequence[Closed]) -> None:
+        self._sweeping = False
+        try:
+            self._joiner.settle(closed)
+        except RedisError as error:
+            # They stay due: the next sweep produces the same examples, with the same ids.
+            log.warning("redis: %s; %d closed windows will be swept again", error, len(closed))
+
+    def _await_redis(self, error: RedisError, first: Places) -> Places:
+        """Waits until Redis answers; returns where to read again: what it still knows, and the batch at hand."""
+        log.warning("redis: %s; ingest pauses", error)
+        metric.REDIS_PAUSES.labels("ingest").inc()
+        while not self._stop.is_set():
+            self._heartbeat.beat()
+            try:
+                with self._guard:
+                    stored = self._joiner.offsets()
+            except RedisError:
+                self._stop.wait(REDIS_RETRY_S)
+                continue
+            # A partition that Redis knows nothing of any more is read from its beginning.
+            places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._assigned}
+            return {key: min(place, first.get(key, place)) for key, place in places.items()}
+        return first
+
+
+def _first_offsets(records: Sequence[Record]) -> Places:
+    return {(r.topic, r.partition): r.offset for r in reversed(records)}
+
+
+def _start(stored: int | None, committed: int) -> int:
+    """Offsets below 0 stand for none."""
+    if stored is None or committed < 0:
+        return OFFSET_BEGINNING
+    return min(stored, committed)
+
+
+def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """Runs an ingest worker until `stop`. Raises StartError where the broker or Redis does not answer."""
+    recipe, kafka = settings.recipe, settings.kafka
+    kafka.check()
+    redis = connect(settings.redis_url)
+    check(redis, settings.redis_url)
+    outbox = Outbox(kafka.producer(linger_ms=1.0))
+    worker = IngestWorker(
+        joiner=Joiner(redis, recipe.log, recipe.join),
+        guard=ReconnectGuard(redis),
+        clock=EventClock(),
+        kinds=recipe.kinds,
+        max_future_ms=recipe.max_future_ms,
+        outbox=outbox,
+        stop=stop,
+        heartbeat=heartbeat,
+    )
+    consumer = kafka.group_consumer(GROUP, settings.instance)
+    run(consumer, INPUTS, worker, outbox, stop=stop, batch_max=500, idle_s=0.05)

@@ -1,0 +1,185 @@
+"""`tiderank rank`: ranking requests in, ranked ads out, with the newest weights.
+
+What a crash means: between answering and committing, the requests are answered again, each with another response id
+(the caller uses the first); before answering, they are answered by whoever takes the partition over.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import torch
+from confluent_kafka import KafkaException
+
+from feature_store.log import UserLog
+from kernels.linear_compress import choose_impl
+from ranker.engine import Engine
+from streams import metric_names as metric
+from streams.codec import CONTENT_TYPE, JSON, MSGPACK, encode
+from streams.dead_letters import bury
+from streams.intake import Intake, Refusal, TopicNames, Work
+from streams.kafka import Kafka
+from streams.loop import BaseWorker, run
+from streams.mapping import to_error
+from streams.messages import RankingResponse
+from streams.outbox import Outbox
+from streams.ranking import Answer, Ranking
+from streams.record import Record, next_offsets
+from streams.redis_client import connect
+from streams.replica import Replica
+from streams.routing import Router, RouterModelSource
+from streams.service import Heartbeat
+from streams.settings import Settings
+from streams.topics import DECISIONS, REQUESTS, RESPONSES, SERVED, TOPICS
+
+log = logging.getLogger(__name__)
+
+GROUP = "tiderank-rank"
+
+
+class RankWorker(BaseWorker):
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        ranking: Ranking,
+        replica: Replica,
+        router: Router,
+        router_models: RouterModelSource,
+        outbox: Outbox,
+        heartbeat: Heartbeat,
+        name: str,
+    ) -> None:
+        self._name = name
+        self._intake = intake
+        self._ranking = ranking
+        self._replica = replica
+        self._router = router
+        self._router_models = router_models
+        self._outbox = outbox
+        self._heartbeat = heartbeat
+        self._load = _Load()
+
+    def handle(self, records: Sequence[Record]) -> None:
+        began = time.perf_counter()
+        taken = [self._intake.take(record) for record in records]
+        decode_ms = 1000 * (time.perf_counter() - began)
+        for refusal in taken:
+            if isinstance(refusal, Refusal):
+                self._refuse(refusal)
+        answers = self._ranking.answer([work for work in taken if isinstance(work, Work)], decode_ms=decode_ms)
+        for answer in answers:
+            self._send(answer)
+        self._outbox.seal(next_offsets(records))
+        self._ranking.load = self._load.add(time.perf_counter() - began)
+
+    def tick(self) -> None:
+        """Between two micro-batches, never inside one: so one response never mixes versions."""
+        self._heartbeat.beat()
+        applied = self._replica.apply_waiting()
+        if applied:
+            metric.UPDATES_APPLIED.inc(applied)
+        message = self._router_models.poll()
+        if message is not None:
+            self._router.take(message)
+
+    def _send(self, answer: Answer) -> None:
+        response, work = answer.response, answer.work
+        metric.RESPONSES.labels(response.status, response.reason or "").inc()
+        metric.RANKING_SECONDS.observe(max(0.0, time.time() - work.record.timestamp_ms / 1000))
+        self._respond(response, work.reply_topic, work.content_type, work.record)
+        user = response.user
+        if answer.served is not None:
+            self._outbox.send(SERVED, encode(TOPICS[SERVED], answer.served), key=user)
+        if answer.decision is not None:
+            self._outbox.send(DECISIONS, encode(TOPICS[DECISIONS], answer.decision), key=user)
+
+    def _respond(self, response: RankingResponse, topic: str, content_type: str | None, record: Record) -> None:
+        headers = {} if content_type is None else {CONTENT_TYPE: content_type}
+        value = encode(TOPICS[RESPONSES], response, content_type)
+        try:
+            self._outbox.send(topic, value, key=response.user or None, headers=headers)
+        except KafkaException as error:  # too large for the topic, say: nothing was queued
+            bury(self._outbox, record, f"its response cannot be sent to {topic}: {error.args[0].str()}", worker="rank")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        metric.REFUSED.labels("rank").inc()
+        bury(self._outbox, refusal.record, refusal.reason, worker="rank")
+        if refusal.request_id is None:
+            return
+        metric.RESPONSES.labels("error", "refused").inc()
+        response = to_error(
+            refusal.request_id,
+            refusal.user,
+            refusal.reason,
+            event_ms=refusal.record.timestamp_ms,
+            replica=self._name,
+        )
+        content_type = refusal.content_type if refusal.content_type in (JSON, MSGPACK) else None
+        self._respond(response, refusal.reply_topic, content_type, refusal.record)
+
+
+class _Load:
+    """Share of the newest seconds spent handling: an exponential mean over about 5 s."""
+
+    def __init__(self) -> None:
+        self._busy = 0.0
+        self._since = time.perf_counter()
+
+    def add(self, busy_s: float) -> float:
+        now = time.perf_counter()
+        elapsed, self._since = now - self._since, now
+        keep = 0.5 ** (elapsed / 5.0)
+        share = min(busy_s / elapsed, 1.0) if elapsed > 0 else 1.0
+        self._busy = keep * self._busy + (1 - keep) * share
+        return self._busy
+
+
+def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """Runs a ranking worker until `stop`. Raises StartError where the broker or Redis does not answer."""
+    torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
+    recipe, kafka = settings.recipe, settings.kafka
+    kafka.check()
+    impl = choose_impl("cuda" if torch.cuda.is_available() else "cpu")
+    log.info("linear compression: %s; model %s (%s)", impl, recipe.model.name, recipe.model.digest)
+    engine = Engine(recipe.model, impl=impl)
+    outbox = Outbox(kafka.producer())
+    router = Router(
+        recipe.routing.router_plans(),
+        exploration=recipe.routing.exploration,
+        values=recipe.routing.values,
+        initial_price=recipe.routing.budget.initial_price,
+        seed=recipe.routing.seed,
+    )
+    ranking = Ranking(
+        engine=engine,
+        user_log=UserLog(connect(settings.redis_url), recipe.log),
+        router=router,
+        value=recipe.ranking.value,
+        log_length=recipe.model.max_log_length,
+        replica=settings.instance,
+    )
+    worker = RankWorker(
+        intake=_intake(settings, kafka),
+        ranking=ranking,
+        replica=Replica(engine, kafka, settings.snapshots),
+        router=router,
+        router_models=RouterModelSource(kafka),
+        outbox=outbox,
+        heartbeat=heartbeat,
+        name=settings.instance,
+    )
+    consumer = kafka.group_consumer(GROUP, settings.instance, fetch_wait_ms=recipe.ranking.fetch_wait_ms)
+    run(consumer, [REQUESTS], worker, outbox, stop=stop, batch_max=recipe.ranking.batch_max, idle_s=0.01)
+
+
+def _intake(settings: Settings, kafka: Kafka) -> Intake:
+    admin = kafka.admin()
+    ranking = settings.recipe.ranking
+    return Intake(
+        topic_exists=TopicNames(lambda: set(admin.list_topics(timeout=1.0).topics)),
+        reply_prefix=ranking.reply_prefix,
+        default_deadline_ms=ranking.default_deadline_ms,
+        max_future_ms=settings.recipe.max_future_ms,
+    )
