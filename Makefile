@@ -37,6 +37,7 @@ format: $(READY)
 	@$(BIN)/ruff check --fix .
 
 setup: $(READY)
+	@echo "the environment is in .venv"
 
 lock: $(BIN)/uv
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
@@ -53,7 +54,7 @@ $(READY): requirements.lock pyproject.toml | $(BIN)/uv
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python
-	@$(BIN)/python -m ensurepip -q --upgrade > /dev/null
+	@$(BIN)/python -m ensurepip --upgrade > /dev/null
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 
 # ensurepip is what a distribution may have split off into a package of its own, without which no venv can be made.
