@@ -3,13 +3,18 @@
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from streams.errors import StreamError
 
+if TYPE_CHECKING:
+    from streams.kafka import Kafka
+
+BrokerChoice = Literal["auto", "kafka", "memory"]
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 
 
@@ -18,8 +23,8 @@ WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 def cli() -> None:
     """A streaming ad-ranking system that never goes stale.
 
-    `tiderank demo` shows all of it at work. `tiderank up` starts a broker and a Redis; then rank, ingest, train, rewards
-    and learn are the workers, each a process that can be started many times.
+    `tiderank demo` shows all of it at work. `tiderank up` starts a broker and a Redis; then rank, ingest, train,
+    rewards and learn are the workers, each a process of its own that can be started many times.
     """
 
 
@@ -73,17 +78,8 @@ def _worker(name: str, summary: str) -> None:
 
 
 def _runner(name: str) -> Callable[..., None]:
-    match name:
-        case "rank":
-            from streams.workers.rank import run_rank as runner
-        case "ingest":
-            from streams.workers.ingest import run_ingest as runner
-        case "train":
-            from streams.workers.train import run_train as runner
-        case "learn":
-            from streams.workers.learn import run_learn as runner
-        case _:
-            from streams.workers.rewards import run_rewards as runner
+    module = import_module(f"streams.workers.{name}")
+    runner: Callable[..., None] = getattr(module, f"run_{name}")
     return runner
 
 
@@ -102,12 +98,12 @@ for _name, _summary in (
 @broker_option
 @click.option("--workers", is_flag=True, help="Start one of each worker too.")
 @recipe_option
-def up(data: Path | None, broker: str, workers: bool, recipe: str | None) -> None:
+def up(data: Path | None, broker: BrokerChoice, workers: bool, recipe: str | None) -> None:
     """Start a broker and a Redis on free loopback ports, until Ctrl-C."""
     from streams.local.up import up as run_up
     from streams.settings import data_dir
 
-    run_up(data or data_dir(), broker=broker, workers=WORKERS if workers else (), recipe=recipe)
+    run_up(data or data_dir(), announce=click.echo, broker=broker, workers=WORKERS if workers else (), recipe=recipe)
 
 
 @cli.command()
@@ -220,14 +216,14 @@ def audit(recipe: str | None, as_json: bool) -> None:
 @broker_option
 @data_option
 @json_option
-def demo(seconds: float, rate: float, seed: int, broker: str, data: Path | None, as_json: bool) -> None:
+def demo(seconds: float, rate: float, seed: int, broker: BrokerChoice, data: Path | None, as_json: bool) -> None:
     """Start everything, drive simulated traffic, and watch it learn."""
     from streams.demo import run_demo
 
     sys.exit(run_demo(seconds=seconds, rate=rate, seed=seed, broker=broker, data=data, as_json=as_json))
 
 
-def _kafka() -> Any:
+def _kafka() -> "Kafka":
     from streams.kafka import Kafka
     from streams.settings import BOOTSTRAP, required
 

@@ -5,14 +5,13 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
-import redis
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import RedisError
 
 from streams.errors import StartError
 from streams.kafka import Kafka
 from streams.local.process import StackError
+from streams.redis_client import connect
 from streams.topics import HOUR_MS, Topic
 
 HEALTH_TOPIC = Topic(name="tiderank.health", message=None, encoding="raw", partitions=1, retention_ms=HOUR_MS)
@@ -76,14 +75,12 @@ def redis_round_trip(url: str, *, timeout_s: float = 5.0) -> str:
     """
     key = f"tiderank:health:{os.getpid()}:{uuid.uuid4().hex}"
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        with connect(url, timeout_s=timeout_s) as client:
             client.set(key, b"1", ex=60)
             value = client.get(key)
             client.delete(key)
             info = client.info("server")
-    except (redis.RedisError, OSError, ValueError) as error:
+    except (RedisError, OSError, ValueError) as error:
         raise StackError(
             f"no Redis answers at {redacted(url)} ({type(error).__name__}: {error}); check TIDERANK_REDIS_URL, "
             "or unset it and run `tiderank up`"
@@ -100,11 +97,9 @@ def redis_round_trip(url: str, *, timeout_s: float = 5.0) -> str:
 def answers_ping(url: str) -> bool:
     """True if a Redis takes commands there (and is not still loading its data)."""
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        with connect(url) as client:
             return bool(client.ping())
-    except (redis.RedisError, OSError):
+    except (RedisError, OSError):
         return False
 
 

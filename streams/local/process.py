@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from streams.errors import StartError
@@ -32,10 +32,18 @@ class Child:
     Not thread-safe.
     """
 
-    def __init__(self, name: str, command: Sequence[str], *, home: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, home: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """
+        Args:
+            home: gets logs/`name`.log, appended to, and run/`name`.pid.
+            environment: added to ours.
+        """
         self.name = name
         self.command = list(command)
         self.log_path = home / "logs" / f"{name}.log"
+        self._environment = {**os.environ, **(environment or {})}
         self._pid_path = home / "run" / f"{name}.pid"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -68,6 +76,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=self._environment,
             )
         self._pid_path.write_text(json.dumps({"pid": self.pid, "born": _born(self.pid)}))
 
@@ -94,6 +103,11 @@ class Child:
                 self._process.kill()
                 self._process.wait()
         self._pid_path.unlink(missing_ok=True)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting for the end."""
+        if self._process is not None and self.alive():
+            self._process.terminate()
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end: what a crash looks like."""

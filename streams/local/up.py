@@ -1,40 +1,66 @@
-"""`tiderank up`: the local stack in the foreground, until a signal."""
+"""`tiderank up`: the local stack in the foreground, with workers if asked, until a signal."""
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+
+import click
 
 from streams.kafka import Kafka
 from streams.local.stack import BrokerChoice, LocalStack, StackError, local_stack
+from streams.local.workers import WorkerProcess
 
 WATCH_S = 0.5
 
 
-def up(data_dir: Path, *, announce: Callable[[str], None], broker: BrokerChoice = "auto") -> None:
-    """Starts both servers, makes the topics on a broker of ours, says where all is, and waits for Ctrl-C or SIGTERM.
+def up(
+    data_dir: Path,
+    *,
+    broker: BrokerChoice = "auto",
+    workers: Sequence[str] = (),
+    recipe: str | None = None,
+    announce: Callable[[str], None] = click.echo,
+) -> None:
+    """Starts both servers, makes the topics on a broker of ours, starts one of each of `workers`, says where all is,
+    and waits for Ctrl-C or SIGTERM.
 
-    Returns after a clean stop. Raises StackError if a server does not start, or ends by itself later.
+    Returns after a clean stop. Raises StackError if something does not start, or ends by itself later.
     """
     # Both ways of asking us to stop then take the same way out, from wherever we are.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with local_stack(data_dir, broker=broker, announce=announce) as stack:
+        with local_stack(data_dir, broker=broker, announce=announce) as stack, ExitStack() as running:
             if stack.broker.ours:
                 Kafka(stack.bootstrap, {}).create_topics()
-            announce("for the workers:")
+            processes = [_worker(name, stack, data_dir, recipe, running) for name in workers]
+            for process in processes:
+                process.await_ready()
+                announce(f"{process.name}: metrics at http://127.0.0.1:{process.metrics_port}/metrics")
+            announce("for other processes:")
             announce(f"  export TIDERANK_BOOTSTRAP={stack.bootstrap} TIDERANK_REDIS_URL={stack.redis_url}")
-            announce("Ctrl-C stops both")
-            _watch(stack)
+            announce(f"logs are in {data_dir / 'logs'}; Ctrl-C stops all")
+            _watch(stack, processes)
     except KeyboardInterrupt:
         announce("stopped")
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watch(stack: LocalStack) -> None:
+def _worker(name: str, stack: LocalStack, home: Path, recipe: str | None, running: ExitStack) -> WorkerProcess:
+    process = WorkerProcess(name, home=home, bootstrap=stack.bootstrap, redis_url=stack.redis_url, recipe=recipe)
+    running.callback(process.child.stop)
+    process.child.start()
+    return process
+
+
+def _watch(stack: LocalStack, workers: Sequence[WorkerProcess]) -> None:
     while True:
         for server in (stack.broker, stack.redis):
             if not server.alive():
                 raise StackError(f"{server.version} ended by itself{server.last_words()}")
+        for worker in workers:
+            if not worker.child.alive():
+                raise StackError(f"{worker.name} ended by itself{worker.child.last_words()}")
         time.sleep(WATCH_S)

@@ -141,7 +141,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
     recipe, kafka = settings.recipe, settings.kafka
     kafka.check()
-    impl = choose_impl("cuda" if torch.cuda.is_available() else "cpu")
+    impl = choose_impl(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     log.info("linear compression: %s; model %s (%s)", impl, recipe.model.name, recipe.model.digest)
     engine = Engine(recipe.model, impl=impl)
     outbox = Outbox(kafka.producer())

@@ -1,0 +1,48 @@
+"""Workers as child processes of this one, each with the very command that an operator would type."""
+
+import os
+import sys
+from pathlib import Path
+
+from streams import settings
+from streams.health import healthy
+from streams.local.process import Child, free_port
+
+READY_TIMEOUT_S = 120.0
+"""Importing torch on a busy machine takes a while."""
+
+
+class WorkerProcess:
+    """`tiderank NAME` with its log in `home`/logs, its metrics on a free loopback port. Start it, await it, stop it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        home: Path,
+        bootstrap: str,
+        redis_url: str,
+        recipe: str | None = None,
+        instance: str = "local",
+    ) -> None:
+        """`instance` tells apart the workers of one name; after a kill, the same one takes its partitions back."""
+        self.name = name
+        self.metrics_port = free_port()
+        environment = {
+            settings.BOOTSTRAP: bootstrap,
+            settings.REDIS_URL: redis_url,
+            settings.DATA: str(home),
+            settings.INSTANCE: instance,
+            settings.METRICS_HOST: "127.0.0.1",
+            settings.METRICS_PORT: str(self.metrics_port),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # more than one a process collapse on busy cores
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        }
+        if recipe is not None:
+            environment[settings.RECIPE] = recipe
+        command = [sys.executable, "-m", "streams.cli", name]
+        self.child = Child(f"{name}-{instance}", command, home=home, environment=environment)
+
+    def await_ready(self) -> None:
+        """Returns once its loop beats. Raises StackError, with the end of its log, if it ends first or takes too long."""
+        self.child.wait_for(lambda: healthy(self.metrics_port)[0], READY_TIMEOUT_S)
