@@ -32,7 +32,7 @@ Status = Literal["ok", "fallback", "empty", "error"]
 class LogRef(Struct, frozen=True, kw_only=True, array_like=True):
     """Where a user's log stood: everything up to `count` of the log that was created as `generation`."""
 
-    generation: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    generation: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     count: Count = 0
 
 

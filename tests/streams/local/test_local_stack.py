@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -155,44 +156,45 @@ def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path: Path) -> None:
         assert alive(stack.redis.pid)
 
 
-def start_up(data_dir: Path, broker: str) -> tuple["subprocess.Popen[str]", list[int]]:
-    """`up` in a process of its own; returns it once it serves, with the pids of its servers."""
-    script = f"from pathlib import Path; from streams.local.up import up; up(Path({str(data_dir)!r}), "
-    script += f"broker={broker!r}, announce=lambda line: print(line, flush=True))"
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Ctrl-C"):
-            break
-    return process, [json.loads(path.read_text())["pid"] for path in (data_dir / "run").glob("*.pid")]
+@contextmanager
+def up(data_dir: Path, broker: str) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
+    """`up` in a process of its own, once it serves, with the pids of its servers."""
+    script = "from pathlib import Path; from streams.local.up import up; "
+    script += f"up(Path({str(data_dir)!r}), broker={broker!r})"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any("Ctrl-C" in line for line in process.stdout)
+            pids = [json.loads(path.read_text())["pid"] for path in (data_dir / "run").glob("*.pid")]
+            assert len(pids) == 2
+            assert all(map(alive, pids))
+            yield process, pids
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_up_ends_cleanly_on_a_signal(tmp_path: Path, how: signal.Signals) -> None:
-    process, servers = start_up(tmp_path, "memory")
-    assert len(servers) == 2
-    assert all(map(alive, servers))
-    process.send_signal(how)
-    said, _ = process.communicate(timeout=20)
+    with up(tmp_path, "memory") as (process, servers):
+        process.send_signal(how)
+        said, _ = process.communicate(timeout=20)
     assert (process.returncode, said.splitlines()[-1]) == (0, "stopped")
     assert not any(map(alive, servers))
 
 
 @pytest.mark.parametrize("broker", ["memory", pytest.param("kafka", marks=needs_kafka)])
 def test_servers_die_with_a_killed_parent(tmp_path: Path, broker: str) -> None:
-    process, servers = start_up(tmp_path, broker)
-    assert len(servers) == 2
-    process.kill()
-    process.communicate(timeout=20)
-    assert await_true(lambda: not any(map(alive, servers)))
+    with up(tmp_path, broker) as (process, servers):
+        process.kill()
+        process.wait(timeout=20)
+        assert await_true(lambda: not any(map(alive, servers)))
 
 
 def test_up_says_when_a_server_dies(tmp_path: Path) -> None:
-    process, servers = start_up(tmp_path, "memory")
-    os.kill(servers[0], signal.SIGKILL)
-    process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert await_true(lambda: not any(map(alive, servers)))
+    with up(tmp_path, "memory") as (process, servers):
+        os.kill(servers[0], signal.SIGKILL)
+        assert process.wait(timeout=20) == 1
+        assert await_true(lambda: not any(map(alive, servers)))
 
 
 def test_an_orphan_is_ended_and_a_stranger_with_its_pid_is_not(tmp_path: Path) -> None:
