@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from streams import settings
 from streams.health import healthy
 from streams.local.process import Child, free_port
 
@@ -29,20 +28,20 @@ class WorkerProcess:
         self.name = name
         self.metrics_port = free_port()
         environment = {
-            settings.BOOTSTRAP: bootstrap,
-            settings.REDIS_URL: redis_url,
-            settings.DATA: str(home),
-            settings.INSTANCE: instance,
-            settings.METRICS_HOST: "127.0.0.1",
-            settings.METRICS_PORT: str(self.metrics_port),
+            "TIDERANK_BOOTSTRAP": bootstrap,
+            "TIDERANK_REDIS_URL": redis_url,
+            "TIDERANK_DATA": str(home),
+            "TIDERANK_INSTANCE": instance,
+            "TIDERANK_METRICS_HOST": "127.0.0.1",
+            "TIDERANK_METRICS_PORT": str(self.metrics_port),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # more than one a process collapse on busy cores
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         }
         if recipe is not None:
-            environment[settings.RECIPE] = recipe
+            environment["TIDERANK_RECIPE"] = recipe
         command = [sys.executable, "-m", "streams.cli", name]
         self.child = Child(f"{name}-{instance}", command, home=home, environment=environment)
 
     def await_ready(self) -> None:
-        """Returns once its loop beats. Raises StackError, with the end of its log, if it ends first or takes too long."""
+        """Returns once its loop beats. Raises StackError, with the end of its log, if it ends first or is late."""
         self.child.wait_for(lambda: healthy(self.metrics_port)[0], READY_TIMEOUT_S)
