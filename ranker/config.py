@@ -44,7 +44,9 @@ class TableConfig:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.tail_rows < 1:
-            raise ValueError(f"table {self.name!r} needs rows >= 1 and tail_rows >= 1, got {self.rows}, {self.tail_rows}")
+            raise ValueError(
+                f"table {self.name!r} needs rows >= 1 and tail_rows >= 1, got {self.rows}, {self.tail_rows}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,7 +64,7 @@ class Featurizer:
         self._item_numbers = config.side("candidate", "numeric")
         self._table_of = {s.name: s.table for s in config.slots if s.kind == "categorical"}
         self._table_of[LOG] = config.item_table
-        self._tail_rows = {t.name: np.uint64(t.tail_rows) for t in config.tables}
+        self._tables = {t.name: t for t in config.tables}
 
     def table_of(self, slot: str) -> str:
         return self._table_of[slot]
@@ -127,8 +127,12 @@ class Featurizer:
     def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:
         """Of the keys, own or tail."""
         rows = key_map.find(keys)
-        tail = (keys % self._tail_rows[table]).astype(np.int64) + key_map.num_rows
-        return np.where(rows >= 0, rows, tail)
+        return np.where(rows >= 0, rows, self.tail(table, keys))
+
+    def tail(self, table: str, keys: U64) -> I64:
+        """The tail row that each key reads while it has none of its own."""
+        config = self._tables[table]
+        return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
 
 
 def _user_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:

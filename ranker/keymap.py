@@ -49,18 +49,39 @@ class KeyMap:
         """The key of each row, of rows that have one."""
         return self._key_of_row[rows]
 
+    def has_key(self, rows: I64) -> npt.NDArray[np.bool_]:
+        return self._taken[rows]
+
     def change(self, keys: U64, rows: I64, evicted: U64) -> None:
         """Take `evicted` out (those that are there), then give each of `keys` its row, moving it if it has another.
 
-        Doing it twice changes nothing more. Raises ValueError, with nothing changed, if keys or rows repeat, a row is
-        out of range, a key is also evicted, or a row is held by a key that neither moves nor is evicted.
+        Doing it twice changes nothing more. Raises ValueError, with nothing changed, where `check` does.
         """
-        self._check(keys, rows, evicted)
+        self.check(keys, rows, evicted)
         self._remove(evicted)
         current = self.find(keys)
         new = current != rows
         self._remove(keys[new])
         self._insert(keys[new], rows[new])
+
+    def check(self, keys: U64, rows: I64, evicted: U64, *, held: bool = True) -> None:
+        """Raises ValueError if keys or rows repeat, a row is out of range, a key is also evicted, or a row is held by
+        a key that neither moves nor is evicted; `held=False` leaves out the last, as for an empty map.
+        """
+        if len(keys) != len(rows):
+            raise ValueError(f"each key needs one row, got {len(keys)} keys, {len(rows)} rows")
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
+            raise ValueError(f"rows must be in [0, {self.num_rows}), got {rows.min()} to {rows.max()}")
+        if len(np.unique(keys)) != len(keys) or len(np.unique(rows)) != len(rows):
+            raise ValueError("keys and rows must each be unique")
+        if np.isin(keys, evicted).any():
+            raise ValueError("a key cannot be given a row and evicted at once")
+        if not held:
+            return
+        owners = self._key_of_row[rows[self._taken[rows]]]
+        leaving = np.isin(owners, keys) | np.isin(owners, evicted)
+        if not leaving.all():
+            raise ValueError(f"rows are held by other keys, which must be evicted first: {owners[~leaving][:5]}")
 
     def copy(self) -> "KeyMap":
         other = KeyMap(self.num_rows)
@@ -96,20 +117,6 @@ class KeyMap:
             pending = pending[onward]
             bucket = (bucket[onward] + 1) & (self._num_buckets - 1)
         return found
-
-    def _check(self, keys: U64, rows: I64, evicted: U64) -> None:
-        if len(keys) != len(rows):
-            raise ValueError(f"each key needs one row, got {len(keys)} keys, {len(rows)} rows")
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
-            raise ValueError(f"rows must be in [0, {self.num_rows}), got {rows.min()} to {rows.max()}")
-        if len(np.unique(keys)) != len(keys) or len(np.unique(rows)) != len(rows):
-            raise ValueError("keys and rows must each be unique")
-        if np.isin(keys, evicted).any():
-            raise ValueError("a key cannot be given a row and evicted at once")
-        owners = self._key_of_row[rows[self._taken[rows]]]
-        leaving = np.isin(owners, keys) | np.isin(owners, evicted)
-        if not leaving.all():
-            raise ValueError(f"rows are held by other keys, which must be evicted first: {owners[~leaving][:5]}")
 
     def _remove(self, keys: U64) -> None:
         slots = self._locate(keys)

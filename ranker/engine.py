@@ -1,0 +1,90 @@
+"""Scoring: requests in, calibrated probabilities out, from weights that change in place between two calls.
+
+Imports no TorchRec. One thread calls it; how many threads torch uses is the worker's choice.
+"""
+
+# N candidates over all requests.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kernels.linear_compress import Compress
+from ranker.config import ModelConfig
+from ranker.features import Featurizer, KeyedBatch
+from ranker.image import Image, Tiers, build_tiers, dense_tensors
+from ranker.requests import F32, ScoringRequest
+from ranker.tables import PlainTables
+from ranker.update_log import Position
+from ranker.updates import Update
+
+
+class NotReady(Exception):
+    """The engine has no weights yet: load an image, or apply the log from a new model's first update on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Probabilities of one request's candidates, in its order; float32 [n]."""
+
+    pctr: F32
+    pcvr: F32
+
+
+class Engine:
+    """One replica's weights and how they score. A candidate's scores do not depend on what was sent with it."""
+
+    def __init__(self, config: ModelConfig, compress: Compress) -> None:
+        self.config = config
+        self._featurizer = Featurizer(config)
+        self._tiers = build_tiers(config, compress)
+        for tier in self._tiers.values():
+            tier.requires_grad_(False).eval()
+        self.image = Image(config, dense_tensors(self._tiers))
+
+    @property
+    def position(self) -> Position | None:
+        """Where in the log the weights stand: epoch and number are the model version of a response."""
+        return self.image.position
+
+    @property
+    def watermark_ms(self) -> int:
+        """All events up to here, of every active partition, are in the weights."""
+        return self.image.watermark_ms
+
+    def apply(self, update: Update, position: Position) -> None:
+        """See Image.apply. Between two calls of score, never inside one: no response mixes versions."""
+        self.image.apply(update, position)
+
+    def score(self, tier: str, requests: Sequence[ScoringRequest]) -> list[Scores]:
+        """Score all candidates of all requests in one batch, the user side of each request once.
+
+        Raises NotReady without weights, ValueError for a tier that is not configured.
+        """
+        self.config.tier(tier)
+        if self.image.position is None:
+            raise NotReady("no weights yet: load an image, or apply a new model's first update")
+        if not requests:
+            return []
+        keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
+        pctr_N, pcvr_N = predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
+        ends = np.cumsum([len(r.items) for r in requests])[:-1]
+        return [Scores(a, b) for a, b in zip(np.split(pctr_N, ends), np.split(pcvr_N, ends), strict=True)]
+
+    def warm_up(self) -> None:
+        """Score one made-up request with every tier, so that the first real one does not pay for first calls."""
+        request = ScoringRequest(user="", event_ms=0, items=["", ""], item_features=[{}, {}])
+        keyed = self._featurizer.keys([request], 1)
+        for tier in self._tiers:
+            predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
+
+
+def predict(featurizer: Featurizer, tiers: Tiers, tables: PlainTables, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
+    """pCTR and pCVR [N] as serving predicts them: calibrated, at an average position."""
+    if len(keyed.request_of_N) == 0:
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    with torch.inference_mode():
+        logits = tiers[tier](featurizer.batch(keyed, tables.key_maps), tables, None)
+        return torch.sigmoid(logits.click_N).numpy(), torch.sigmoid(logits.conversion_N).numpy()

@@ -1,0 +1,63 @@
+"""Grading predictions before learning from their labels: log losses, and normalized entropy over them."""
+
+# N impressions.
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ranker.requests import F32
+
+_CLIP = 1e-6
+"""Predictions are graded as no surer than this, so that one cannot outweigh all others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSums:
+    """Sums of log losses (natural logarithm) over the same labels, of several predictions."""
+
+    count: int = 0
+    positives: float = 0.0
+    served: float = 0.0
+    """Of the predictions as served."""
+    base: float = 0.0
+    """Of the base rate of all labels before."""
+    frozen: float | None = None
+    """Of the frozen copy, where there is one."""
+
+    @property
+    def normalized_entropy(self) -> float | None:
+        """Of the served predictions: their loss over the base rate's (He et al., 2014). None without labels."""
+        return self.served / self.base if self.base > 0 else None
+
+
+class BaseRate:
+    """The mean of all labels so far, with half a label on either side to begin with."""
+
+    def __init__(self, count: float = 1.0, positives: float = 0.5) -> None:
+        self.count = count
+        self.positives = positives
+
+    def observe(self, label_N: F32) -> None:
+        known_N = label_N[~np.isnan(label_N)]
+        self.count += len(known_N)
+        self.positives += float(known_N.sum(dtype=np.float64))
+
+
+def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> LossSums:
+    """Labels in [0, 1], nan where there is none; predictions are probabilities [N]."""
+    known_N = ~np.isnan(label_N)
+    labels = label_N[known_N].astype(np.float64)
+    return LossSums(
+        count=len(labels),
+        positives=float(labels.sum()),
+        served=log_loss(labels, served_N[known_N]),
+        base=log_loss(labels, np.full(len(labels), base.positives / base.count, np.float32)),
+        frozen=log_loss(labels, frozen_N[known_N]) if frozen_N is not None else None,
+    )
+
+
+def log_loss(labels: np.ndarray, predictions: F32) -> float:
+    """Sum of -(y ln p + (1 - y) ln(1 - p))."""
+    p = np.clip(predictions.astype(np.float64), _CLIP, 1 - _CLIP)
+    return 0.0 - float((labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum())

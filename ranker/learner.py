@@ -1,0 +1,247 @@
+"""Learning: labelled responses in, changed weights out. Grades, then learns; knows nothing of Kafka."""
+
+# B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.linear_compress import Compress
+from ranker.adagrad import rowwise_adagrad
+from ranker.changes import Changes
+from ranker.config import ModelConfig
+from ranker.engine import predict
+from ranker.eviction import Admission
+from ranker.features import Featurizer
+from ranker.grades import BaseRate, LossSums, grade
+from ranker.image import Tiers, build_tiers
+from ranker.lessons import Lesson, make_lessons
+from ranker.model.tier import Logits
+from ranker.pending import PendingChanges
+from ranker.requests import F32, LabelledRequest
+from ranker.tables import PlainTables
+from ranker.torchrec_tables import TorchRecTables
+from ranker.update_log import Dirty
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerConfig:
+    dense_rate: float = 1e-3
+    """Of Adam, for dense weights."""
+    row_rate: float = 0.05
+    """Of row-wise Adagrad, for embedding rows."""
+    max_grad_norm: float = 10.0
+    """Of all dense gradients together. Rows need no clip: row-wise Adagrad bounds each step by row_rate · √width."""
+    dearer_share: float = 0.25
+    """Of the responses of cheaper tiers, what a dearer tier learns from."""
+    conversion_weight: float = 1.0
+    """Of a conversion label beside a click label."""
+    wire_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of rows and large dense tensors in an update."""
+
+    def __post_init__(self) -> None:
+        if min(self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight) <= 0:
+            raise ValueError(f"rates, norm and weight must be > 0, got {self}")
+        if not 0 <= self.dearer_share <= 1:
+            raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """Of one call of learn. Grades are of predictions made before learning."""
+
+    applied: bool
+    """False: nothing changed, because loss or gradients were not finite or there was no label."""
+    click: LossSums
+    conversion: LossSums
+    loss: float = 0.0
+    """Mean over labels, summed over the tiers that learned."""
+    grad_norm: float = 0.0
+    """Of dense gradients, before the clip."""
+    admitted: int = 0
+    evicted: int = 0
+    """Keys that got, and lost, a row of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """The model as it was: what the live one is compared with."""
+
+    tiers: Tiers
+    tables: PlainTables
+
+
+class Learner:
+    """All tiers over shared tables. The same calls from the same state give the same bits, on the same machine."""
+
+    def __init__(self, config: ModelConfig, learner: LearnerConfig, compress: Compress) -> None:
+        self.config = config
+        self.tables = TorchRecTables(config)
+        self.tiers = build_tiers(config, compress)
+        self.step = 0
+        self._settings = learner
+        self._featurizer = Featurizer(config)
+        self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
+        self.adam = torch.optim.Adam(self.parameters.values(), lr=learner.dense_rate, fused=True)
+        self.adagrad_sums = {name: torch.zeros(len(w)) for name, w in self.tables.weights.items()}
+        self.admissions = {name: Admission(self.tables.key_maps[name]) for name in self.tables.weights}
+        self.pending = PendingChanges(self.tables, getattr(torch, learner.wire_dtype))
+        self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
+        self._frozen: _Frozen | None = None
+
+    def freeze(self) -> None:
+        """Keep a copy of the model as it is now, to be graded beside the served predictions from here on."""
+        tiers = {name: copy.deepcopy(tier).requires_grad_(False) for name, tier in self.tiers.items()}
+        tables = PlainTables(self.config)
+        for name, weights in self.tables.weights.items():
+            tables.weights[name].copy_(weights)
+            tables.key_maps[name] = self.tables.key_maps[name].copy()
+        self._frozen = _Frozen(tiers, tables)
+
+    def learn(self, examples: Sequence[LabelledRequest]) -> StepReport:
+        """Grade the predictions, then take one step.
+
+        Each tier's loss is the mean over the batch's labels, and shared rows get the sum over tiers. Leaves everything
+        as it was, optimizer state included, if loss or gradients are not finite.
+        """
+        settings = self._settings
+        lessons = make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, settings.dearer_share)
+        click, conversion = self._grade(examples, lessons)
+        labels = click.count + conversion.count
+        if labels == 0:
+            return StepReport(applied=False, click=click, conversion=conversion)
+        logits = [self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons]
+        losses = [_loss(out, x, settings.conversion_weight) for out, x in zip(logits, lessons, strict=True)]
+        loss = torch.stack(losses).sum() / labels
+        self._zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        # A row's step must not depend on how many examples happen to share the batch: rows take the sum over labels.
+        rows = [(table, rows_K, g_KD * labels) for table, rows_K, g_KD in self.tables.gradients()]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        finite = torch.stack([loss.detach(), norm, *(g_KD.sum() for _, _, g_KD in rows)]).isfinite().all()
+        if not finite:
+            self._zero_grad()
+            return StepReport(
+                applied=False, click=click, conversion=conversion, loss=float(loss), grad_norm=float(norm)
+            )
+        self._take_step(rows, norm)
+        admitted, evicted = self._admit(lessons)
+        for out, lesson in zip(logits, lessons, strict=True):
+            self.tiers[lesson.tier].observe(out, lesson.position_N, lesson.click_N, lesson.conversion_N)
+        for example in examples:
+            self.click_rate.observe(example.click_N)
+            self.conversion_rate.observe(example.conversion_N)
+        self.step += 1
+        return StepReport(
+            applied=True,
+            click=click,
+            conversion=conversion,
+            loss=float(loss),
+            grad_norm=float(norm),
+            admitted=admitted,
+            evicted=evicted,
+        )
+
+    def take_changes(self) -> Changes:
+        """What changed since the last call, in absolute values of the wire's precision; all dense tensors."""
+        return self.pending.take(self.tiers)
+
+    def mark_dirty(self, dirty: Dirty) -> None:
+        """Have the next take_changes include what the log changed while this learner did not look."""
+        self.pending.mark_dirty(dirty)
+
+    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> tuple[LossSums, LossSums]:
+        served = [np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)]) for name in _GRADED]
+        frozen = self._frozen_predictions(examples, lessons)
+        click_N, conversion_N, pctr_N, pcvr_N = served
+        return (
+            grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),
+            grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
+        )
+
+    def _frozen_predictions(
+        self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]
+    ) -> tuple[F32, F32] | None:
+        """Of the frozen copy, each response by the tier that served it."""
+        if self._frozen is None:
+            return None
+        sizes = [len(e.request.items) for e in examples]
+        starts = np.cumsum([0, *sizes])
+        pctr_N, pcvr_N = np.zeros(starts[-1], np.float32), np.zeros(starts[-1], np.float32)
+        for lesson in lessons:
+            if lesson.served_N.any():
+                pctr, pcvr = predict(
+                    self._featurizer, self._frozen.tiers, self._frozen.tables, lesson.tier, lesson.keyed
+                )
+                where = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in lesson.examples])
+                pctr_N[where[lesson.served_N]] = pctr[lesson.served_N]
+                pcvr_N[where[lesson.served_N]] = pcvr[lesson.served_N]
+        return pctr_N, pcvr_N
+
+    def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor) -> None:
+        scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        with torch.no_grad():
+            for parameter in self.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        self.adam.step()
+        for table, rows_K, gradients_KD in rows:
+            rowwise_adagrad(
+                self.tables.weights[table],
+                self.adagrad_sums[table],
+                rows_K,
+                gradients_KD,
+                rate=self._settings.row_rate,
+            )
+            self.pending.touch(table, rows_K.numpy())
+        self._zero_grad()
+
+    def _admit(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
+        """Give rows to the keys that this step met for the first time.
+
+        It met them as serving does, in the tail, and taught the tail what an unknown key is like. A new row starts
+        where its tail now is, with a fresh optimizer state: so the first example is not lost, the next ones count in
+        full, and a step that is not applied has nothing to take back.
+        """
+        admitted = evicted = 0
+        for table, admission in self.admissions.items():
+            keys = [
+                slot.keys_T
+                for lesson in lessons
+                for name, slot in lesson.keyed.slots.items()
+                if self._featurizer.table_of(name) == table
+            ]
+            new = admission.admit(np.unique(np.concatenate(keys)), self.step)
+            weights, rows_K = self.tables.weights[table], torch.from_numpy(new.rows_K)
+            weights[rows_K] = weights[torch.from_numpy(self._featurizer.tail(table, new.keys_K))]
+            self.adagrad_sums[table][rows_K] = 0
+            self.pending.touch(table, new.rows_K)
+            self.pending.evict(table, new.evicted_V)
+            admitted += len(new.keys_K)
+            evicted += len(new.evicted_V)
+        return admitted, evicted
+
+    def _zero_grad(self) -> None:
+        self.adam.zero_grad(set_to_none=True)
+        self.tables.zero_grad()
+
+
+_GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
+
+
+def _loss(logits: Logits, lesson: Lesson, conversion_weight: float) -> Tensor:
+    """Sum over the labels there are."""
+    total = logits.click_N.new_zeros(())
+    for logit_N, label_N, weight in (
+        (logits.click_N, lesson.click_N, 1.0),
+        (logits.conversion_N, lesson.conversion_N, conversion_weight),
+    ):
+        known_N = ~label_N.isnan()
+        total = total + weight * F.binary_cross_entropy_with_logits(logit_N[known_N], label_N[known_N], reduction="sum")
+    return total

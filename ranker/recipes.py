@@ -1,0 +1,40 @@
+"""Whole configurations, as functions."""
+
+from ranker.config import HOUR, ITEM, SURFACE, USER, ModelConfig, Slot, TableConfig, TierConfig
+
+
+def demo_model() -> ModelConfig:
+    """Two tiers on a laptop: what the demo, and the tests of the whole, run.
+
+    Small enough that an update with all dense tensors stays in one record of Kafka's default size.
+    """
+    return ModelConfig(
+        name="demo",
+        slots=(
+            Slot(name=USER, side="user"),
+            Slot(name=SURFACE, side="context"),
+            Slot(name=HOUR, side="context"),
+            Slot(name="device", side="context"),
+            Slot(name=ITEM, side="candidate", table="items"),
+            Slot(name="category", side="candidate"),
+            Slot(name="campaign", side="candidate"),
+            Slot(name="advertiser", side="candidate"),
+            Slot(name="age_days", side="candidate", kind="numeric"),
+            Slot(name="price", side="candidate", kind="numeric"),
+        ),
+        tables=(TableConfig(name="items", rows=20_000), TableConfig(name="shared", rows=20_000)),
+        tiers=(
+            TierConfig(name="light", layers=1, log_length=64, encoder_layers=1, hidden=32),
+            TierConfig(
+                name="heavy",
+                layers=3,
+                log_length=256,
+                encoder_layers=2,
+                user_tokens=16,
+                fm_tokens=8,
+                compressed_tokens=8,
+                hidden=64,
+            ),
+        ),
+        width=16,
+    )
