@@ -37,7 +37,7 @@ class Heads(nn.Module):
         if user_Bh.shape[0] != 1:
             user_Bh = user_Bh.index_select(0, request_of_N)
         hidden_Nh = F.relu(self.item(item_NVD.float().flatten(1)) + user_Bh)
-        logits_NH: Tensor = (hidden_Nh.view(-1, *self.out_Hh.shape) * self.out_Hh).sum(2) + self.out_bias
+        logits_NH: Tensor = (hidden_Nh.view(-1, 2, self.out_Hh.shape[1]) * self.out_Hh).sum(2) + self.out_bias
         return logits_NH
 
 

@@ -25,7 +25,7 @@ class Grouping:
     def of(cls, request_of_N: Tensor, requests: int) -> "Grouping":
         """From ascending request_of_N. Waits for the device, once, with several requests."""
         N = request_of_N.shape[0]
-        if requests == 1 or N == 0:
+        if requests == 1 or N == 0:  # with no candidates at all, [B, 0, D] needs no places either
             return cls(requests, N, None)
         count_B = torch.bincount(request_of_N, minlength=requests)
         most = int(count_B.max())
@@ -34,9 +34,9 @@ class Grouping:
         return cls(requests, most, place_N)
 
     def pad(self, rows_ND: Tensor) -> Tensor:
-        if self.place_N is None:
-            return rows_ND.view(self.requests, self.most, -1)
         D = rows_ND.shape[1]
+        if self.place_N is None:
+            return rows_ND.view(self.requests, self.most, D)
         padded_PD = rows_ND.new_zeros(self.requests * self.most, D).index_copy(0, self.place_N, rows_ND)
         return padded_PD.view(self.requests, self.most, D)
 

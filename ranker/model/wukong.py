@@ -43,11 +43,12 @@ class WukongBlocks(nn.Module):
 
     def forward(self, own_nTD: Tensor, all_nTD: Tensor, mixed_nKD: Tensor) -> Tensor:
         """own_nTD: the stack's tokens; all_nTD: those and what was read from the log; mixed_nKD: [W; Yᵀ] · X."""
-        n, _, D = own_nTD.shape
         y_nRD = mixed_nKD[:, self.compressed :]
         pairs_nTR = all_nTD @ y_nRD.transpose(1, 2)
         # No activation on the way out: the next layer multiplies these tokens, and their signs matter.
-        fm_nOD = self.fm_down(F.relu(self.fm_up(self.fm_norm(pairs_nTR.flatten(1))))).view(n, -1, D)
+        fm_nOD = self.fm_down(F.relu(self.fm_up(self.fm_norm(pairs_nTR.flatten(1))))).unflatten(
+            1, (-1, own_nTD.shape[2])
+        )
         skip_nOD = own_nTD if self.skip_OT is None else torch.matmul(self.skip_OT, own_nTD)
         out_nOD: Tensor = self.norm(torch.cat([fm_nOD, mixed_nKD[:, : self.compressed]], dim=1) + skip_nOD)
         return out_nOD

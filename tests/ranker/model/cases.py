@@ -1,0 +1,127 @@
+"""A small model, batches of it, and an embedder of plain tables, for the tests of the tiers."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ranker.batch import Batch, SlotValues
+from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
+
+LIGHT = TierConfig(name="light")
+HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32)
+
+MODEL = ModelConfig(
+    name="tests",
+    slots=(
+        Slot(name="user", side="user"),
+        Slot(name="interests", side="user"),
+        Slot(name="age", side="user", kind="numeric"),
+        Slot(name="surface", side="context"),
+        Slot(name="load", side="context", kind="numeric"),
+        Slot(name="item", side="candidate", table="items"),
+        Slot(name="labels", side="candidate"),
+        Slot(name="price", side="candidate", kind="numeric"),
+    ),
+    tables=(TableConfig(name="items"), TableConfig(name="shared")),
+    tiers=(LIGHT, HEAVY),
+)
+MULTIVALUED = {"interests", "labels"}
+ROWS = 200
+
+
+class PlainEmbedder(nn.Module):
+    """The contract of Embedder on two nn.Embedding tables."""
+
+    def __init__(self, model: ModelConfig = MODEL, rows: int = ROWS) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.tables = nn.ModuleDict()
+        for table in model.tables:
+            weight = torch.randn(rows, model.width, generator=generator) / model.width**0.5
+            # Prefixed: a ModuleDict cannot hold a name like "items".
+            self.tables["table_" + table.name] = nn.Embedding(rows, model.width, _weight=weight)
+        self.table_of = {s.name: "table_" + s.table for s in model.slots} | {LOG: "table_" + model.item_table}
+
+    def embed(self, slots: dict[str, SlotValues]) -> dict[str, Tensor]:
+        return {name: self.tables[self.table_of[name]](values.rows_T) for name, values in slots.items()}
+
+    def pool(self, values_TD: Tensor, lengths: Tensor) -> Tensor:
+        owner_T = torch.repeat_interleave(torch.arange(lengths.shape[0]), lengths)
+        sums = values_TD.new_zeros(lengths.shape[0], values_TD.shape[1]).index_add(0, owner_T, values_TD)
+        return sums / lengths.clamp(min=1).unsqueeze(1)
+
+    def pad(self, values_ED: Tensor, lengths_B: Tensor, length: int) -> Tensor:
+        rows = [
+            F.pad(v[:length], (0, 0, 0, length - min(length, len(v))))
+            for v in torch.split(values_ED, lengths_B.tolist())
+        ]
+        return torch.stack(rows)
+
+
+def make_batch(
+    candidates: list[int], logs: list[int], *, seed: int = 0, model: ModelConfig = MODEL, rows: int = ROWS
+) -> Batch:
+    """A random batch: candidates and log events of each request."""
+    generator = torch.Generator().manual_seed(seed)
+    B, N, E = len(candidates), sum(candidates), sum(logs)
+
+    def ints(high: int, count: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator)
+
+    def floats(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    slots = {}
+    for slot in model.slots:
+        count = N if slot.side == "candidate" else B
+        if slot.kind == "numeric":
+            continue
+        lengths = 1 + ints(3, count) if slot.name in MULTIVALUED else None
+        slots[slot.name] = SlotValues(ints(rows, count if lengths is None else int(lengths.sum())), lengths)
+    slots[LOG] = SlotValues(ints(rows, E), torch.tensor(logs))
+    user_features = sum(s.kind == "numeric" and s.side != "candidate" for s in model.slots)
+    return Batch(
+        request_of_N=torch.repeat_interleave(torch.arange(B), torch.tensor(candidates)),
+        slots=slots,
+        dense_user_BF=floats(B, user_features),
+        dense_item_NF=floats(N, len(model.side("candidate", "numeric"))),
+        log_action_E=ints(32, E),
+        log_surface_E=ints(32, E),
+        log_age_E=floats(E).abs() * 6,
+        log_value_E=floats(E),
+    )
+
+
+def take(batch: Batch, requests: list[int], candidates: list[int], *, model: ModelConfig = MODEL) -> Batch:
+    """A batch of these requests, in this order, with these candidates, grouped by request in the order given."""
+    side = {s.name: s.side for s in model.slots}
+    new_of = {old: new for new, old in enumerate(requests)}
+    owners = batch.request_of_N[candidates].tolist()
+    assert [new_of[o] for o in owners] == sorted(new_of[o] for o in owners)
+
+    def pick(values: SlotValues, index: list[int]) -> SlotValues:
+        if values.lengths is None:
+            return SlotValues(values.rows_T[index], None)
+        parts = torch.split(values.rows_T, values.lengths.tolist())
+        return SlotValues(torch.cat([parts[i] for i in index]), values.lengths[index])
+
+    log_lengths = batch.slots[LOG].lengths
+    assert log_lengths is not None
+    events = torch.cat([torch.split(torch.arange(int(log_lengths.sum())), log_lengths.tolist())[r] for r in requests])
+    slots = {
+        name: pick(values, candidates if side.get(name) == "candidate" else requests)
+        for name, values in batch.slots.items()
+    }
+    return replace(
+        batch,
+        request_of_N=torch.tensor([new_of[o] for o in owners]),
+        slots=slots,
+        dense_user_BF=batch.dense_user_BF[requests],
+        dense_item_NF=batch.dense_item_NF[candidates],
+        log_action_E=batch.log_action_E[events],
+        log_surface_E=batch.log_surface_E[events],
+        log_age_E=batch.log_age_E[events],
+        log_value_E=batch.log_value_E[events],
+    )
