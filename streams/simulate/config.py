@@ -1,0 +1,150 @@
+"""What a simulated world is made of, and the named worlds."""
+
+from dataclasses import dataclass, replace
+
+SURFACES = ("feed", "search", "video", "stories")
+DEVICES = ("phone", "tablet", "desktop")
+SEGMENTS = ("value", "family", "sport", "tech", "style", "travel", "food", "home", "music", "games", "health", "auto")
+"""Names of topics; worlds with more of them number the rest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldConfig:
+    """Sizes, strengths and speeds. Strengths are standard deviations in click logits, so they can be compared."""
+
+    users: int = 500
+    items: int = 300
+    topics: int = 8
+    """Every item has one topic (its category); users are interested in all of them, more or less."""
+    campaigns: int = 40
+    advertisers: int = 15
+
+    base_logit: float = -2.6
+    """Click logit of an average item for an average user, if looked at."""
+    quality: float = 0.3
+    """Of items, for good."""
+    segment: float = 1.2
+    """Of what all users of a segment like; their profiles name the segment."""
+    interest: float = 0.4
+    """Of a user's own lasting interest in the topics: only the user's log shows it."""
+    interest_drift: float = 0.3
+    """Of the part of that interest that changes."""
+    interest_tau_s: float = 120.0
+    """Seconds after which that part has forgotten itself to 1/e."""
+    trend: float = 0.6
+    """Of what is in fashion: topics rise and fall for all users alike."""
+    trend_tau_s: float = 60.0
+    quality_drift: float = 0.15
+    """Of campaigns that wear out and recover."""
+    quality_tau_s: float = 120.0
+    context: float = 0.2
+    """Of device by topic, of surface, and of the hour of the day by topic; each."""
+
+    position_bias: float = 0.5
+    """A place is looked at with probability (1 + position) ** -position_bias."""
+    shown: int = 4
+    """Places on a page: the best of the response that are shown."""
+
+    bid_spread: float = 1.0
+    """Standard deviation of the logarithm of a bid. Wide bids show also what does not have the highest probability."""
+
+    conversion_logit: float = -1.2
+    """Logit of a conversion after a click."""
+    conversion_spread: float = 0.7
+    """Of items' conversion logits."""
+    conversion_delay_s: float = 5.0
+    """Mean of the exponential delay between click and conversion."""
+    click_delay_s: float = 0.7
+    """Mean of the exponential delay between impression and click."""
+    value_median: float = 20.0
+    """Of a conversion; log-normal around the item's price."""
+    value_spread: float = 1.0
+    """Standard deviation of the logarithm of the value."""
+
+    candidates_min: int = 20
+    candidates_median: int = 100
+    candidates_max: int = 1000
+    """Candidates of a request: log-normal, cut to these bounds and to the ads that run."""
+    candidates_spread: float = 0.5
+    """Standard deviation of the logarithm of their number; 0: always the median."""
+
+    sessions: int = 60
+    """Users that are active at the same time."""
+    session_requests: float = 8.0
+    """Mean requests of a session."""
+    search_share: float = 0.15
+    """Of requests that come after a search of the same user, which shows what interests them now."""
+
+    flight_s: float = 120.0
+    """Mean length of a campaign's flight: between two of them it pauses, and comes back with another bid."""
+    flight_share: float = 0.8
+    """Share of the time that a campaign runs."""
+
+    duplicate_share: float = 0.02
+    """Of events that are sent twice, under the same event id."""
+    reorder_share: float = 0.02
+    """Of events that are sent late, so that later ones overtake them."""
+    reorder_s: float = 2.0
+    """How late, at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("users", "items", "topics", "campaigns", "advertisers", "shown", "sessions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not self.items >= self.campaigns >= self.advertisers:
+            raise ValueError(
+                f"items >= campaigns >= advertisers must hold, got {self.items}, {self.campaigns}, {self.advertisers}"
+            )
+        if not 1 <= self.candidates_min <= self.candidates_median <= self.candidates_max <= 2000:
+            raise ValueError(
+                "1 <= candidates_min <= candidates_median <= candidates_max <= 2000 must hold, got "
+                f"{self.candidates_min}, {self.candidates_median}, {self.candidates_max}"
+            )
+        for name in ("search_share", "duplicate_share", "reorder_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share and must be in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.flight_share <= 1:
+            raise ValueError(f"flight_share must be in (0, 1], got {self.flight_share}")
+        for name in (
+            "interest_tau_s",
+            "trend_tau_s",
+            "quality_tau_s",
+            "flight_s",
+            "conversion_delay_s",
+            "click_delay_s",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0 seconds, got {getattr(self, name)}")
+        if self.session_requests < 1:
+            raise ValueError(f"session_requests must be >= 1, got {self.session_requests}")
+
+
+def demo() -> WorldConfig:
+    """Small and fast: what a model knew a minute ago is measurably out of date."""
+    return WorldConfig()
+
+
+def steady() -> WorldConfig:
+    """The same world without drift: what was learned stays true."""
+    return replace(demo(), interest_drift=0.0, trend=0.0, quality_drift=0.0)
+
+
+def large() -> WorldConfig:
+    """Thousands of ads and users, requests with up to 1000 candidates, a drift of hours: for load and for soak runs."""
+    return WorldConfig(
+        users=20_000,
+        items=5_000,
+        topics=24,
+        campaigns=600,
+        advertisers=120,
+        candidates_median=300,
+        sessions=1_000,
+        interest_tau_s=14_400,
+        trend_tau_s=3_600,
+        quality_tau_s=14_400,
+        flight_s=3_600,
+        conversion_delay_s=120,
+    )
+
+
+WORLDS = {"demo": demo, "steady": steady, "large": large}

@@ -1,0 +1,205 @@
+"""The simulated truth: what it says happens as often as it says, drifts as fast as it says, and follows its seed."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streams.messages import Conversion, Impression
+from streams.simulate.config import WORLDS, WorldConfig, demo, steady
+from streams.simulate.drift import Drift
+from streams.simulate.outcomes import Page, events, show, uniform
+from streams.simulate.traffic import Traffic, Visit
+from streams.simulate.world import World
+
+HOUR_MS = 3_600_000
+
+
+def pages(world: World, number: int) -> list[Page]:
+    """Pages of random candidates, 50 ms apart."""
+    traffic = Traffic(world)
+    visits = [traffic.next(50 * n) for n in range(number)]
+    return [show(world, v, f"r{v.number}", f"s{v.number}", v.items, 50 * v.number) for v in visits]
+
+
+class TestDrift:
+    def test_has_mean_0_and_variance_1(self) -> None:
+        values = Drift((4000,), tau_s=10.0, rng=np.random.default_rng(0)).at(123.0)
+        assert values.mean() == pytest.approx(0.0, abs=0.05)
+        assert values.var() == pytest.approx(1.0, abs=0.07)
+
+    @pytest.mark.parametrize("lag_s", [2.0, 10.0, 30.0])
+    def test_forgets_itself_as_an_ornstein_uhlenbeck_process(self, lag_s: float) -> None:
+        drift = Drift((6000,), tau_s=10.0, rng=np.random.default_rng(1))
+        correlation = np.corrcoef(drift.at(50.0), drift.at(50.0 + lag_s))[0, 1]
+        assert correlation == pytest.approx(np.exp(-lag_s / 10.0), abs=0.06)
+
+    def test_is_read_by_index(self) -> None:
+        drift = Drift((5, 3), tau_s=10.0, rng=np.random.default_rng(2))
+        np.testing.assert_array_equal(drift.at(7.0)[2], drift.at(7.0, 2))
+
+
+class TestTruth:
+    def test_clicks_come_as_often_as_the_truth_says_at_every_position(self) -> None:
+        world = World(demo(), seed=3)
+        shown = pages(world, 4000)
+        clicks = np.zeros(world.config.shown)
+        for page in shown:
+            for event in events(world, page):
+                if isinstance(event.message, Conversion) and event.message.kind == "click" and not event.repeated:
+                    clicks[int(event.message.event_id.split(".")[1])] += 1
+        truth = np.stack([page.click for page in shown])
+        error = np.sqrt((truth * (1 - truth)).sum(axis=0))
+        assert np.all(np.abs(clicks - truth.sum(axis=0)) < 4 * error)
+        assert np.all(np.diff(clicks) < 0)  # position bias
+
+    def test_purchases_follow_clicks_as_often_and_as_late_as_the_truth_says(self) -> None:
+        world = World(replace(demo(), base_logit=2.0), seed=4)
+        expected, variance, delays = 0.0, 0.0, []
+        for page in pages(world, 2000):
+            buys = world.conversion_probability(page.visit.user, page.items)
+            clicked = {}
+            for event in events(world, page):
+                message = event.message
+                if event.repeated or isinstance(message, Impression):
+                    continue
+                if message.kind == "click":
+                    p = buys[int(message.event_id.split(".")[1])]
+                    expected, variance = expected + p, variance + p * (1 - p)
+                    clicked[message.impression_id] = message.event_ms
+                else:
+                    assert message.value > 0
+                    delays.append(message.event_ms - clicked[message.impression_id])
+        assert len(delays) == pytest.approx(expected, abs=4 * np.sqrt(variance))
+        assert np.mean(delays) / 1000 == pytest.approx(world.config.conversion_delay_s, rel=0.1)
+        assert np.median(delays) / np.mean(delays) == pytest.approx(np.log(2), rel=0.1)  # exponential
+
+    def test_a_ranking_by_the_truth_earns_more_clicks_than_a_random_one(self) -> None:
+        world = World(demo(), seed=5)
+        visit = Traffic(world).next(0)
+        best = visit.items[np.argsort(-world.click_logit(visit.user, visit.items, 0))]
+        random_page = show(world, visit, "a", "a", visit.items, 0)
+        assert show(world, visit, "b", "b", best, 0).click.sum() > random_page.click.sum()
+
+    def test_the_demo_world_has_the_click_rates_of_an_ad_system(self) -> None:
+        rates = [np.mean([page.click.mean() for page in pages(World(demo(), seed=s), 500)]) for s in range(5)]
+        assert 0.05 < min(rates) <= max(rates) < 0.30  # unranked; a learned ranking lifts it
+
+
+class TestDriftRate:
+    def test_a_steady_world_stays_as_it_is(self) -> None:
+        assert World(steady(), seed=1).correlation(600.0) == pytest.approx(1.0, abs=1e-3)  # the hour changes
+
+    def test_the_demo_world_changes_within_a_minute_and_goes_on_changing(self) -> None:
+        world = World(demo(), seed=1)
+        second, minute, hour = (world.correlation(lag) for lag in (1.0, 60.0, 3600.0))
+        assert 1 > second > 0.98 > minute > hour
+
+    def test_the_rate_is_what_the_configuration_implies(self) -> None:
+        only_trend = replace(
+            steady(),
+            topics=200,
+            campaigns=200,
+            items=400,
+            trend=1.0,
+            segment=0.0,
+            interest=0.0,
+            quality=0.0,
+            context=0.0,
+        )
+        rates = [World(only_trend, seed=s).correlation(60.0, moments=64) for s in range(4)]
+        assert np.mean(rates) == pytest.approx(np.exp(-1), abs=0.08)  # one tau of 60 s
+
+
+class TestTraffic:
+    def test_one_seed_gives_one_stream(self) -> None:
+        def stream(seed: int) -> list[Visit]:
+            traffic = Traffic(World(demo(), seed=seed))
+            return [traffic.next(50 * n) for n in range(200)]
+
+        def flat(visits: list[Visit]) -> list[Any]:
+            return [(v.user, v.surface, v.device, v.search, v.items.tolist(), v.bids.tolist()) for v in visits]
+
+        assert flat(stream(7)) == flat(stream(7))
+        assert flat(stream(7)) != flat(stream(8))
+
+    def test_only_running_campaigns_compete_and_their_bids_change_with_the_flight(self) -> None:
+        world = World(demo(), seed=2)
+        traffic = Traffic(world)
+        bids: dict[int, set[float]] = {}
+        for now_ms in range(0, HOUR_MS, 20_000):
+            visit = traffic.next(now_ms)
+            assert world.running(now_ms)[world.item_campaign[visit.items]].all()
+            for item, bid in zip(visit.items.tolist(), visit.bids.tolist(), strict=True):
+                bids.setdefault(int(world.item_campaign[item]), set()).add(bid)
+        assert len(bids) == world.config.campaigns  # each runs at some time
+        assert all(len(of_campaign) > 3 for of_campaign in bids.values())
+
+    def test_the_number_of_candidates_keeps_its_bounds(self) -> None:
+        config = replace(demo(), items=3000, candidates_median=100, candidates_spread=2.0)
+        traffic = Traffic(World(config, seed=1))
+        sizes = [len(traffic.next(0).items) for _ in range(500)]
+        assert min(sizes) == 20
+        assert max(sizes) == 1000
+        assert np.median(sizes) == pytest.approx(100, rel=0.25)
+
+    def test_sessions_last_and_overlap(self) -> None:
+        config = replace(demo(), sessions=5)
+        traffic = Traffic(World(config, seed=1))
+        users = [traffic.next(0).user for _ in range(2000)]
+        assert len(set(users[:40])) <= 15
+        assert len(set(users)) > 100
+
+    def test_searches_show_what_interests_their_user(self) -> None:
+        world = World(replace(demo(), search_share=0.99), seed=1)
+        traffic = Traffic(world)
+        above = []
+        for n in range(300):
+            visit = traffic.next(50 * n)
+            if visit.search is not None:
+                assert visit.surface == "search"
+                interest = world.interest(visit.user, 50 * n)
+                above.append(interest[world.topics.index(visit.search.removeprefix("query:"))] - interest.mean())
+        assert np.mean(above) > 0.5
+
+
+class TestDeliveries:
+    def test_the_configured_share_is_sent_twice_and_late(self) -> None:
+        world = World(replace(demo(), duplicate_share=0.1, reorder_share=0.2), seed=1)
+        sent = [event for page in pages(world, 1500) for event in events(world, page)]
+        first = [event for event in sent if not event.repeated]
+        assert len({event.message.event_id for event in first}) == len(first)
+        assert {e.message.event_id for e in sent} == {e.message.event_id for e in first}
+        assert (len(sent) - len(first)) / len(first) == pytest.approx(0.1, abs=0.02)
+        assert np.mean([event.overtaken for event in first]) == pytest.approx(0.2, abs=0.02)
+        assert all(event.send_ms >= event.message.event_ms for event in sent)
+
+    def test_draws_are_uniform_and_of_their_name(self) -> None:
+        draws = [uniform(0, "click", f"r{i}") for i in range(5000)]
+        assert np.histogram(draws, bins=10, range=(0, 1))[0] == pytest.approx(500, abs=100)
+        assert uniform(0, "click", "r1") == uniform(0, "click", "r1") != uniform(1, "click", "r1")
+
+
+class TestConfig:
+    @pytest.mark.parametrize("name", WORLDS)
+    def test_named_worlds_are_built_and_asked(self, name: str) -> None:
+        world = World(WORLDS[name](), seed=0)
+        visit = Traffic(world).next(0)
+        truth = world.click_probability(visit.user, visit.items, np.arange(len(visit.items)), 0)
+        assert np.all((truth > 0) & (truth < 1))
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"users": 0}, "users must be >= 1, got 0"),
+            ({"items": 10}, "items >= campaigns >= advertisers"),
+            ({"candidates_median": 10}, "candidates_min <= candidates_median"),
+            ({"duplicate_share": 1.0}, r"duplicate_share is a share and must be in \[0, 1\), got 1.0"),
+            ({"trend_tau_s": 0.0}, "trend_tau_s must be > 0 seconds"),
+            ({"flight_share": 0.0}, r"flight_share must be in \(0, 1\]"),
+        ],
+    )
+    def test_a_wrong_world_is_refused(self, wrong: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            WorldConfig(**wrong)
