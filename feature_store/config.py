@@ -1,0 +1,58 @@
+"""What can be chosen about the log and the join, with units and reasons."""
+
+from dataclasses import dataclass
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig:
+    length: int = 2048
+    """Events: the longest tier's log length."""
+    slack: int = 382
+    """Events kept beyond `length`, so that a log can still be read as of an older position when its labels close.
+
+    With the defaults the value fills a 40 KiB allocation to the last record.
+    """
+    tags: int = 256
+    """The duplicate horizon: an event delivered again is recognized while at most this many newer ones are stored."""
+    ttl_s: int = 90 * 24 * 3600
+    """Seconds a log outlives its last event."""
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.slack < 0 or self.capacity >= 2**20:
+            raise ValueError(f"length must be >= 1, slack >= 0 and their sum below 2**20, got {self}")
+        if not 1 <= self.tags < 2**16:
+            raise ValueError(f"tags must be in 1..65535, got {self.tags}")
+        if self.ttl_s < 1:
+            raise ValueError(f"ttl_s must be >= 1, got {self.ttl_s}")
+
+    @property
+    def capacity(self) -> int:
+        """Events a full-grown log holds."""
+        return self.length + self.slack
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinConfig:
+    click_window_ms: int = HOUR_MS // 6
+    """From an impression's event time: how long it may be clicked. Then it is a negative click example."""
+    attribution_window_ms: int = 24 * HOUR_MS
+    """From an impression's event time: how long, once clicked, it may convert."""
+    early_ms: int = HOUR_MS // 6
+    """How long a click or conversion waits for the impression it names, in event time."""
+    state_ttl_s: int = 48 * 3600
+    """Seconds. Garbage collection only: what is known of an impression is dropped this long after it, in event time
+    (so a redelivery is recognized until then), and a user's whole state this long after the last write, in wall time.
+    """
+
+    def __post_init__(self) -> None:
+        if not 0 < self.click_window_ms <= self.attribution_window_ms:
+            raise ValueError(f"0 < click_window_ms <= attribution_window_ms must hold, got {self}")
+        if self.early_ms < 0:
+            raise ValueError(f"early_ms must be >= 0, got {self.early_ms}")
+        if self.state_ttl_s * 1000 <= self.attribution_window_ms:
+            raise ValueError(
+                f"state_ttl_s must be longer than attribution_window_ms, got {self}; "
+                "state dropped before its window closes would lose labels"
+            )

@@ -1,0 +1,315 @@
+-- The join: facts of one user in, labels out. Any order of arrival gives the same labels.
+--
+-- The state is one hash a user. Its fields, each a letter and an id, values in MessagePack:
+--   p<impression>  a pair: one impression of one item of one response, with its click and its conversion (below);
+--                  or {0, impression}: another impression event of the same pair, an alias of the first
+--   n<item>        the user's pairs of this item: {{event_ms, impression, response}, ...}
+--   s<response>    the served record: u32 length of the items | items | blob
+--   o<response>    impressions that came before their served record
+--   w<impression>  clicks and conversions that came before the impression they name
+--   a<event>       a click or conversion that names only its item; decided when the clock has passed it, because only
+--                  then the last impression before it is known
+-- Every p, w, a field and every s or o pair of fields has one timer in the bucket's sorted set: its letter | length of
+-- the user u16 | user | id, at the event time when something is next due. 'a' sorts before 'p': at the same time, an
+-- action is taken in before a window closes.
+local RESPONSE, ITEM, POSITION, SHOWN_MS, SHOWN_KAFKA_MS, STAGE, REFUSED, CLICK, CONVERSION, WAITED = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local PAIR, ALIAS = 1, 0
+-- A label's slot. BY names the fact whose arrival completed the label: that fact's redelivery emits it again.
+local ID, MS, KAFKA_MS, VALUE, CLOSED, BY = 1, 2, 3, 4, 5, 6
+-- STAGE is what the pair's timer stands at.
+local CLICK_WINDOW, ATTRIBUTION_WINDOW, COLLECT = 0, 1, 2
+-- REFUSED: the served record does not hold the item; known when the impression came, or only later.
+local AT_ARRIVAL, AFTERWARDS = 1, 2
+
+local function open_state(key, due, user, config)
+  return {key = key, due = due, user = user, config = config,
+    fields = {}, changed = {}, timers = {}, served = {}, blobs = {}, blob_of = {}}
+end
+
+local function load_field(state, field)
+  local value = state.fields[field]
+  if value == nil then
+    local stored = redis.call('HGET', state.key, field)
+    value = stored and cmsgpack.unpack(stored)
+    state.fields[field] = value
+  end
+  return value or nil
+end
+
+local function store_field(state, field, value)
+  state.fields[field] = value
+  state.changed[field] = true
+end
+
+local function drop_field(state, field)
+  store_field(state, field, false)
+end
+
+local function timer_of(state, letter, id)
+  return letter .. struct.pack('>I2', #state.user) .. state.user .. id
+end
+
+local function set_timer(state, letter, id, due_ms)
+  state.timers[timer_of(state, letter, id)] = due_ms
+end
+
+-- Write back all that changed: one command a kind, so that the append-only file stays small.
+local function close_state(state)
+  local puts, drops, sets, clears = {}, {}, {}, {}
+  for field in pairs(state.changed) do
+    local value = state.fields[field]
+    if value then
+      table.insert(puts, field)
+      table.insert(puts, type(value) == 'string' and value or cmsgpack.pack(value))
+    else
+      table.insert(drops, field)
+    end
+  end
+  for timer, due_ms in pairs(state.timers) do
+    if due_ms then
+      table.insert(sets, string.format('%.0f', due_ms))
+      table.insert(sets, timer)
+    else
+      table.insert(clears, timer)
+    end
+  end
+  local function call(command, key, args)
+    for from = 1, #args, 2000 do
+      redis.call(command, key, unpack(args, from, math.min(from + 1999, #args)))
+    end
+  end
+  call('HDEL', state.key, drops)
+  call('HSET', state.key, puts)
+  call('ZREM', state.due, clears)
+  call('ZADD', state.due, sets)
+  if #puts > 0 then redis.call('EXPIRE', state.key, state.config.state_ttl_s) end
+end
+
+-- {items = set, blob = string}, or nil while the served record has not come.
+local function served_of(state, response)
+  local served = state.served[response]
+  if served == nil then
+    local stored = redis.call('HGET', state.key, 's' .. response)
+    served = false
+    if stored then
+      local length = struct.unpack('<I4', stored)
+      served = {items = {}, blob = stored:sub(5 + length)}
+      for _, item in ipairs(cmsgpack.unpack(stored:sub(5, 4 + length))) do served.items[item] = true end
+    end
+    state.served[response] = served
+  end
+  return served or nil
+end
+
+-- The pair an impression event stands for, and the id of the impression that counts; nil if none is known.
+local function pair_of(state, impression)
+  local pair = load_field(state, 'p' .. impression)
+  if pair and pair[1] == ALIAS then
+    impression = pair[2]
+    pair = load_field(state, 'p' .. impression)
+  end
+  return pair, impression
+end
+
+local function window_of(config, kind)
+  return kind == CLICK and config.click_window_ms or config.attribution_window_ms
+end
+
+local function label_of(state, pair, impression, kind)
+  local slot = pair[kind]
+  local positive = slot[ID] ~= ''
+  local response = pair[RESPONSE]
+  if not state.blob_of[response] then
+    table.insert(state.blobs, served_of(state, response).blob)
+    state.blob_of[response] = #state.blobs
+  end
+  return {
+    kind == CLICK and 'click' or 'conversion', positive and 1 or 0, slot[VALUE], response, pair[ITEM], pair[POSITION],
+    impression, pair[SHOWN_MS], slot[ID], slot[KAFKA_MS],
+    positive and slot[MS] or pair[SHOWN_MS] + window_of(state.config, kind), state.blob_of[response], not positive}
+end
+
+-- Complete what the pair's facts now decide. A click label needs the served record, and a click or the end of its
+-- window; a conversion label also needs the click.
+local function resolve(state, pair, impression, by)
+  if pair[REFUSED] ~= 0 or not served_of(state, pair[RESPONSE]) then return end
+  local function complete(slot)
+    if slot[BY] == '' and (slot[ID] ~= '' or slot[CLOSED] == 1) then
+      slot[BY] = by
+      store_field(state, 'p' .. impression, pair)
+    end
+  end
+  complete(pair[CLICK])
+  if pair[CLICK][ID] ~= '' then complete(pair[CONVERSION]) end
+end
+
+-- Add the pair's labels that `by` completed, now or the first time it came.
+local function emit(state, pair, impression, by, labels)
+  for _, kind in ipairs({CLICK, CONVERSION}) do
+    if pair[kind][BY] == by then table.insert(labels, label_of(state, pair, impression, kind)) end
+  end
+end
+
+local function contains(list, id)
+  for _, element in ipairs(list) do
+    if element == id then return true end
+  end
+  return false
+end
+
+-- Put an action into its slot of the pair. Returns 'taken' (also if it was taken before) or why not.
+-- With dry = true nothing changes.
+local function take(state, pair, impression, action, dry)
+  local kind = action.role == 'click' and CLICK or CONVERSION
+  local slot = pair[kind]
+  if slot[ID] == action.id then return 'taken' end
+  if action.ms > pair[SHOWN_MS] + window_of(state.config, kind) then return 'late' end
+  if action.ms < pair[SHOWN_MS] - state.config.early_ms or pair[REFUSED] ~= 0 then return 'unmatched' end
+  if slot[ID] ~= '' then return 'repeated' end
+  if slot[CLOSED] == 1 then return 'late' end
+  if kind == CONVERSION and pair[CLICK][CLOSED] == 1 then return 'unmatched' end
+  if not dry then
+    slot[ID], slot[MS], slot[KAFKA_MS], slot[VALUE] = action.id, action.ms, action.kafka_ms, action.value
+    store_field(state, 'p' .. impression, pair)
+  end
+  return 'taken'
+end
+
+local function outcome_of(labels)
+  return #labels > 0 and 'matched' or 'waiting'
+end
+
+local function serve(state, fact, blob)
+  local by, labels = 's' .. fact.id, {}
+  local fresh = not served_of(state, fact.id)
+  local waiting = load_field(state, 'o' .. fact.id) or {}
+  if fresh then
+    local items = cmsgpack.pack(fact.items)
+    store_field(state, 's' .. fact.id, struct.pack('<I4', #items) .. items .. blob)
+    state.served[fact.id] = {items = {}, blob = blob}
+    for _, item in ipairs(fact.items) do state.served[fact.id].items[item] = true end
+    local last_ms = fact.ms
+    for _, impression in ipairs(waiting) do
+      local pair = load_field(state, 'p' .. impression)
+      if pair then last_ms = math.max(last_ms, pair[SHOWN_MS]) end
+    end
+    set_timer(state, 's', fact.id, last_ms + state.config.state_ttl_s * 1000)
+  end
+  for _, impression in ipairs(waiting) do
+    local pair = load_field(state, 'p' .. impression)
+    if pair then
+      if fresh and not state.served[fact.id].items[pair[ITEM]] then
+        pair[REFUSED] = AFTERWARDS
+        store_field(state, 'p' .. impression, pair)
+      end
+      if fresh then resolve(state, pair, impression, by) end
+      emit(state, pair, impression, by, labels)
+    end
+  end
+  return fresh, 'served', labels
+end
+
+-- Keep the served record, or the list that waits for it, as long as this pair.
+local function keep_response(state, response, shown_ms)
+  local due_ms = shown_ms + state.config.state_ttl_s * 1000
+  local timer = timer_of(state, 's', response)
+  local set = state.timers[timer] or redis.call('ZSCORE', state.due, timer)
+  if not set or tonumber(set) < due_ms then state.timers[timer] = due_ms end
+end
+
+local function empty_slot()
+  return {'', 0, 0, 0, 0, ''}
+end
+
+local function new_pair(state, fact)
+  local served = served_of(state, fact.response)
+  local refused = served and not served.items[fact.item]
+  local pair = {PAIR, fact.response, fact.item, fact.position, fact.ms, fact.kafka_ms, CLICK_WINDOW,
+    refused and AT_ARRIVAL or 0, empty_slot(), empty_slot(), {}}
+  store_field(state, 'p' .. fact.id, pair)
+  set_timer(state, 'p', fact.id, fact.ms + state.config.click_window_ms)
+  keep_response(state, fact.response, fact.ms)
+  if not served then
+    local waiting = load_field(state, 'o' .. fact.response) or {}
+    table.insert(waiting, fact.id)
+    store_field(state, 'o' .. fact.response, waiting)
+  end
+  return pair
+end
+
+-- Hand the actions that waited for this impression to its pair.
+local function take_waiting(state, pair, impression, named)
+  for _, action in ipairs(load_field(state, 'w' .. named) or {}) do
+    take(state, pair, impression, action)
+    table.insert(pair[WAITED], action.id)
+    store_field(state, 'p' .. impression, pair)
+    drop_field(state, 'w' .. named)
+    state.timers[timer_of(state, 'w', named)] = false
+  end
+end
+
+local function impress(state, fact, fresh)
+  local by, labels = 'e' .. fact.id, {}
+  local pair, impression = pair_of(state, fact.id)
+  if not pair and fresh then
+    local shown = load_field(state, 'n' .. fact.item) or {}
+    for _, other in ipairs(shown) do
+      if other[3] == fact.response then
+        impression = other[2]
+        pair = load_field(state, 'p' .. impression)
+      end
+    end
+    if pair then
+      store_field(state, 'p' .. fact.id, {ALIAS, impression})
+      set_timer(state, 'p', fact.id, fact.ms + state.config.state_ttl_s * 1000)
+    else
+      pair = new_pair(state, fact)
+      table.insert(shown, {fact.ms, fact.id, fact.response})
+      store_field(state, 'n' .. fact.item, shown)
+    end
+    take_waiting(state, pair, impression, fact.id)
+    resolve(state, pair, impression, by)
+  end
+  if not pair then return 'waiting', labels end
+  emit(state, pair, impression, by, labels)
+  if impression ~= fact.id then return 'repeated', labels end
+  if pair[REFUSED] == AT_ARRIVAL then return 'unmatched', labels end
+  return outcome_of(labels), labels
+end
+
+local function wait(state, letter, id, action, due_ms)
+  local field = letter .. id
+  if letter == 'a' then
+    if load_field(state, field) then return end
+    store_field(state, field, action)
+  else
+    local waiting = load_field(state, field) or {}
+    for _, other in ipairs(waiting) do
+      if other.id == action.id then return end
+      due_ms = math.max(due_ms, other.ms + state.config.early_ms)
+    end
+    table.insert(waiting, action)
+    store_field(state, field, waiting)
+  end
+  set_timer(state, letter, id, due_ms)
+end
+
+local function act(state, action, fresh)
+  if action.role == 'log' then return 'log_only', {} end
+  if not action.impression then
+    if not action.item then return 'unmatched', {} end
+    if fresh then wait(state, 'a', action.id, action, action.ms) end
+    return 'waiting', {}
+  end
+  local pair, impression = pair_of(state, action.impression)
+  if not pair then
+    if fresh then wait(state, 'w', action.impression, action, action.ms + state.config.early_ms) end
+    return 'waiting', {}
+  end
+  if contains(pair[WAITED], action.id) then return 'waiting', {} end
+  local outcome, by, labels = take(state, pair, impression, action, not fresh), 'e' .. action.id, {}
+  if outcome ~= 'taken' then return outcome, labels end
+  if fresh then resolve(state, pair, impression, by) end
+  emit(state, pair, impression, by, labels)
+  return outcome_of(labels), labels
+end
