@@ -1,0 +1,62 @@
+"""The learner's whole state as named tensors, to be stored and taken up again bit for bit."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ranker.grades import BaseRate
+from ranker.image import dense_tensors
+from ranker.learner import Learner
+
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+def training_state(learner: Learner) -> dict[str, Tensor]:
+    """Copies: float32 weights, optimizer state, key maps with their ages, changes not yet published, counters.
+
+    Not the frozen copy. Rows without a key are left out.
+    """
+    state = {f"dense/{name}": t.clone() for name, t in dense_tensors(learner.tiers).items()}
+    for name, parameter in learner.parameters.items():
+        for part in _ADAM:
+            if parameter in learner.adam.state:  # a tier that has not learned yet has none
+                state[f"adam/{name}/{part}"] = learner.adam.state[parameter][part].clone()
+    for table, weights in learner.tables.weights.items():
+        arrays = learner.admissions[table].state() | learner.pending.state(table)
+        state |= {f"table/{table}/{name}": torch.from_numpy(array) for name, array in arrays.items()}
+        rows = torch.cat([torch.from_numpy(arrays["rows"]), _tail(learner, table)])
+        state[f"table/{table}/values"] = weights[rows]
+        state[f"table/{table}/sums"] = learner.adagrad_sums[table][rows]
+    rates = [(rate.count, rate.positives) for rate in (learner.click_rate, learner.conversion_rate)]
+    state["rates"] = torch.tensor(rates, dtype=torch.float64)
+    state["step"] = torch.tensor(learner.step)
+    return state
+
+
+@torch.no_grad()
+def restore(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Inverse of training_state, into a learner of the same configuration.
+
+    Raises KeyError or ValueError or RuntimeError if the state is of another configuration; the learner is then to be
+    thrown away.
+    """
+    for name, tensor in dense_tensors(learner.tiers).items():
+        tensor.copy_(state[f"dense/{name}"])
+    learner.adam.state.clear()
+    for name, parameter in learner.parameters.items():
+        if f"adam/{name}/step" in state:
+            learner.adam.state[parameter] = {part: state[f"adam/{name}/{part}"].clone() for part in _ADAM}
+    for table, weights in learner.tables.weights.items():
+        prefix = f"table/{table}/"
+        arrays = {name.removeprefix(prefix): t.numpy() for name, t in state.items() if name.startswith(prefix)}
+        learner.admissions[table].restore(arrays)
+        learner.pending.restore(table, arrays)
+        rows = torch.cat([torch.from_numpy(arrays["rows"]), _tail(learner, table)])
+        weights[rows] = state[f"{prefix}values"]
+        learner.adagrad_sums[table][rows] = state[f"{prefix}sums"]
+    learner.click_rate, learner.conversion_rate = (BaseRate(*map(float, rate)) for rate in state["rates"])
+    learner.step = int(state["step"])
+
+
+def _tail(learner: Learner, table: str) -> Tensor:
+    return torch.from_numpy(np.arange(learner.tables.key_maps[table].num_rows, len(learner.tables.weights[table])))
