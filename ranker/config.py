@@ -117,3 +117,25 @@ class ModelConfig:
     @property
     def max_log_length(self) -> int:
         return max(t.log_length for t in self.tiers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerConfig:
+    dense_rate: float = 1e-3
+    """Of Adam, for dense weights."""
+    row_rate: float = 0.05
+    """Of row-wise Adagrad, for embedding rows."""
+    max_grad_norm: float = 10.0
+    """Of all dense gradients together. Rows need no clip: row-wise Adagrad bounds each step by row_rate · √width."""
+    dearer_share: float = 0.25
+    """Of the responses of cheaper tiers, what a dearer tier learns from."""
+    conversion_weight: float = 1.0
+    """Of a conversion label beside a click label."""
+    wire_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of rows and large dense tensors in an update."""
+
+    def __post_init__(self) -> None:
+        if min(self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight) <= 0:
+            raise ValueError(f"rates, norm and weight must be > 0, got {self}")
+        if not 0 <= self.dearer_share <= 1:
+            raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")

@@ -5,7 +5,6 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from kernels.linear_compress import Compress
 from ranker.adagrad import rowwise_adagrad
 from ranker.changes import Changes
-from ranker.config import ModelConfig
+from ranker.config import LearnerConfig, ModelConfig
 from ranker.engine import predict
 from ranker.eviction import Admission
 from ranker.features import Featurizer
@@ -28,28 +27,6 @@ from ranker.requests import F32, LabelledRequest
 from ranker.tables import PlainTables
 from ranker.torchrec_tables import TorchRecTables
 from ranker.update_log import Dirty
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LearnerConfig:
-    dense_rate: float = 1e-3
-    """Of Adam, for dense weights."""
-    row_rate: float = 0.05
-    """Of row-wise Adagrad, for embedding rows."""
-    max_grad_norm: float = 10.0
-    """Of all dense gradients together. Rows need no clip: row-wise Adagrad bounds each step by row_rate · √width."""
-    dearer_share: float = 0.25
-    """Of the responses of cheaper tiers, what a dearer tier learns from."""
-    conversion_weight: float = 1.0
-    """Of a conversion label beside a click label."""
-    wire_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of rows and large dense tensors in an update."""
-
-    def __post_init__(self) -> None:
-        if min(self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight) <= 0:
-            raise ValueError(f"rates, norm and weight must be > 0, got {self}")
-        if not 0 <= self.dearer_share <= 1:
-            raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from feature_store.events import LogEvent, action_code, encode_event, surface_code
-from feature_store.join import ActionFact, Fact, ImpressionFact, Label, ServedFact, example_id
+from feature_store.facts import ActionFact, Fact, ImpressionFact, Label, Role, ServedFact, example_id
 from ranker.hashing import hash64
 from streams.codec import CONTENT_TYPE, decode
 from streams.intake import check_event_time
@@ -72,7 +72,7 @@ def _action_fact(conversion: Conversion, record: Record, kinds: EventKinds) -> A
     )
 
 
-def _role(kind: str, clicks: Collection[str], conversions: Collection[str]) -> str:
+def _role(kind: str, clicks: Collection[str], conversions: Collection[str]) -> Role:
     if kind in clicks:
         return "click"
     return "conversion" if kind in conversions else "log"

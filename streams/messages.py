@@ -243,7 +243,7 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     """As served: what the labels grade."""
     model: ModelVersion
     trigger_ms: Ms
-    """Broker timestamp of the event that closed the label (for a closed window: of the record that moved the clock)."""
+    """Broker timestamp of the event that decided the label; 0 where a window's end did."""
     by_window: bool = False
     """The label is negative because its window closed."""
     label_ms: Ms = 0

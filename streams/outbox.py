@@ -105,10 +105,14 @@ class Outbox:
         """Forgets the open batch: what it sent stands, but its offsets will not be committed (they are read again)."""
         self._open = _Batch()
 
-    def commit(self, consumer: Consumer) -> Offsets:
-        """Serves delivery reports, then commits what has become committable, without waiting for the broker."""
+    def poll(self) -> None:
+        """Serves delivery reports."""
         self._producer.poll(0)
         self.raise_failure()
+
+    def commit(self, consumer: Consumer) -> Offsets:
+        """Serves delivery reports, then commits what has become committable, without waiting for the broker."""
+        self.poll()
         offsets = self._ready()
         if offsets:
             consumer.commit(offsets=topic_partitions(offsets), asynchronous=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from redis.exceptions import RedisError
 
 from feature_store.log import LogSlice, LogWant, UserLog
-from ranker.engine import Engine, NotReadyError
+from ranker.engine import Engine, NotReady
 from ranker.requests import ScoringRequest
 from streams import mapping
 from streams.intake import Work
@@ -85,7 +85,7 @@ class Ranking:
                 answers[place] = self._unranked(work, "empty", "no candidates")
             elif work.expired(polled_ms):
                 answers[place] = self._unranked(work, "fallback", "expired")
-            elif self._engine.version is None:
+            elif self._engine.position is None:
                 answers[place] = self._unranked(work, "fallback", "no_model")
             else:
                 open_works.append((place, work))
@@ -139,7 +139,7 @@ class Ranking:
             together = list(group)
             try:
                 self._run_plan(together)
-            except NotReadyError:
+            except NotReady:
                 raise
             except Exception:
                 log.exception("a micro-batch of %d failed; its requests are tried one by one", len(together))
@@ -209,8 +209,8 @@ class Ranking:
         return Answer(work, response, mapping.to_served_nothing(work, response) if status == "empty" else None)
 
     def _version(self) -> tuple[ModelVersion | None, int | None]:
-        version = self._engine.version
-        if version is None:
+        position = self._engine.position
+        if position is None:
             return None, None
-        model = ModelVersion(epoch=version.epoch, number=version.number, digest=version.digest)
+        model = ModelVersion(epoch=position.epoch, number=position.number, digest=self._engine.config.digest)
         return model, self._engine.watermark_ms

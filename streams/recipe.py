@@ -93,15 +93,22 @@ class Recipe:
     clock: Literal["live", "event"] = "live"
     """`live`: where all is read and nothing comes, windows go on closing by the wall clock. `event`: time stands still
     without events (replays)."""
+    lateness_ms: int = 1_000
+    """How far the wall clock keeps behind, with the `live` clock: events still on their way are not late."""
     max_future_ms: int = 60_000
     """Events further ahead of the broker's clock are refused."""
+
+    @property
+    def wall_lag_ms(self) -> int | None:
+        """None: the wall clock moves nothing."""
+        return self.lateness_ms if self.clock == "live" else None
 
     def __post_init__(self) -> None:
         for tier in (*self.routing.tiers, *(t for c in self.routing.cascades for t in (c.first, c.then))):
             self.model.tier(tier)
-        if self.log.capacity < self.model.max_log_length:
+        if self.log.length < self.model.max_log_length:
             raise ValueError(
-                f"log.capacity must hold the longest tier's log, {self.model.max_log_length}; got {self.log.capacity}"
+                f"log.length must hold the longest tier's log, {self.model.max_log_length}; got {self.log.length}"
             )
 
 

@@ -13,11 +13,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from redis.exceptions import RedisError
 
 from feature_store.clock import EventClock
-from feature_store.join import Closed, Fact, Joiner, Label
+from feature_store.facts import Closed, Fact, Label
+from feature_store.join import Joiner
 from streams import metric_names as metric
 from streams.codec import encode
 from streams.dead_letters import bury
-from streams.errors import Refused
+from streams.errors import Refused, StreamError
 from streams.events import EventKinds, to_example, to_fact, to_outcome
 from streams.loop import ReadAgain, run
 from streams.outbox import Outbox
@@ -47,6 +48,7 @@ class IngestWorker:
         clock: EventClock,
         kinds: EventKinds,
         max_future_ms: int,
+        wall_lag_ms: int | None,
         outbox: Outbox,
         stop: threading.Event,
         heartbeat: Heartbeat,
@@ -56,6 +58,7 @@ class IngestWorker:
         self._clock = clock
         self._kinds = kinds
         self._max_future_ms = max_future_ms
+        self._wall_lag_ms = wall_lag_ms
         self._outbox = outbox
         self._stop = stop
         self._heartbeat = heartbeat
@@ -73,11 +76,14 @@ class IngestWorker:
                 refused.append((record, str(reason)))
                 continue
             facts.append(fact)
-            self._clock.observe(record.topic, record.partition, fact.event_ms, record.timestamp_ms)
+            bound_ms = record.timestamp_ms + self._max_future_ms
+            self._clock.observe(record.topic, record.partition, fact.event_ms, bound_ms=bound_ms)
         try:
             replies = self._joiner.apply(facts, next_offsets(records))
         except RedisError as error:
-            raise ReadAgain(self._await_redis(error, _first_offsets(records))) from error
+            log.warning("redis: %s; ingest pauses until it is back", error)
+            metric.REDIS_PAUSES.labels("ingest").inc()
+            raise ReadAgain(self._places_to_read_again(_first_offsets(records))) from error
         for reply in replies:
             metric.EVENTS.labels(reply.outcome).inc()
             self._send(reply.labels)
@@ -93,17 +99,23 @@ class IngestWorker:
         if self._sweeping or now < self._sweep_due:
             return
         self._sweep_due = now + SWEEP_EVERY_S
-        event_now_ms = self._clock.now_ms()
-        if event_now_ms is None:
-            return
+        if self._wall_lag_ms is not None:
+            # The wall clock as a partition that is always at its end: it counts only where all is read.
+            wall_ms = int(time.time() * 1000) - self._wall_lag_ms
+            self._clock.observe("wall", 0, wall_ms, bound_ms=wall_ms)
+            self._clock.at_end("wall", 0)
         try:
-            closed = self._joiner.sweep(event_now_ms, SWEEP_LIMIT)
+            closed = self._joiner.sweep(self._clock.now_ms(), SWEEP_LIMIT)
         except RedisError as error:
             log.warning("redis: %s; no windows are closed until it is back", error)
             return
-        if not closed:
+        for window in closed:
+            for outcome in window.outcomes:
+                metric.EVENTS.labels(outcome).inc()
+        labels = [label for window in closed for label in window.labels]
+        if not labels:
             return
-        self._send([label for window in closed for label in window.labels])
+        self._send(labels)
         self._sweeping = True
         self._outbox.seal({}, then=lambda: self._settle(closed))
 
@@ -112,11 +124,11 @@ class IngestWorker:
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
-        with self._guard:
-            stored = self._joiner.offsets()
+        stored = self._stored_offsets()
         for partition in consumer.committed(partitions, timeout=10.0):
             key = (partition.topic, partition.partition)
             self._assigned.add(key)
+            self._clock.add(*key)
             partition.offset = _start(stored.get(key), partition.offset)
             log.info("%s[%d] from %d", *key, partition.offset)
         return [TopicPartition(p.topic, p.partition, p.offset) for p in partitions]
@@ -124,7 +136,7 @@ class IngestWorker:
     def revoked(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             self._assigned.discard((partition.topic, partition.partition))
-            self._clock.forget(partition.topic, partition.partition)
+            self._clock.drop(partition.topic, partition.partition)
 
     def _send(self, labels: Sequence[Label]) -> None:
         for label in labels:
@@ -144,22 +156,23 @@ class IngestWorker:
             # They stay due: the next sweep produces the same examples, with the same ids.
             log.warning("redis: %s; %d closed windows will be swept again", error, len(closed))
 
-    def _await_redis(self, error: RedisError, first: Places) -> Places:
-        """Waits until Redis answers; returns where to read again: what it still knows, and the batch at hand."""
-        log.warning("redis: %s; ingest pauses", error)
-        metric.REDIS_PAUSES.labels("ingest").inc()
+    def _places_to_read_again(self, first: Places) -> Places:
+        """What Redis still knows of each partition, and the start of the batch at hand, whichever is smaller."""
+        stored = self._stored_offsets()
+        # A partition that Redis knows nothing of any more is read from its beginning.
+        places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._assigned}
+        return {key: min(place, first.get(key, place)) for key, place in places.items()}
+
+    def _stored_offsets(self) -> Places:
+        """Waits until Redis answers. Raises StreamError if the worker is asked to stop before that."""
         while not self._stop.is_set():
             self._heartbeat.beat()
             try:
                 with self._guard:
-                    stored = self._joiner.offsets()
+                    return self._joiner.offsets()
             except RedisError:
                 self._stop.wait(REDIS_RETRY_S)
-                continue
-            # A partition that Redis knows nothing of any more is read from its beginning.
-            places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._assigned}
-            return {key: min(place, first.get(key, place)) for key, place in places.items()}
-        return first
+        raise StreamError("asked to stop while Redis was away; nothing of the open batch was committed")
 
 
 def _first_offsets(records: Sequence[Record]) -> Places:
@@ -186,6 +199,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         clock=EventClock(),
         kinds=recipe.kinds,
         max_future_ms=recipe.max_future_ms,
+        wall_lag_ms=recipe.wall_lag_ms,
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,

@@ -13,7 +13,7 @@ import torch
 from confluent_kafka import KafkaException
 
 from feature_store.log import UserLog
-from kernels.linear_compress import choose_impl
+from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, JSON, MSGPACK, encode
@@ -143,7 +143,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     kafka.check()
     impl = choose_impl(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     log.info("linear compression: %s; model %s (%s)", impl, recipe.model.name, recipe.model.digest)
-    engine = Engine(recipe.model, impl=impl)
+    engine = Engine(recipe.model, bind(impl))
     outbox = Outbox(kafka.producer())
     router = Router(
         recipe.routing.router_plans(),

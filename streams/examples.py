@@ -1,0 +1,105 @@
+"""Records of training.examples → what the learner takes in: grouped by response, with the log as serving saw it."""
+
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from feature_store.facts import Position
+from feature_store.log import LogGone, LogSlice, LogWantAsOf, UserLog
+from ranker.requests import LabelledRequest, ScoringRequest
+from streams import metric_names as metric
+from streams.messages import TrainingExample
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 200_000
+
+
+class SeenIds:
+    """The newest ids, to tell what was delivered twice."""
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._limit = limit
+
+    def add(self, name: str) -> bool:
+        """False if it was there."""
+        if name in self._ids:
+            return False
+        self._ids[name] = None
+        if len(self._ids) > self._limit:
+            self._ids.popitem(last=False)
+        return True
+
+
+def labelled_requests(examples: Sequence[TrainingExample], user_log: UserLog, log_length: int) -> list[LabelledRequest]:
+    """One for each response whose log can be read as serving saw it; the others' examples are counted as skipped.
+
+    One round trip. Raises redis' errors.
+    """
+    by_response: defaultdict[str, list[TrainingExample]] = defaultdict(list)
+    for example in examples:
+        by_response[example.response_id].append(example)
+    groups = list(by_response.values())
+    wants = [
+        LogWantAsOf(group[0].user, Position(group[0].log.generation, group[0].log.count), log_length)
+        for group in groups
+    ]
+    found: list[LabelledRequest] = []
+    for group, events in zip(groups, user_log.read_as_of(wants), strict=True):
+        if isinstance(events, LogGone):
+            metric.SKIPPED.labels(f"log_{events.reason}").inc(len(group))
+        else:
+            found.append(_labelled(group, events))
+    return found
+
+
+def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> LabelledRequest:
+    """The examples of one response, an item each: its click and its conversion example share a place."""
+    first = examples[0]
+    places = {item: place for place, item in enumerate(dict.fromkeys(e.item for e in examples))}
+    count = len(places)
+    click, conversion = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
+    pctr, pcvr, value = (np.zeros(count, np.float32) for _ in range(3))
+    position = np.zeros(count, np.int64)
+    features: list[dict[str, str | float | list[str]]] = [{} for _ in places]
+    for example in examples:
+        place = places[example.item]
+        (click if example.kind == "click" else conversion)[place] = example.label
+        pctr[place], pcvr[place], position[place] = example.pctr, example.pcvr, example.position
+        value[place] = max(value[place], example.value)
+        features[place] = example.item_features
+    request = ScoringRequest(
+        user=first.user,
+        features=first.features,
+        context=first.context,
+        surface=first.surface,
+        event_ms=first.event_ms,
+        items=list(places),
+        item_features=features,
+        log=events.events,
+    )
+    return LabelledRequest(
+        request=request,
+        response_id=first.response_id,
+        tier=first.tier,
+        click_N=click,
+        conversion_N=conversion,
+        position_N=position,
+        pctr_N=pctr,
+        pcvr_N=pcvr,
+        value_N=value,
+    )
+
+
+def once(examples: Iterable[TrainingExample], seen: SeenIds) -> list[TrainingExample]:
+    """Without those that were learned before; they are counted."""
+    fresh = []
+    for example in examples:
+        if seen.add(example.example_id):
+            fresh.append(example)
+        else:
+            metric.SKIPPED.labels("duplicate").inc()
+    return fresh

@@ -1,0 +1,95 @@
+"""A replica of the weights: loads the newest image, follows model.updates, applies between micro-batches."""
+
+import logging
+import time
+
+from ranker.engine import Engine
+from ranker.image import NotApplicable
+from ranker.snapshot import SnapshotError, list_snapshots, load_image
+from ranker.update_log import UpdateFollower
+from streams import metric_names as metric
+from streams.kafka import Kafka
+from streams.updates import UpdateReader
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 2.0
+RECORDS_A_TICK = 16
+"""A replica far behind must not hold the requests that wait: it catches up in pieces."""
+
+
+class Replica:
+    """Keeps an engine's weights at the head of the log.
+
+    Without an image it applies the log from its start, if that holds a whole model. On a fault (a gap, a damaged
+    record) it goes on serving its last good version and looks for a newer image until there is one.
+    """
+
+    def __init__(self, engine: Engine, kafka: Kafka, snapshots: str) -> None:
+        self._engine = engine
+        self._snapshots = snapshots
+        self._digest = engine.config.digest
+        self._follower = UpdateFollower(self._digest)
+        self._reader = UpdateReader(kafka, start=0)
+        self._looked = float("-inf")
+        self._load_newer()
+        engine.warm_up()
+
+    @property
+    def fault(self) -> str | None:
+        return self._follower.fault
+
+    def apply_waiting(self) -> int:
+        """Applies what has come, at most a few records; returns the number of updates applied."""
+        if self._follower.fault is not None or self._engine.position is None:
+            self._look_for_an_image()
+        applied = 0
+        for record in self._reader.poll(RECORDS_A_TICK):
+            fault = self._follower.fault
+            update = self._follower.feed(record.value or b"", record.offset)
+            if self._follower.fault is not None and fault is None:
+                log.error("updates stop: %s; serving %s", self._follower.fault, self._engine.position)
+            if update is None:
+                continue
+            position = self._follower.position
+            assert position is not None  # after the update it has just handed out
+            try:
+                self._engine.apply(update, position)
+                applied += 1
+            except NotApplicable as error:
+                log.error("updates stop: %s; serving %s", error, self._engine.position)
+                self._follower.fault = str(error)
+        self._count()
+        return applied
+
+    def _look_for_an_image(self) -> None:
+        if time.monotonic() - self._looked > LOOK_AGAIN_S:
+            self._load_newer()
+
+    def _load_newer(self) -> None:
+        self._looked = time.monotonic()
+        held = self._engine.position
+        for snapshot in reversed(list_snapshots(self._snapshots, self._digest)):
+            position = snapshot.manifest.position
+            if held is not None and (position.epoch, position.number) <= (held.epoch, held.number):
+                return
+            try:
+                load_image(snapshot, self._engine.image)
+            except (SnapshotError, NotApplicable) as error:
+                log.warning("snapshot: %s", error)
+                continue
+            log.info("loaded the image of epoch %d, update %d", position.epoch, position.number)
+            self._follower = UpdateFollower(self._digest, position)
+            self._reader.seek(position.offset)
+            return
+
+    def _count(self) -> None:
+        for reason, count in self._follower.skipped.items():
+            metric.UPDATES_SKIPPED.labels(reason).inc(count)
+        self._follower.skipped.clear()
+        metric.MODEL_FAULT.set(self._follower.fault is not None)
+        if self._engine.position is not None:
+            metric.MODEL_NUMBER.set(self._engine.position.number)
+
+    def close(self) -> None:
+        self._reader.close()

@@ -1,0 +1,333 @@
+"""`tiderank train`: labelled examples in, every change of the weights out.
+
+What a crash means: the restart goes on from the newest snapshot, opens a new epoch (what the old one wrote after the
+snapshot is void once the first update of the new one is there), and learns again what came after the snapshot.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import torch
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from redis.exceptions import RedisError
+
+from feature_store.clock import EventClock
+from feature_store.log import UserLog
+from kernels.linear_compress import bind, choose_impl
+from ranker.image import Image, new_image
+from ranker.learner import Learner, StepReport
+from ranker.learner_state import restore, training_state
+from ranker.requests import LabelledRequest
+from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state, write_snapshot
+from ranker.update_log import Position, TrainerLog
+from ranker.updates import Update, UpdateHeader, encode_open, encode_update
+from streams import metric_names as metric
+from streams.codec import CONTENT_TYPE, decode
+from streams.dead_letters import bury
+from streams.errors import Refused, StreamError
+from streams.examples import SeenIds, labelled_requests, once
+from streams.loop import BaseWorker, run
+from streams.messages import TrainingExample
+from streams.outbox import Offsets, Outbox
+from streams.recipe import TrainingConfig
+from streams.record import Record, next_offsets
+from streams.redis_client import check, connect
+from streams.service import Heartbeat
+from streams.settings import Settings
+from streams.topics import EXAMPLES, TOPICS, UPDATES
+from streams.updates import UpdateReader
+
+log = logging.getLogger(__name__)
+
+GROUP = "tiderank-train"
+REDIS_RETRY_S = 0.2
+OPEN_TIMEOUT_S = 30.0
+
+
+class UpdateWriter:
+    """Our epoch of the update log: opens it, numbers and writes its updates, keeps the image of what was published."""
+
+    def __init__(
+        self, image: Image, trainer_log: TrainerLog, reader: UpdateReader, outbox: Outbox, trainer: str
+    ) -> None:
+        self.image = image
+        self.number = 0
+        self._log = trainer_log
+        self._reader = reader
+        self._outbox = outbox
+        self._trainer = trainer
+
+    @property
+    def epoch(self) -> int:
+        return self._log.epoch
+
+    def open(self) -> None:
+        """Reads the log to its end, appends an open, and waits until the log says whose the epoch is.
+
+        Raises StreamError if another trainer was first, or the snapshot cannot be built on.
+        """
+        while not self._reader.at_end:
+            self.follow(timeout_s=0.1)
+        if self._log.fault is not None:
+            raise StreamError(f"{self._log.fault}; remove that snapshot and start again")
+        self._outbox.send(UPDATES, encode_open(self._log.open(_now_ms())))
+        deadline = time.monotonic() + OPEN_TIMEOUT_S
+        while self._log.status == "opening":
+            self._outbox.poll()
+            self.follow(timeout_s=0.05)
+            if time.monotonic() > deadline:
+                raise StreamError(
+                    f"the open of epoch {self.epoch} did not appear on {UPDATES} in {OPEN_TIMEOUT_S:.0f} s"
+                )
+        self._check_ours()
+        log.info("opened epoch %d", self.epoch)
+
+    def follow(self, timeout_s: float = 0.0) -> None:
+        """Takes in what has come on the log. Raises StreamError once the epoch is another trainer's."""
+        for record in self._reader.poll(64, timeout_s):
+            self._log.feed(record.value or b"")
+        self._check_ours()
+
+    def write(self, learner: Learner, *, offsets: dict[str, int], watermark_ms: int, grades: dict[str, float]) -> int:
+        """Puts out everything that changed since the last update, as the next number; returns its bytes."""
+        self.number += 1
+        header = UpdateHeader(
+            epoch=self.epoch,
+            number=self.number,
+            previous=self.number - 1,
+            digest=learner.config.digest,
+            trainer=self._trainer,
+            reset=self.image.position is None,
+            offsets=offsets,
+            watermark_ms=watermark_ms,
+            created_ms=_now_ms(),
+            grades=grades,
+        )
+        update = Update(header, learner.take_changes())
+        records = encode_update(update)
+        # Its place in the log is known when it is acknowledged; see `settled_position`.
+        position = Position(epoch=self.epoch, number=self.number, trainer=self._trainer, offset=0)
+        self.image.apply(update, position)
+        for record in records:
+            self._outbox.send(UPDATES, record)
+        return sum(map(len, records))
+
+    def settled_position(self) -> Position | None:
+        """Where the image stands, once the log is known to hold it before any newer epoch's open; None before."""
+        position = self.image.position
+        if position is None or self._log.confirmed < position.number or UPDATES not in self._outbox.newest:
+            return None
+        return replace(position, offset=self._outbox.newest[UPDATES] + 1)
+
+    def _check_ours(self) -> None:
+        if self._log.status == "lost":
+            raise StreamError("another trainer has opened a newer epoch: this one stops, and has changed nothing since")
+
+
+class TrainWorker(BaseWorker):
+    """Gathers examples for a moment, then grades, learns and publishes, all in one step."""
+
+    def __init__(
+        self,
+        *,
+        learner: Learner,
+        writer: UpdateWriter,
+        offsets: dict[str, int],
+        user_log: UserLog,
+        log_length: int,
+        config: TrainingConfig,
+        snapshots: str,
+        outbox: Outbox,
+        stop: threading.Event,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._learner = learner
+        self._writer = writer
+        self._offsets = offsets
+        self._user_log = user_log
+        self._log_length = log_length
+        self._config = config
+        self._snapshots = snapshots
+        self._outbox = outbox
+        self._stop = stop
+        self._heartbeat = heartbeat
+        self._clock = EventClock()
+        self._seen = SeenIds()
+        self._waiting: list[TrainingExample] = []
+        self._waiting_offsets: Offsets = {}
+        self._step_due = 0.0
+        self._snapshot_due = time.monotonic()
+        self._learned = 0
+        self._frozen = False
+
+    def handle(self, records: Sequence[Record]) -> None:
+        if not self._waiting_offsets:
+            self._step_due = time.monotonic() + self._config.step_s
+        for record in records:
+            try:
+                example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+            except Refused as refused:
+                metric.REFUSED.labels("train").inc()
+                bury(self._outbox, record, str(refused), worker="train")
+                continue
+            self._clock.observe(record.topic, record.partition, example.label_ms, bound_ms=record.timestamp_ms)
+            self._waiting.append(example)
+        self._waiting_offsets |= next_offsets(records)
+
+    def tick(self) -> None:
+        self._heartbeat.beat()
+        self._writer.follow()
+        full = len(self._waiting) >= self._config.batch_max
+        if self._waiting_offsets and (full or time.monotonic() >= self._step_due):
+            self._step()
+        if time.monotonic() >= self._snapshot_due:
+            self._snapshot()
+
+    def at_end(self, topic: str, partition: int) -> None:
+        self._clock.at_end(topic, partition)
+
+    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """From where the weights stand, not from what the group has committed: the weights are what must agree."""
+        for partition in partitions:
+            partition.offset = self._offsets.get(str(partition.partition), OFFSET_BEGINNING)
+            self._clock.add(partition.topic, partition.partition)
+        return partitions
+
+    def revoked(self, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._clock.drop(partition.topic, partition.partition)
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        examples = once(self._waiting, self._seen)
+        offsets, self._waiting, self._waiting_offsets = self._waiting_offsets, [], {}
+        report = self._learner.learn(self._with_logs(examples))
+        self._learned += len(examples)
+        metric.LEARNED.inc(len(examples))
+        metric.STEPS.labels(str(report.applied).lower()).inc()
+        if not report.applied and examples:
+            log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
+        self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
+        self._publish(report, len(examples))
+        self._outbox.seal(offsets)
+        metric.STEP_SECONDS.observe(time.perf_counter() - began)
+        self._freeze_when_due()
+
+    def _with_logs(self, examples: list[TrainingExample]) -> list[LabelledRequest]:
+        """Waits for Redis: an example must not be lost because the log could not be read for a while."""
+        while True:
+            try:
+                return labelled_requests(examples, self._user_log, self._log_length)
+            except RedisError as error:
+                log.warning("redis: %s; training pauses until it is back", error)
+                metric.REDIS_PAUSES.labels("train").inc()
+                self._heartbeat.beat()
+                if self._stop.wait(REDIS_RETRY_S):
+                    raise StreamError("asked to stop while Redis was away; the open step was not committed") from error
+
+    def _publish(self, report: StepReport, examples: int) -> None:
+        bytes_out = self._writer.write(
+            self._learner,
+            offsets=self._offsets,
+            watermark_ms=self._clock.now_ms(),
+            grades=_grades(report, examples, self._learned),
+        )
+        metric.UPDATE_BYTES.inc(bytes_out)
+        if (entropy := report.click.normalized_entropy) is not None:
+            metric.NORMALIZED_ENTROPY.set(entropy)
+
+    def _freeze_when_due(self) -> None:
+        after = self._config.freeze_after
+        if after is not None and not self._frozen and self._learned >= after:
+            self._frozen = True
+            self._learner.freeze()
+            log.info("froze a copy of the model after %d examples", self._learned)
+
+    def _snapshot(self) -> None:
+        position = self._writer.settled_position()
+        if position is None:
+            return  # a moment later the log will have confirmed it
+        began = time.perf_counter()
+        self._writer.image.position = position
+        write_snapshot(
+            self._snapshots,
+            self._writer.image,
+            training_state(self._learner),
+            digest=self._learner.config.digest,
+            created_ms=_now_ms(),
+            keep=self._config.snapshots_kept,
+        )
+        metric.SNAPSHOTS.inc()
+        log.info("snapshot of update %d in %.0f ms", position.number, 1000 * (time.perf_counter() - began))
+        self._snapshot_due = time.monotonic() + self._config.snapshot_s
+
+
+def _grades(report: StepReport, examples: int, learned: int) -> dict[str, float]:
+    """Of one step: sums of losses, by label kind and whose predictions they are of."""
+    grades = {"examples": float(examples), "learned": float(learned)}
+    for kind, sums in (("click", report.click), ("conversion", report.conversion)):
+        grades |= {f"{kind}.{name}": float(value) for name, value in asdict(sums).items() if value is not None}
+    return grades
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
+    """Loads the newest snapshot that is whole; returns where it stands, or None where there is none."""
+    for snapshot in reversed(list_snapshots(snapshots, learner.config.digest)):
+        try:
+            state = load_training_state(snapshot)
+            load_image(snapshot, image)
+        except SnapshotError as error:
+            log.warning("snapshot: %s", error)
+            continue
+        restore(learner, state)
+        position = snapshot.manifest.position
+        log.info("from the snapshot of epoch %d, update %d", position.epoch, position.number)
+        return position
+    return None
+
+
+def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """Runs the trainer until `stop`. Raises StartError where the broker or Redis does not answer, and StreamError when
+    another trainer has taken over."""
+    torch.set_num_threads(1)
+    recipe, kafka = settings.recipe, settings.kafka
+    kafka.check()
+    redis = connect(settings.redis_url)
+    check(redis, settings.redis_url)
+    compress = bind(choose_impl(torch.device("cpu")))
+    learner = Learner(recipe.model, recipe.training.learner, compress)
+    image = new_image(recipe.model, compress)
+    since = _take_up(settings.snapshots, learner, image)
+    trainer = f"{settings.instance}-{uuid.uuid4().hex[:12]}"
+    trainer_log = TrainerLog(recipe.model.digest, trainer, since)
+    outbox = Outbox(kafka.producer(linger_ms=1.0))
+    reader = UpdateReader(kafka, start=since.offset if since is not None else 0)
+    writer = UpdateWriter(image, trainer_log, reader, outbox, trainer)
+    writer.open()
+    learner.mark_dirty(trainer_log.dirty)
+    offsets = dict(image.offsets)
+    # Replicas get a whole model, or what the log changed since the snapshot, before the first example is learned.
+    writer.write(learner, offsets=offsets, watermark_ms=image.watermark_ms, grades={})
+    outbox.seal({})
+    worker = TrainWorker(
+        learner=learner,
+        writer=writer,
+        offsets=offsets,
+        user_log=UserLog(redis, recipe.log),
+        log_length=recipe.model.max_log_length,
+        config=recipe.training,
+        snapshots=settings.snapshots,
+        outbox=outbox,
+        stop=stop,
+        heartbeat=heartbeat,
+    )
+    consumer = kafka.group_consumer(GROUP, settings.instance)
+    run(consumer, [EXAMPLES], worker, outbox, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)
