@@ -12,6 +12,7 @@ def demo_model() -> ModelConfig:
         name="demo",
         slots=(
             Slot(name=USER, side="user"),
+            Slot(name="segment", side="user"),
             Slot(name=SURFACE, side="context"),
             Slot(name=HOUR, side="context"),
             Slot(name="device", side="context"),
@@ -19,7 +20,6 @@ def demo_model() -> ModelConfig:
             Slot(name="category", side="candidate"),
             Slot(name="campaign", side="candidate"),
             Slot(name="advertiser", side="candidate"),
-            Slot(name="age_days", side="candidate", kind="numeric"),
             Slot(name="price", side="candidate", kind="numeric"),
         ),
         tables=(TableConfig(name="items", rows=20_000), TableConfig(name="shared", rows=20_000)),

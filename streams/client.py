@@ -21,19 +21,27 @@ from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
 
 REPLY_TOPIC = "reply-topic"
 DEADLINE_MS = "deadline-ms"
+REMEMBERED = 100_000
 
 
 class RankingClient:
-    """One thread's client. Later responses to a request are dropped and counted in `repeats`."""
+    """One thread's client.
+
+    Later responses to a request are dropped and counted in `repeats`; those to other clients are dropped.
+    `acknowledged` holds, by topic and partition, the offset after the newest record that the broker has taken.
+    """
 
     def __init__(self, kafka: Kafka, *, reply_topic: str = RESPONSES, linger_ms: float = 0.0) -> None:
         self._producer = kafka.producer(linger_ms=linger_ms)
         self._reader = kafka.reader(eof=False)
         self._reply_topic = reply_topic
         self._waiting: set[str] = set()
+        self._answered: dict[str, None] = {}
+        """Requests that were answered, oldest first: as many as a worker can repeat after a crash, and more."""
         self._early: dict[str, RankingResponse] = {}
         self.repeats = 0
         self.delivery_errors = 0
+        self.acknowledged: dict[tuple[str, int], int] = {}
         # From here on, resolved now: a request sent right after this line must not miss its answer.
         starts = [TopicPartition(reply_topic, p, OFFSET_END) for p in kafka.partitions(reply_topic)]
         for start in starts:
@@ -104,9 +112,12 @@ class RankingClient:
         except Refused:
             return None  # someone else's record on a shared reply topic
         if response.request_id not in self._waiting:
-            self.repeats += 1
+            self.repeats += response.request_id in self._answered
             return None
         self._waiting.discard(response.request_id)
+        self._answered[response.request_id] = None
+        if len(self._answered) > REMEMBERED:
+            del self._answered[next(iter(self._answered))]
         return response, record.timestamp_ms
 
     def _produce(self, topic: str, value: bytes, key: str, headers: dict[str, str]) -> None:
@@ -119,6 +130,9 @@ class RankingClient:
             else:
                 return
 
-    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self.delivery_errors += 1
+            return
+        place = (message.topic() or "", message.partition() or 0)
+        self.acknowledged[place] = max(self.acknowledged.get(place, 0), (message.offset() or 0) + 1)

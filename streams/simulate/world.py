@@ -17,7 +17,6 @@ I64 = npt.NDArray[np.int64]
 
 DAY_S = 86_400
 _FLIGHTS = 64  # distinct bids of a campaign before they repeat
-_AGES = ("18-24", "25-34", "35-44", "45-54", "55+")
 
 
 def sigmoid(x: F64) -> F64:
@@ -50,7 +49,6 @@ class World:
         # As many segments as topics: one that loves each, and what else it likes is its own.
         taste = rng.standard_normal((c.topics, c.topics)) + 1.5 * np.eye(c.topics)
         self.user_segment: I64 = rng.integers(0, c.topics, c.users)
-        self.user_age: I64 = rng.integers(0, len(_AGES), c.users)
         self._lasting = c.segment * taste[self.user_segment] + c.interest * rng.standard_normal((c.users, c.topics))
         self._passing = Drift((c.users, c.topics), tau_s=c.interest_tau_s, rng=rng)
         self._trend = Drift((c.topics,), tau_s=c.trend_tau_s, rng=rng)
@@ -68,7 +66,7 @@ class World:
         self._flight_phase: F64 = rng.uniform(0, _FLIGHTS, c.campaigns)
 
     def user_features(self, user: int) -> dict[str, str]:
-        return {"segment": self.topics[self.user_segment[user]], "age": _AGES[self.user_age[user]]}
+        return {"segment": self.topics[self.user_segment[user]]}
 
     def item_features(self, item: int) -> dict[str, str | float]:
         campaign = int(self.item_campaign[item])
