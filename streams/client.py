@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streams.codec import decode, encode
 from streams.errors import Refused
-from streams.kafka import Kafka
+from streams.kafka import Kafka, watermarks
 from streams.messages import Conversion, Impression, RankingRequest, RankingResponse
 from streams.record import Record
 from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
@@ -43,10 +43,8 @@ class RankingClient:
         self.delivery_errors = 0
         self.acknowledged: dict[tuple[str, int], int] = {}
         # From here on, resolved now: a request sent right after this line must not miss its answer.
-        starts = [TopicPartition(reply_topic, p, OFFSET_END) for p in kafka.partitions(reply_topic)]
-        for start in starts:
-            start.offset = self._reader.get_watermark_offsets(start, timeout=10.0)[1]
-        self._reader.assign(starts)
+        ends = {p: watermarks(self._reader, reply_topic, p)[1] for p in kafka.partitions(reply_topic)}
+        self._reader.assign([TopicPartition(reply_topic, p, end) for p, end in ends.items()])
 
     def send(self, request: RankingRequest, *, deadline_ms: int | None = None) -> None:
         """Queues the request, keyed by its user; `deadline_ms` counts from the broker's timestamp of the record."""

@@ -137,6 +137,27 @@ class Kafka:
         return sorted(known.partitions)
 
 
+def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """(first offset kept, next offset). Waits for the leader of a partition that was made a moment ago.
+
+    Raises StartError if the broker does not say within CONNECT_TIMEOUT_S.
+    """
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=CONNECT_TIMEOUT_S)
+            return low, high
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].name() not in _NO_LEADER_YET:
+                raise
+            if time.monotonic() > deadline:
+                raise StartError(f"{topic}[{partition}] has no leader: {error.args[0].str()}") from error
+            time.sleep(0.05)
+
+
+_NO_LEADER_YET = {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_OR_PART"}
+
+
 def topic_settings(topic: Topic) -> dict[str, str]:
     """Settings of a topic as the broker names them. Broker time is the time of a record: clients' clocks disagree."""
     return {

@@ -31,3 +31,15 @@ SNAPSHOTS = Counter("tiderank_snapshots", "Snapshots written")
 NORMALIZED_ENTROPY = Gauge(
     "tiderank_normalized_entropy", "Of served predictions, over the newest examples", multiprocess_mode="mostrecent"
 )
+
+REWARD_FACTS = Counter("tiderank_reward_facts", "Decisions and outcomes, by what became of them", ["outcome"])
+REWARDS = Counter("tiderank_rewards", "Rewards produced: of closed windows, late, or of windows gone unswept", ["kind"])
+ROUTER_LEARNED = Counter("tiderank_router_rewards_learned", "Rewards that the value model took in")
+ROUTER_SKIPPED = Counter("tiderank_router_rewards_skipped", "Rewards not learned, by reason", ["reason"])
+ROUTER_NUMBER = Gauge("tiderank_router_number", "Number of the newest router.model", multiprocess_mode="mostrecent")
+ROUTER_PRICE = Gauge(
+    "tiderank_router_price", "Earnings that a millisecond of compute must bring", multiprocess_mode="mostrecent"
+)
+ROUTER_SPENT_MS = Gauge(
+    "tiderank_router_spent_milliseconds", "Mean compute of a request, newest window", multiprocess_mode="mostrecent"
+)

@@ -10,6 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+HEARTBEAT = "heartbeat"
+"""A file in the folder, touched by the worker's loop."""
+
 
 def prepare() -> Path:
     """Makes this process keep its metric values in files; returns their folder."""

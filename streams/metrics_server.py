@@ -15,9 +15,9 @@ from pathlib import Path
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from streams.metrics import HEARTBEAT
+
 STALE_S = 15.0
-HEARTBEAT = "heartbeat"
-"""A file in the folder, touched by the worker's loop."""
 
 
 def beating(folder: Path) -> bool:

@@ -131,12 +131,19 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType({"default": defau
 
 
 def load_recipe(name: str) -> Recipe:
-    """The built-in recipe of that name, or the one in the TOML file at that path. Raises StartError."""
+    """The built-in recipe of that name, the one in the TOML file at that path, or that of a log. Raises StartError."""
     if name in RECIPES:
         return RECIPES[name]()
+    if name.startswith("log:"):
+        from streams.replay.recipe import log_recipe  # it imports this module
+
+        try:
+            return log_recipe(name.removeprefix("log:"))
+        except ValueError as error:
+            raise StartError(str(error)) from error
     path = Path(name)
     if path.suffix != ".toml" or not path.is_file():
-        raise StartError(f"a recipe is one of {sorted(RECIPES)} or a .toml file, got {name!r}")
+        raise StartError(f"a recipe is one of {sorted(RECIPES)}, a .toml file or log:LOG, got {name!r}")
     try:
         return from_table(tomllib.loads(path.read_text()), default_name=path.stem)
     except (ValueError, TypeError) as error:  # tomllib's and msgspec's errors are ValueErrors

@@ -16,7 +16,7 @@ from router_bandit.policy import Choice, Exploration, choose, uniform_draw
 from router_bandit.value_model import ModelBytesError, ValueOptions, VWValueModel
 from streams.codec import decode
 from streams.errors import Refused
-from streams.kafka import Kafka
+from streams.kafka import Kafka, watermarks
 from streams.messages import RouterModel
 from streams.record import Record
 from streams.topics import ROUTER_MODEL, TOPICS
@@ -119,7 +119,7 @@ class RouterModelSource:
         self._reader = kafka.reader(eof=False)
         self._every_s = every_s
         self._asked = 0.0
-        end = self._reader.get_watermark_offsets(TopicPartition(ROUTER_MODEL, 0), timeout=10.0)[1]
+        end = watermarks(self._reader, ROUTER_MODEL, 0)[1]
         # From the newest record on: each one is the whole model.
         self._reader.assign([TopicPartition(ROUTER_MODEL, 0, max(end - 1, 0))])
 

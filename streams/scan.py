@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from confluent_kafka import KafkaException, TopicPartition
 
 from streams.errors import StreamError
-from streams.kafka import Kafka
+from streams.kafka import Kafka, watermarks
 from streams.record import Record
 
 STALL_S = 15.0
@@ -16,9 +16,7 @@ def ends(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
     """(first offset kept, next offset) of each partition."""
     reader = kafka.reader()
     try:
-        return {
-            p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=10.0) for p in kafka.partitions(topic)
-        }
+        return {p: watermarks(reader, topic, p) for p in kafka.partitions(topic)}
     finally:
         reader.close()
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streams import metrics
-from streams.metrics_server import HEARTBEAT
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Heartbeat:
     """Touches a file at most once a second, for the health check of the worker's loop."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = folder / HEARTBEAT if folder else None
+        self._file = folder / metrics.HEARTBEAT if folder else None
         self._last = 0.0
 
     def beat(self) -> None:

@@ -1,0 +1,89 @@
+"""A Faust app, set up as the other clients are. Knows Faust; knows nothing of messages.
+
+Faust is used for what it is good at here, agents over topics inside one event loop, and without its tables: the
+in-memory broker cannot hold their changelog topics, so state lives in Redis.
+"""
+
+import asyncio
+import logging
+import ssl
+import threading
+from collections.abc import Mapping
+
+import faust
+from faust.types.auth import CredentialsT
+
+from streams.errors import StartError
+from streams.kafka import SESSION_TIMEOUT_MS, Kafka
+from streams.service import Heartbeat
+
+log = logging.getLogger(__name__)
+
+
+def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
+    """An app that consumes as a static member of `group`, commits what was acknowledged, and has no web server."""
+    for chatty in ("faust", "mode", "aiokafka"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return faust.App(
+        group,
+        broker="aiokafka://" + kafka.bootstrap.replace(",", ";"),
+        broker_credentials=credentials(kafka.properties),
+        broker_session_timeout=SESSION_TIMEOUT_MS / 1000,
+        broker_heartbeat_interval=1.0,
+        broker_commit_interval=1.0,
+        consumer_group_instance_id=f"{group}-{instance}",
+        consumer_auto_offset_reset="earliest",
+        topic_allow_declare=False,  # topics and their settings are made elsewhere
+        topic_disable_leader=True,
+        key_serializer="raw",
+        value_serializer="raw",
+        store="memory://",
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+        autodiscover=False,
+    )
+
+
+def run_app(app: faust.App, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """Runs the app until `stop`, in an event loop of its own. Raises what it crashed of."""
+
+    async def until_stopped() -> None:
+        await app.start()
+        while not stop.is_set() and not app.should_stop:
+            heartbeat.beat()
+            await asyncio.sleep(0.1)
+        crash = app.crash_reason
+        await app.stop()
+        if crash is not None:
+            raise crash
+
+    asyncio.run(until_stopped())
+
+
+def credentials(properties: Mapping[str, str]) -> CredentialsT | None:
+    """Faust's form of librdkafka's security properties. Raises StartError for a protocol that it cannot speak."""
+    protocol = properties.get("security.protocol", "plaintext").lower()
+    if protocol == "plaintext":
+        return None
+    if protocol not in ("ssl", "sasl_plaintext", "sasl_ssl"):
+        raise StartError(f"security.protocol must be plaintext, ssl, sasl_plaintext or sasl_ssl, got {protocol!r}")
+    context = _ssl_context(properties) if protocol.endswith("ssl") else None
+    if protocol == "ssl":
+        return faust.SSLCredentials(context=context)
+    mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms", "PLAIN"))
+    if mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
+        raise StartError(f"sasl.mechanism must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, got {mechanism!r}")
+    return faust.SASLCredentials(
+        username=properties.get("sasl.username"),
+        password=properties.get("sasl.password"),
+        mechanism=mechanism,
+        ssl_context=context,
+    )
+
+
+def _ssl_context(properties: Mapping[str, str]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=properties.get("ssl.ca.location"))
+    certificate = properties.get("ssl.certificate.location")
+    if certificate is not None:
+        context.load_cert_chain(certificate, properties.get("ssl.key.location"), properties.get("ssl.key.password"))
+    return context
