@@ -1,0 +1,99 @@
+"""A running house for the end-to-end tests: a local stack with real workers."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from streams.client import RankingClient
+from streams.kafka import Kafka
+from streams.local.stack import BrokerChoice, LocalStack, local_stack
+from streams.local.workers import WorkerProcess
+from streams.messages import Candidate, RankingRequest
+from streams.recipe import load_recipe
+from streams.settings import Settings
+
+RECIPE = """
+base = "demo"
+[join]
+click_window_ms = 1500
+attribution_window_ms = 4000
+early_ms = 4000
+[routing]
+reward_window_ms = 3000
+[training]
+snapshot_s = 5.0
+"""
+
+
+class House:
+    """Servers and workers, with what a test does to them."""
+
+    def __init__(self, stack: LocalStack, home: Path, recipe: Path) -> None:
+        self.stack = stack
+        self.home = home
+        self.kafka = Kafka(stack.bootstrap, {})
+        self.settings = Settings(
+            bootstrap=stack.bootstrap,
+            redis_url=stack.redis_url,
+            recipe=load_recipe(str(recipe)),
+            snapshots=str(home / "snapshots"),
+            instance="test",
+        )
+        self.workers: dict[str, WorkerProcess] = {}
+        self._recipe = recipe
+
+    def start(self, *names: str, instance: str = "local") -> None:
+        """Starts the workers and waits until their loops beat."""
+        for name in names:
+            worker = WorkerProcess(
+                name,
+                home=self.home,
+                bootstrap=self.stack.bootstrap,
+                redis_url=self.stack.redis_url,
+                recipe=str(self._recipe),
+                instance=instance,
+            )
+            worker.child.start()
+            self.workers[name if instance == "local" else f"{name}-{instance}"] = worker
+        for name in names:
+            self.workers[name if instance == "local" else f"{name}-{instance}"].await_ready()
+
+    def await_model(self, timeout_s: float = 60.0) -> None:
+        """Returns once a request is scored."""
+        deadline = time.monotonic() + timeout_s
+        with RankingClient(self.kafka) as client:
+            number = 0
+            while time.monotonic() < deadline:
+                number += 1
+                request = RankingRequest(
+                    request_id=f"first-{time.time_ns()}-{number}", user="first", candidates=[Candidate(item="first")]
+                )
+                if client.rank(request, timeout_s=30.0, deadline_ms=30_000).status == "ok":
+                    return
+                time.sleep(0.1)
+        raise TimeoutError(f"no request was scored in {timeout_s} s")
+
+    def check(self) -> None:
+        for name, worker in self.workers.items():
+            assert worker.child.alive(), f"{name} ended{worker.child.last_words()}"
+
+
+@contextmanager
+def running(
+    home: Path, workers: Sequence[str], *, broker: BrokerChoice | None = None, recipe: str = RECIPE
+) -> Iterator[House]:
+    """broker: by default the one named in TIDERANK_TEST_BROKER (kafka, memory), or a real Kafka."""
+    choice: BrokerChoice = broker or ("memory" if os.environ.get("TIDERANK_TEST_BROKER") == "memory" else "kafka")
+    path = home / "recipe.toml"
+    path.write_text(recipe)
+    with ExitStack() as closing:
+        stack = closing.enter_context(local_stack(home / "data", broker=choice))
+        house = House(stack, home / "data", path)
+        closing.callback(lambda: [worker.child.stop() for worker in house.workers.values()])
+        house.kafka.create_topics()
+        house.start(*workers)
+        if {"rank", "train"} <= set(workers):
+            house.await_model()
+        yield house
