@@ -9,17 +9,20 @@ from streams.replay.log import LoggedImpression, TrafficLog
 from streams.replay.mapping import Mapping
 
 
-def file_log(path: Path, mapping: Mapping) -> TrafficLog:
-    """Raises ValueError where the file is of another kind, or lacks a column that the mapping names."""
+def file_log(path: Path, mapping: Mapping, name: str) -> TrafficLog:
+    """The log in this file; its model has that name.
+
+    Raises ValueError where the file is of another kind, or lacks a column that the mapping names.
+    """
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a log must be a .csv or .parquet file, got {path.name!r}")
     if not path.is_file():
         raise ValueError(f"no log at {path}")
     mapping.check(_columns(path, mapping), str(path))
     return TrafficLog(
-        name=path.stem,
+        name=name,
         read=lambda: _in_order(path, mapping),
-        model=mapping.model(path.stem),
+        model=mapping.model(name),
         click_window_ms=round(mapping.click_window_s * 1000),
         candidates=mapping.candidates,
     )

@@ -28,7 +28,7 @@ def open_log(name: str, mapping: Path | None = None) -> TrafficLog:
         return movielens()
     if mapping is None:
         raise ValueError(f"a log is obd, obd/POLICY/CAMPAIGN, ml-100k or a file with --map FILE.toml, got {name!r}")
-    return file_log(Path(name), load_mapping(mapping))
+    return file_log(Path(name), load_mapping(mapping), mapping.stem)
 
 
 def open_bandit(policy: str = "random", campaign: str = "all") -> TrafficLog:

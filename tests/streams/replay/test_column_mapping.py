@@ -43,7 +43,7 @@ def mapping_file(tmp_path: Path) -> Path:
 
 def test_a_csv_file_is_read_in_the_order_of_time(tmp_path: Path, mapping_file: Path) -> None:
     (tmp_path / "log.csv").write_text(CSV)
-    log = file_log(tmp_path / "log.csv", load_mapping(mapping_file))
+    log = file_log(tmp_path / "log.csv", load_mapping(mapping_file), "shop")
     assert list(log.read()) == EXPECTED
     assert [(s.name, s.side, s.kind) for s in log.model.slots] == [
         ("user", "user", "categorical"),
@@ -71,20 +71,20 @@ def test_a_parquet_file_says_the_same(tmp_path: Path, mapping_file: Path) -> Non
         }
     )
     pq.write_table(table, tmp_path / "log.parquet")
-    assert list(file_log(tmp_path / "log.parquet", load_mapping(mapping_file)).read()) == EXPECTED
+    assert list(file_log(tmp_path / "log.parquet", load_mapping(mapping_file), "shop").read()) == EXPECTED
 
 
 def test_times_with_a_zone_are_understood(tmp_path: Path, mapping_file: Path) -> None:
     mapping_file.write_text(MAPPING + 'time_unit = "iso"\n')
     text = CSV.replace("1700000010", "2023-11-14T23:13:30+01:00").replace("1700000000", "2023-11-14 22:13:20")
     (tmp_path / "log.csv").write_text(text)
-    assert list(file_log(tmp_path / "log.csv", load_mapping(mapping_file)).read()) == EXPECTED
+    assert list(file_log(tmp_path / "log.csv", load_mapping(mapping_file), "shop").read()) == EXPECTED
 
 
 def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path, mapping_file: Path) -> None:
     (tmp_path / "log.csv").write_text(CSV.replace("product", "sku"))
     with pytest.raises(ValueError, match=r"log.csv has no column \['product'\]; it has \['visitor', 'sku'"):
-        file_log(tmp_path / "log.csv", load_mapping(mapping_file))
+        file_log(tmp_path / "log.csv", load_mapping(mapping_file), "shop")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path, m
 def test_a_wrong_cell_is_named(tmp_path: Path, mapping_file: Path, change: tuple[str, str], message: str) -> None:
     (tmp_path / "log.csv").write_text(CSV.replace(*change))
     with pytest.raises(ValueError, match=message):
-        list(file_log(tmp_path / "log.csv", load_mapping(mapping_file)).read())
+        list(file_log(tmp_path / "log.csv", load_mapping(mapping_file), "shop").read())
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_features_may_not_take_the_names_of_slots_that_fill_themselves(tmp_path:
     mapping_file.write_text(MAPPING.replace("device", "surface"))
     (tmp_path / "log.csv").write_text(CSV.replace("device", "surface"))
     with pytest.raises(ValueError, match=r"must not be named \['surface'\]"):
-        file_log(tmp_path / "log.csv", load_mapping(mapping_file))
+        file_log(tmp_path / "log.csv", load_mapping(mapping_file), "shop")
 
 
 def test_a_file_that_is_said_to_be_sorted_and_is_not_is_refused(tmp_path: Path, mapping_file: Path) -> None:
     mapping_file.write_text(MAPPING + "sorted = true\n")
     (tmp_path / "log.csv").write_text(CSV)
     with pytest.raises(ValueError, match="line 2: time goes back from 1700000010000 to 1700000000000 ms"):
-        list(file_log(tmp_path / "log.csv", load_mapping(mapping_file)).read())
+        list(file_log(tmp_path / "log.csv", load_mapping(mapping_file), "shop").read())

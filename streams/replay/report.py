@@ -1,0 +1,165 @@
+"""What a replay showed: what became of every event, and how good the served predictions were beside two baselines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streams.replay.baselines import BaseRate, Graded, RunningMeans, progressive
+from streams.replay.driver import Sent
+from streams.replay.metrics import F64, Interval, auc_difference, auc_interval, normalized_entropies
+
+PREDICTORS = ("model", "user and item means", "base rate")
+BASELINES = PREDICTORS[1:]
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Of one predictor: the higher the AUC and the lower the normalized entropy, the better."""
+
+    auc: Interval
+    normalized_entropy: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The model's value minus the baseline's, paired."""
+
+    auc: Interval
+    normalized_entropy: Interval
+
+    def verdicts(self) -> dict[str, str]:
+        """`better`, `worse`, or that these data do not tell."""
+        return {
+            "auc": _verdict(self.auc, higher_is_better=True),
+            "normalized_entropy": _verdict(self.normalized_entropy, higher_is_better=False),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    examples: int
+    clicks: int
+    users: int
+    scores: dict[str, Score]
+    comparisons: dict[str, Comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    log: str
+    notes: str
+    sent: Sent
+    joined: int
+    joined_clicks: int
+    repeated: int
+    unlearned: int
+    updates: int
+    shift_ms: int
+    grades: Grades | None
+    why_no_grades: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "log": self.log,
+            "sent": {
+                "requests": self.sent.requests,
+                "impressions": self.sent.impressions,
+                "clicks": self.sent.clicks,
+                "shifted_by_days": self.shift_ms // (24 * 3_600_000),
+            },
+            "answered": dict(sorted(self.sent.responses.items())),
+            "joined": {"click_examples": self.joined, "clicked": self.joined_clicks, "repeated": self.repeated},
+            "learned": {"updates": self.updates, "examples_not_learned": self.unlearned},
+            "seconds": round(self.sent.seconds, 1),
+            "requests_per_second": round(self.sent.requests / max(self.sent.seconds, 1e-9), 1),
+        }
+        if self.grades is None:
+            return out | {"no_grades": self.why_no_grades}
+        return out | {
+            "scores": {name: _numbers(score) for name, score in self.grades.scores.items()},
+            "model_minus": {
+                name: _numbers(compared) | {"verdict": compared.verdicts()}
+                for name, compared in self.grades.comparisons.items()
+            },
+        }
+
+    def text(self) -> str:
+        sent, answered = self.sent, ", ".join(f"{n} {status}" for status, n in sorted(self.sent.responses.items()))
+        lines = [
+            f"log       {self.log}",
+            f"sent      {sent.requests} requests, {sent.impressions} impressions, {sent.clicks} clicks "
+            f"in {sent.seconds:.1f} s",
+            f"answered  {answered}",
+            f"joined    {self.joined} of {sent.with_prediction} click examples, {self.joined_clicks} of them clicked; "
+            f"{self.repeated} came again",
+            f"learned   in {self.updates} updates; {self.unlearned} examples are not learned",
+        ]
+        if self.shift_ms:
+            lines.append(
+                f"times     moved by {self.shift_ms // (24 * 3_600_000)} days, so that all windows close today"
+            )
+        if self.notes:
+            lines.append(f"note      {self.notes}")
+        return "\n".join([*lines, "", *(_table(self.grades) if self.grades else [self.why_no_grades])])
+
+
+def grade(examples: Sequence[Graded]) -> Grades:
+    """Progressive validation: each prediction was made before its label was known, by model and baselines alike.
+
+    Raises ValueError where there are not two clicks and two others.
+    """
+    labels: F64 = np.array([e.label for e in examples], dtype=np.float64)
+    predicted = {
+        "model": np.array([e.predicted for e in examples], dtype=np.float64),
+        "user and item means": progressive(RunningMeans(), examples),
+        "base rate": progressive(BaseRate(), examples),
+    }
+    users, clusters = np.unique([e.user for e in examples], return_inverse=True)
+    aucs = {name: auc_interval(labels, p) for name, p in predicted.items()}
+    entropies = normalized_entropies(
+        labels, np.stack([predicted[name] for name in PREDICTORS]), clusters.astype(np.int64), resamples=RESAMPLES
+    )
+    return Grades(
+        examples=len(examples),
+        clicks=int(labels.sum()),
+        users=len(users),
+        scores={name: Score(aucs[name], entropies.interval(k)) for k, name in enumerate(PREDICTORS)},
+        comparisons={
+            name: Comparison(
+                auc_difference(labels, predicted["model"], predicted[name]),
+                entropies.difference(0, PREDICTORS.index(name)),
+            )
+            for name in BASELINES
+        },
+    )
+
+
+def _table(grades: Grades) -> list[str]:
+    lines = [
+        f"{grades.examples} examples, {grades.clicks} clicks, {grades.users} users. 95 % intervals: AUC by DeLong "
+        "(examples taken as independent),",
+        f"normalized entropy by {RESAMPLES} bootstrap resamples of whole users. Baselines learn a label when its time "
+        "has come, as the model may.",
+        f"{'':24} {'AUC':28} normalized entropy",
+        *(f"{name:24} {score.auc!s:28} {score.normalized_entropy}" for name, score in grades.scores.items()),
+    ]
+    for name, compared in grades.comparisons.items():
+        lines.append(f"{'model - ' + name:24.24} {compared.auc!s:28} {compared.normalized_entropy}")
+        lines.append(f"{'':24} {'; '.join(f'{metric}: {v}' for metric, v in compared.verdicts().items())}")
+    return lines
+
+
+def _verdict(difference: Interval, *, higher_is_better: bool) -> str:
+    if not difference.excludes_zero:
+        return "no verdict (the interval holds 0)"
+    return "better" if (difference.value > 0) == higher_is_better else "worse"
+
+
+def _numbers(pair: Score | Comparison) -> dict[str, Any]:
+    def rounded(interval: Interval) -> list[float]:
+        return [round(x, 5) for x in (interval.value, interval.low, interval.high)]
+
+    return {"auc": rounded(pair.auc), "normalized_entropy": rounded(pair.normalized_entropy)}

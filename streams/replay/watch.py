@@ -1,0 +1,82 @@
+"""How far the system has come with what a replay sent: stored, joined, learned. Read from topics and Redis alone."""
+
+from confluent_kafka import Consumer, TopicPartition
+
+from feature_store.join import Joiner
+from ranker.updates import MalformedRecord, UpdateHeader, peek_header
+from streams.codec import CONTENT_TYPE, decode
+from streams.kafka import Kafka, watermarks
+from streams.messages import TrainingExample
+from streams.record import Record
+from streams.replay.baselines import Graded
+from streams.topics import EXAMPLES, TOPICS, UPDATES
+from streams.updates import UpdateReader
+
+
+class Watch:
+    """Follows examples and updates from where they stood when it was made."""
+
+    def __init__(self, kafka: Kafka, joiner: Joiner) -> None:
+        self._joiner = joiner
+        self._examples: Consumer = kafka.reader(fetch_wait_ms=5, eof=False)
+        starts = {p: watermarks(self._examples, EXAMPLES, p)[1] for p in kafka.partitions(EXAMPLES)}
+        self._examples.assign([TopicPartition(EXAMPLES, p, start) for p, start in starts.items()])
+        self._updates = UpdateReader(kafka, start=watermarks(self._examples, UPDATES, 0)[1])
+        self._next = dict(starts)
+        self._learned = dict(starts)
+        self._seen: set[str] = set()
+        self.graded: list[Graded] = []
+        """Click examples that carry a prediction, each once, in the order in which they were produced."""
+        self.clicked = 0
+        self.repeated = 0
+        """Examples that came again under their id."""
+        self.updates = 0
+
+    def poll(self) -> None:
+        """Takes in what has come; does not wait."""
+        for message in self._examples.consume(1000, timeout=0):
+            if message.error() is None:
+                self._take(Record.of(message))
+        for record in self._updates.poll(100):
+            try:
+                header = peek_header(record.value or b"")
+            except MalformedRecord:
+                continue  # the followers that apply updates count those
+            if isinstance(header, UpdateHeader):
+                self.updates += header.part == 0
+                for partition, offset in header.offsets.items():
+                    number = int(partition)
+                    self._learned[number] = max(self._learned.get(number, 0), offset)
+
+    def unlearned(self) -> int:
+        """Examples produced and not in any update yet."""
+        return sum(max(0, end - self._learned.get(p, 0)) for p, end in self._next.items())
+
+    def stored(self, offsets: dict[tuple[str, int], int]) -> bool:
+        """Whether everything before these offsets is in Redis."""
+        reached = self._joiner.offsets()
+        return all(reached.get(place, 0) >= offset for place, offset in offsets.items())
+
+    def close(self) -> None:
+        self._examples.close()
+        self._updates.close()
+
+    def _take(self, record: Record) -> None:
+        self._next[record.partition] = record.offset + 1
+        example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+        if example.example_id in self._seen:
+            self.repeated += 1
+            return
+        self._seen.add(example.example_id)
+        if example.kind == "click":
+            self.clicked += example.label > 0.5
+            self.graded.append(
+                Graded(
+                    user=example.user,
+                    item=example.item,
+                    label=float(example.label),
+                    predicted=example.pctr,
+                    event_ms=example.event_ms,
+                    label_ms=example.label_ms,
+                )
+            )
