@@ -22,7 +22,8 @@ TAG_BYTES = 8
 
 _HEADER = struct.Struct("<BBHIQQ")
 _GENERATION = struct.Struct("<Q")
-_FIRST_ALLOCATION = 448
+_ALLOCATIONS = (448, 640)
+"""Bytes. These and their doubles are every second size class of jemalloc."""
 _STRING_OVERHEAD = 6
 """Bytes of Redis' own string header and terminator (lengths of 256 to 65,535)."""
 
@@ -52,14 +53,14 @@ def decode_header(stored: bytes) -> Header:
 def growth_steps(config: LogConfig) -> tuple[int, ...]:
     """Capacities a log grows through, in records, the last one full.
 
-    They are what fits 448·2^k bytes, which are size classes of jemalloc, so that rounding wastes nothing and a log
-    is written anew once per doubling.
+    They are what fits 448, 640, 896, 1280, 1792 … bytes, which are size classes of jemalloc, so that rounding wastes
+    nothing; a log is written anew twice per doubling, and is on average four fifths full.
     """
     steps = []
-    allocation = _FIRST_ALLOCATION
+    allocation, following = _ALLOCATIONS
     while (records := _records_in(allocation, config.tags)) < config.capacity:
         steps.append(records)
-        allocation *= 2
+        allocation, following = following, 2 * allocation
     return (*steps, config.capacity)
 
 
