@@ -96,13 +96,15 @@ def run(
     consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
     try:
         while not stop.is_set():
-            records = _poll(consumer, worker, batch_max, idle_s)
-            if records:
-                try:
+            records, ended = _poll(consumer, batch_max, idle_s)
+            try:
+                if records:
                     worker.handle(records)
-                except ReadAgain as again:
-                    outbox.discard()
-                    _seek(consumer, again.places)
+                for place in ended:  # after their records: they are what the worker has seen of the partition
+                    worker.at_end(*place)
+            except ReadAgain as again:
+                outbox.discard()
+                _seek(consumer, again.places)
             worker.tick()
             outbox.commit(consumer)
         if not outbox.drain(consumer, 5.0):
@@ -111,23 +113,29 @@ def run(
         consumer.close()
 
 
-def _poll(consumer: Consumer, worker: Worker, batch_max: int, idle_s: float) -> list[Record]:
-    """Waits for one, then takes what is there: `consume(n, timeout)` would hold a lone record for the whole timeout."""
+def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Record], set[tuple[str, int]]]:
+    """Records, and the partitions that end with them.
+
+    Waits for one, then takes what is there: `consume(n, timeout)` would hold a lone record for the whole timeout.
+    """
     first = consumer.poll(idle_s)
     if first is None:
-        return []
-    records = []
+        return [], set()
+    records: list[Record] = []
+    ended: set[tuple[str, int]] = set()
     for message in (first, *consumer.consume(batch_max - 1, timeout=0)):
+        place = (message.topic() or "", message.partition() or 0)
         error = message.error()
         if error is None:
             records.append(Record.of(message))
+            ended.discard(place)
         elif error.code() == KafkaError._PARTITION_EOF:
-            worker.at_end(message.topic() or "", message.partition() or 0)
+            ended.add(place)
         elif error.fatal():
             raise KafkaException(error)
         else:
             log.warning("kafka: %s", error.str())  # the client retries by itself
-    return records
+    return records, ended
 
 
 def _seek(consumer: Consumer, places: dict[tuple[str, int], int]) -> None:
