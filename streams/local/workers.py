@@ -7,7 +7,7 @@ from pathlib import Path
 from streams.health import healthy
 from streams.local.process import Child, free_port
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 180.0
 """Importing torch on a busy machine takes a while."""
 
 
