@@ -75,6 +75,10 @@ class House:
                 time.sleep(0.1)
         raise TimeoutError(f"no request was scored in {timeout_s} s")
 
+    def stop(self) -> None:
+        for worker in self.workers.values():
+            worker.child.stop()
+
     def check(self) -> None:
         for name, worker in self.workers.items():
             assert worker.child.alive(), f"{name} ended{worker.child.last_words()}"
@@ -91,7 +95,7 @@ def running(
     with ExitStack() as closing:
         stack = closing.enter_context(local_stack(home / "data", broker=choice))
         house = House(stack, home / "data", path)
-        closing.callback(lambda: [worker.child.stop() for worker in house.workers.values()])
+        closing.callback(house.stop)
         house.kafka.create_topics()
         house.start(*workers)
         if {"rank", "train"} <= set(workers):

@@ -78,10 +78,10 @@ def test_a_click_raises_the_score_of_what_was_clicked(house: House) -> None:
     seeds = [Seed(number, uuid.uuid4().hex[:8]) for number in range(SEEDS)]
     with RankingClient(house.kafka) as client:
         for seed in seeds:
-            seed.before = seed.gap(client.rank(seed.request(), timeout_s=10.0))
+            seed.before = seed.gap(client.rank(seed.request(), timeout_s=30.0, deadline_ms=30_000))
         for number in range(SHOWS):
             for seed in seeds:
-                response = client.rank(seed.request(), timeout_s=10.0)
+                response = client.rank(seed.request(), timeout_s=30.0, deadline_ms=30_000)
                 assert response.status == "ok"
                 show(client, seed, response, number)
         client.flush()
@@ -102,7 +102,7 @@ def wait_for_rises(client: RankingClient, seeds: list[Seed], last_click_ms: int)
     rises: list[float] = []
     included = False
     while time.monotonic() < deadline:
-        responses = [client.rank(seed.request(), timeout_s=10.0) for seed in seeds]
+        responses = [client.rank(seed.request(), timeout_s=30.0, deadline_ms=30_000) for seed in seeds]
         included = all((r.watermark_ms or 0) >= last_click_ms for r in responses)
         rises = [seed.gap(response) - seed.before for seed, response in zip(seeds, responses, strict=True)]
         if included and min(rises) > 0:
