@@ -2,7 +2,8 @@
 --
 -- The state is one hash a user. Its fields, each a letter and an id, values in MessagePack:
 --   p<impression>  a pair: one impression of one item of one response, with its click and its conversion (below);
---                  or {0, impression}: another impression event of the same pair, an alias of the first
+--                  or {0, impression, count}: another impression event of the same pair, an alias of the first.
+--                  COUNT is where the impression stands in the log: an action that stands before it came before it
 --   n<item>        the user's pairs of this item: {{event_ms, impression, response}, ...}
 --   s<response>    the served record: u32 length of the items | items | blob
 --   o<response>    impressions that came before their served record
@@ -12,7 +13,7 @@
 -- Every p, w, a field and every s or o pair of fields has one timer in the bucket's sorted set: its letter | length of
 -- the user u16 | user | id, at the event time when something is next due. 'a' sorts before 'p': at the same time, an
 -- action is taken in before a window closes.
-local RESPONSE, ITEM, POSITION, SHOWN_MS, SHOWN_KAFKA_MS, STAGE, REFUSED, CLICK, CONVERSION, WAITED = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local RESPONSE, ITEM, POSITION, SHOWN_MS, COUNT, STAGE, REFUSED, CLICK, CONVERSION = 2, 3, 4, 5, 6, 7, 8, 9, 10
 local PAIR, ALIAS = 1, 0
 -- A label's slot. BY names the fact whose arrival completed the label: that fact's redelivery emits it again.
 local ID, MS, KAFKA_MS, VALUE, CLOSED, BY = 1, 2, 3, 4, 5, 6
@@ -101,14 +102,13 @@ local function served_of(state, response)
   return served or nil
 end
 
--- The pair an impression event stands for, and the id of the impression that counts; nil if none is known.
-local function pair_of(state, impression)
-  local pair = load_field(state, 'p' .. impression)
-  if pair and pair[1] == ALIAS then
-    impression = pair[2]
-    pair = load_field(state, 'p' .. impression)
-  end
-  return pair, impression
+-- The pair an impression event stands for, the id of the impression that counts, and where the event stands in the log;
+-- no pair if none is known.
+local function pair_of(state, named)
+  local pair = load_field(state, 'p' .. named)
+  if not pair then return nil, named end
+  if pair[1] == PAIR then return pair, named, pair[COUNT] end
+  return load_field(state, 'p' .. pair[2]), pair[2], pair[3]
 end
 
 local function window_of(config, kind)
@@ -150,13 +150,6 @@ local function emit(state, pair, impression, by, labels)
   end
 end
 
-local function contains(list, id)
-  for _, element in ipairs(list) do
-    if element == id then return true end
-  end
-  return false
-end
-
 -- Put an action into its slot of the pair. Returns 'taken' (also if it was taken before) or why not.
 -- With dry = true nothing changes.
 local function take(state, pair, impression, action, dry)
@@ -164,10 +157,11 @@ local function take(state, pair, impression, action, dry)
   local slot = pair[kind]
   if slot[ID] == action.id then return 'taken' end
   if action.ms > pair[SHOWN_MS] + window_of(state.config, kind) then return 'late' end
-  if action.ms < pair[SHOWN_MS] - state.config.early_ms or pair[REFUSED] ~= 0 then return 'unmatched' end
+  if action.ms < pair[SHOWN_MS] - state.config.early_ms then return 'unmatched' end
+  -- Each answer below, once given, stays: a redelivery gets it again.
   if slot[ID] ~= '' then return 'repeated' end
   if slot[CLOSED] == 1 then return 'late' end
-  if kind == CONVERSION and pair[CLICK][CLOSED] == 1 then return 'unmatched' end
+  if pair[REFUSED] ~= 0 or (kind == CONVERSION and pair[CLICK][CLOSED] == 1) then return 'unmatched' end
   if not dry then
     slot[ID], slot[MS], slot[KAFKA_MS], slot[VALUE] = action.id, action.ms, action.kafka_ms, action.value
     store_field(state, 'p' .. impression, pair)
@@ -221,11 +215,11 @@ local function empty_slot()
   return {'', 0, 0, 0, 0, ''}
 end
 
-local function new_pair(state, fact)
+local function new_pair(state, fact, count)
   local served = served_of(state, fact.response)
   local refused = served and not served.items[fact.item]
-  local pair = {PAIR, fact.response, fact.item, fact.position, fact.ms, fact.kafka_ms, CLICK_WINDOW,
-    refused and AT_ARRIVAL or 0, empty_slot(), empty_slot(), {}}
+  local pair = {PAIR, fact.response, fact.item, fact.position, fact.ms, count, CLICK_WINDOW,
+    refused and AT_ARRIVAL or 0, empty_slot(), empty_slot()}
   store_field(state, 'p' .. fact.id, pair)
   set_timer(state, 'p', fact.id, fact.ms + state.config.click_window_ms)
   keep_response(state, fact.response, fact.ms)
@@ -241,14 +235,12 @@ end
 local function take_waiting(state, pair, impression, named)
   for _, action in ipairs(load_field(state, 'w' .. named) or {}) do
     take(state, pair, impression, action)
-    table.insert(pair[WAITED], action.id)
-    store_field(state, 'p' .. impression, pair)
     drop_field(state, 'w' .. named)
     state.timers[timer_of(state, 'w', named)] = false
   end
 end
 
-local function impress(state, fact, fresh)
+local function impress(state, fact, fresh, count)
   local by, labels = 'e' .. fact.id, {}
   local pair, impression = pair_of(state, fact.id)
   if not pair and fresh then
@@ -260,10 +252,10 @@ local function impress(state, fact, fresh)
       end
     end
     if pair then
-      store_field(state, 'p' .. fact.id, {ALIAS, impression})
+      store_field(state, 'p' .. fact.id, {ALIAS, impression, count})
       set_timer(state, 'p', fact.id, fact.ms + state.config.state_ttl_s * 1000)
     else
-      pair = new_pair(state, fact)
+      pair = new_pair(state, fact, count)
       table.insert(shown, {fact.ms, fact.id, fact.response})
       store_field(state, 'n' .. fact.item, shown)
     end
@@ -294,19 +286,19 @@ local function wait(state, letter, id, action, due_ms)
   set_timer(state, letter, id, due_ms)
 end
 
-local function act(state, action, fresh)
+local function act(state, action, fresh, count)
   if action.role == 'log' then return 'log_only', {} end
   if not action.impression then
     if not action.item then return 'unmatched', {} end
     if fresh then wait(state, 'a', action.id, action, action.ms) end
     return 'waiting', {}
   end
-  local pair, impression = pair_of(state, action.impression)
+  local pair, impression, shown_at = pair_of(state, action.impression)
   if not pair then
     if fresh then wait(state, 'w', action.impression, action, action.ms + state.config.early_ms) end
     return 'waiting', {}
   end
-  if contains(pair[WAITED], action.id) then return 'waiting', {} end
+  if count < shown_at then return 'waiting', {} end
   local outcome, by, labels = take(state, pair, impression, action, not fresh), 'e' .. action.id, {}
   if outcome ~= 'taken' then return outcome, labels end
   if fresh then resolve(state, pair, impression, by) end

@@ -33,9 +33,9 @@ local function apply(keys, args)
       fresh = not count
       count = count or append_event(log, config, args[3], entry:sub(1, TAG), entry:sub(TAG + 1))
       if packed[1] == IMPRESSION then
-        outcome, labels = impress(state, fact, fresh)
+        outcome, labels = impress(state, fact, fresh, count)
       else
-        outcome, labels = act(state, fact, fresh)
+        outcome, labels = act(state, fact, fresh, count)
       end
     end
     table.insert(replies, {fresh and 1 or 0, count, outcome, labels})

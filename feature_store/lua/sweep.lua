@@ -23,22 +23,18 @@ end
 
 -- Close the window that the pair's timer stands at. Returns the outcomes, the labels.
 local function close_window(state, pair, impression)
+  if pair[REFUSED] ~= 0 then return {'unmatched'}, {} end
   local kind = pair[STAGE] == CLICK_WINDOW and CLICK or CONVERSION
   local slot, by = pair[kind], '~' .. pair[STAGE]
   local outcomes, labels = {}, {}
   if slot[ID] == '' then
-    local fresh = slot[CLOSED] == 0
-    if fresh then
+    if slot[CLOSED] == 0 then
       slot[CLOSED] = 1
       store_field(state, 'p' .. impression, pair)
       resolve(state, pair, impression, by)
     end
     emit(state, pair, impression, by, labels)
-    if pair[REFUSED] ~= 0 then
-      outcomes = {'unmatched'}
-    else
-      outcomes = {served_of(state, pair[RESPONSE]) and 'expired' or 'unserved'}
-    end
+    outcomes = {served_of(state, pair[RESPONSE]) and 'expired' or 'unserved'}
     if kind == CLICK and pair[CONVERSION][ID] ~= '' then table.insert(outcomes, 'unmatched') end
   end
   return outcomes, labels
