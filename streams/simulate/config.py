@@ -19,7 +19,7 @@ class WorldConfig:
     campaigns: int = 40
     advertisers: int = 15
 
-    base_logit: float = -2.6
+    base_logit: float = -2.2
     """Click logit of an average item for an average user, if looked at."""
     quality: float = 0.3
     """Of items, for good."""

@@ -14,7 +14,7 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
     """p50, p90, p99 and max of milliseconds; None of nothing."""
     if not values:
         return None
-    p50, p90, p99, most = np.percentile(values, [50, 90, 99, 100])
+    p50, p90, p99, most = np.percentile(values, [50, 90, 99, 100]).tolist()
     return {"p50": round(p50, 2), "p90": round(p90, 2), "p99": round(p99, 2), "max": round(most, 2)}
 
 
