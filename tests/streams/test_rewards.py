@@ -1,0 +1,322 @@
+"""The rewards worker as a process of its own, between a real broker and a real Redis."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from redis.asyncio import Redis
+
+from router_bandit.windows import RewardWindows, WindowOptions
+from streams.codec import MSGPACK, decode, encode
+from streams.kafka import Kafka
+from streams.local.stack import LocalStack, local_stack
+from streams.messages import Decision, Outcome, Reward
+from streams.record import Record
+from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
+
+pytestmark = pytest.mark.e2e
+
+WINDOW_MS = 10_000
+RECIPE = f"""
+base = "default"
+clock = "event"
+[routing]
+reward_window_ms = {WINDOW_MS}
+"""
+T0 = 1_700_000_000_000
+USERS = [f"user {i}" for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with local_stack(tmp_path_factory.mktemp("stack")) as stack:
+        Kafka(stack.bootstrap, {}).create_topics()
+        yield stack
+
+
+def decision(response: str, at: int = 0, plan: str = "light", cost: float = 2.0, user: str | None = None) -> Decision:
+    return Decision(
+        response_id=response,
+        user=user or USERS[hash_of(response) % len(USERS)],
+        event_ms=T0 + at,
+        plan=plan,
+        probabilities={"light": 0.75, "heavy": 0.25},
+        values={"light": 1.0, "heavy": 2.0},
+        costs={"light": 2.0, "heavy": 9.0},
+        measured_ms=cost,
+        price=0.5,
+        context={"surface": "feed", "load": 0.25},
+        router_number=3,
+    )
+
+
+def outcome(name: str, response: str, at: int, value: float = 1.0, user: str = "someone") -> Outcome:
+    """Of another user than the decision's, so that the two may be in different partitions."""
+    return Outcome(outcome_id=name, response_id=response, user=user, kind="click", value=value, event_ms=T0 + at)
+
+
+def hash_of(text: str) -> int:
+    return sum(map(ord, text))
+
+
+def end_of(consumer: Consumer, place: TopicPartition) -> int:
+    """A topic that was only just made may have no leader yet."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            end: int = consumer.get_watermark_offsets(place, timeout=10)[1]
+            return end
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@dataclass
+class Wire:
+    """The test's end of the topics: sends facts, collects rewards and dead letters from where they stand now."""
+
+    stack: LocalStack
+    producer: Producer = field(init=False)
+    rewards: list[Reward] = field(default_factory=list)
+    letters: list[Record] = field(default_factory=list)
+    consumer: Consumer = field(init=False)
+
+    def __post_init__(self) -> None:
+        kafka = Kafka(self.stack.bootstrap, {})
+        self.producer = kafka.producer()
+        self.consumer = kafka.reader(eof=False)
+        places = [TopicPartition(topic, p) for topic in (REWARDS, DEAD_LETTERS) for p in kafka.partitions(topic)]
+        for place in places:
+            place.offset = end_of(self.consumer, place)
+        self.consumer.assign(places)
+
+    def send(self, *messages: Decision | Outcome) -> None:
+        for message in messages:
+            topic = DECISIONS if isinstance(message, Decision) else OUTCOMES
+            self.send_raw(topic, encode(TOPICS[topic], message), key=message.user)
+        assert self.producer.flush(10) == 0
+
+    def send_raw(self, topic: str, value: bytes | None, *, key: str = "k", content_type: str | None = None) -> None:
+        headers: dict[str, str | bytes | None] = {} if content_type is None else {"content-type": content_type}
+        self.producer.produce(topic, value, key, headers=headers)
+
+    def move_clock(self, at: int) -> None:
+        """A decision in each partition: event time has come so far in all of them."""
+        self.send(*(decision(f"clock {at} {user}", at, user=user) for user in USERS))
+
+    def poll(self, timeout_s: float = 0.2) -> None:
+        for message in self.consumer.consume(500, timeout_s):
+            assert message.error() is None
+            record = Record.of(message)
+            if record.topic == REWARDS:
+                self.rewards.append(decode(TOPICS[REWARDS], record.value))
+            else:
+                self.letters.append(record)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition() and time.monotonic() < deadline:
+            self.poll()
+        assert condition(), f"{len(self.rewards)} rewards, {len(self.letters)} letters; newest {self.rewards[-3:]}"
+
+    def settle(self, quiet_s: float = 1.0) -> None:
+        """Until nothing has come for a while."""
+        before = -1
+        while len(self.rewards) + len(self.letters) > before:
+            before = len(self.rewards) + len(self.letters)
+            self.poll(quiet_s)
+
+    def of(self, *responses: str) -> list[Reward]:
+        return [r for r in self.rewards if r.decision.response_id in responses]
+
+
+@pytest.fixture
+def wire(stack: LocalStack) -> Iterator[Wire]:
+    wire = Wire(stack)
+    yield wire
+    wire.consumer.close()
+
+
+@contextmanager
+def rewards_worker(stack: LocalStack, folder: Path, recipe: str = RECIPE) -> Iterator["subprocess.Popen[bytes]"]:
+    """The worker's process; ended by SIGTERM with status 0, where the test has not ended it before."""
+    (folder / "recipe.toml").write_text(recipe)
+    environment = os.environ | {
+        "TIDERANK_BOOTSTRAP": stack.bootstrap,
+        "TIDERANK_REDIS_URL": stack.redis_url,
+        "TIDERANK_INSTANCE": "test",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", "from streams.cli import main; main()", "rewards"]
+    with (folder / "rewards.log").open("ab") as output:
+        process = subprocess.Popen(
+            [*command, "--recipe", str(folder / "recipe.toml")], env=environment, stdout=output, stderr=output
+        )
+    try:
+        yield process
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(60) == 0, (folder / "rewards.log").read_text()[-3000:]
+    except BaseException:
+        sys.stderr.write((folder / "rewards.log").read_text()[-3000:])
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def by_id(rewards: Sequence[Reward]) -> dict[str, tuple[float, int, bool]]:
+    return {reward.reward_id: (reward.earned, reward.outcomes, reward.late) for reward in rewards}
+
+
+def test_rewards_are_exactly_what_was_earned(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    first: list[Decision | Outcome] = [
+        decision("a", at=0, cost=2.0),
+        decision("b", at=500, plan="heavy", cost=9.5),
+        outcome("a1", "a", 1_000, 0.5),
+        outcome("a1", "a", 1_000, 0.5),
+        decision("a", at=0, cost=2.0),
+        outcome("a2", "a", 9_999, 2.0),
+        outcome("a3", "a", 10_000, 64.0),  # after its window, by its own time
+        outcome("c1", "c", 800, 8.0),  # before its decision
+        decision("c", at=700, plan="heavy", cost=9.0),
+        outcome("d1", "never decided", 800, 8.0),
+    ]
+    with rewards_worker(stack, tmp_path):
+        wire.send(*first)
+        wire.move_clock(11_000)
+        wire.until(lambda: len(wire.of("a", "b", "c")) >= 4)
+        wire.send(outcome("b1", "b", 2_000, 0.25), outcome("b1", "b", 2_000, 0.25))
+        wire.until(lambda: len(wire.of("a", "b", "c")) >= 5)
+        wire.send(*first)  # all of it once more, after the windows closed
+        wire.move_clock(12_000)
+        wire.until(lambda: any(r.decision.event_ms == T0 for r in wire.rewards))
+        wire.settle()
+    rewards = wire.of("a", "b", "c", "never decided")
+    assert by_id(rewards) == {
+        "a": (2.5, 2, False),
+        "a:a3": (64.0, 1, True),
+        "b": (0.0, 0, False),
+        "b:b1": (0.25, 1, True),
+        "c": (8.0, 1, False),
+    }
+    assert len(rewards) == 5
+    assert next(r for r in rewards if r.reward_id == "b").decision == decision("b", at=500, plan="heavy", cost=9.5)
+    assert asyncio.run(aggregates(stack))["heavy"] == (2, 1, 18.5, 8.25)
+
+
+async def aggregates(stack: LocalStack) -> dict[str, tuple[int, int, float, float]]:
+    """(responses, late, cost, earned) by plan, of the minutes around T0."""
+    async with Redis.from_url(stack.redis_url) as redis:
+        rows = await RewardWindows(redis, WindowOptions(), caller="analyst").aggregates(T0 - 60_000, T0 + 60_000)
+    return {row.plan: (row.responses, row.late, row.cost_ms, row.earned) for row in rows}
+
+
+def test_kill_and_restart_in_mid_stream_change_no_reward(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    """Three kills of the worker and one of Redis, with all facts sent twice over."""
+    facts: list[Decision | Outcome] = []
+    for i in range(400):
+        facts.append(decision(f"k{i}", at=20_000 + i, plan="kill", cost=0.5))
+        facts += [outcome(f"k{i}.{j}", f"k{i}", 20_000 + i + 100 * j, float(j)) for j in range(i % 4)]
+    parts = [facts[start::4] for start in range(4)]
+    for part in parts[:3]:
+        with rewards_worker(stack, tmp_path) as process:
+            seen = len(wire.rewards)
+            wire.send(*part)
+            wire.move_clock(20_000 + WINDOW_MS + 200)
+            wire.until(lambda seen=seen: len(wire.rewards) > seen)  # type: ignore[misc]
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    with rewards_worker(stack, tmp_path):
+        wire.send(*parts[3], *facts)
+        stack.redis.kill()
+        time.sleep(0.5)
+        stack.redis.restart()
+        wire.move_clock(20_000 + 10 * WINDOW_MS)
+        expected = {f"k{i}": float(sum(range(i % 4))) for i in range(400)}
+        wire.until(lambda: expected.keys() <= {r.reward_id for r in wire.rewards})
+        wire.settle()
+    rewards = wire.of(*expected)
+    for reward_id, copies in group(rewards).items():
+        assert all(copy == copies[0] for copy in copies), f"{reward_id} was produced with different contents"
+    earned = Counter(dict.fromkeys(expected, 0.0))
+    for copies in group(rewards).values():
+        earned[copies[0].decision.response_id] += copies[0].earned
+    assert earned == expected
+    responses, _, cost, paid = asyncio.run(aggregates(stack))["kill"]
+    assert (responses, cost, paid) == (400, 200.0, sum(expected.values()))
+
+
+def group(rewards: Sequence[Reward]) -> dict[str, list[Reward]]:
+    groups: dict[str, list[Reward]] = {}
+    for reward in rewards:
+        groups.setdefault(reward.reward_id, []).append(reward)
+    return groups
+
+
+def test_records_that_can_never_succeed_become_dead_letters(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    good = decision("good", at=200_000)
+    future = int(time.time() * 1000) + 10**9
+    bad: list[tuple[str, bytes | None, str | None, str]] = [
+        (DECISIONS, b"{", None, "not a Decision"),
+        (DECISIONS, None, None, "a message is required"),
+        (DECISIONS, b"\xff\xfe", None, "not a Decision"),
+        (OUTCOMES, b'{"outcome_id": "x"}', None, "not a Outcome"),
+        (OUTCOMES, b"[1, 2]", MSGPACK, "not a Outcome"),
+        (OUTCOMES, b"{}", "text/plain", "content-type must be"),
+        (DECISIONS, encode(TOPICS[DECISIONS], decision("future", at=future - T0)), None, "event_ms must be at most"),
+    ]
+    with rewards_worker(stack, tmp_path):
+        for topic, value, content_type, _ in bad:
+            wire.send_raw(topic, value, content_type=content_type)
+        wire.send(good)
+        wire.send_raw(OUTCOMES, encode(TOPICS[OUTCOMES], outcome("g1", "good", 200_001), MSGPACK), content_type=MSGPACK)
+        wire.move_clock(200_000 + WINDOW_MS)
+        wire.until(lambda: bool(wire.of("good")) and len(wire.letters) >= len(bad))
+        wire.settle()
+    assert by_id(wire.of("good")) == {"good": (1.0, 1, False)}
+    letters = {(r.header("topic"), r.value): r for r in wire.letters}
+    assert len(wire.letters) == len(letters) == len(bad)
+    for topic, value, content_type, reason in bad:
+        letter = letters[topic, value or b""]
+        assert (letter.header("reason") or "").startswith(reason)
+        assert letter.header("worker") == "rewards"
+        assert (letter.header("offset") or "").isdigit()
+        assert letter.header("original-content-type") == content_type
+
+
+def test_a_live_clock_closes_windows_when_nothing_comes(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    now = int(time.time() * 1000) - T0
+    with rewards_worker(stack, tmp_path, RECIPE.replace('"event"', '"live"').replace(str(WINDOW_MS), "1000")):
+        wire.send(decision("live", at=now), outcome("l1", "live", now + 10))
+        wire.until(lambda: bool(wire.of("live")))
+    assert by_id(wire.of("live")) == {"live": (1.0, 1, False)}
+
+
+def test_the_in_memory_broker_will_do(tmp_path: Path) -> None:
+    (tmp_path / "worker").mkdir()
+    with local_stack(tmp_path / "stack", broker="memory") as stack:
+        Kafka(stack.bootstrap, {}).create_topics()
+        wire = Wire(stack)
+        with rewards_worker(stack, tmp_path / "worker"):
+            wire.send(decision("m", at=0), outcome("m1", "m", 10, 0.5))
+            wire.move_clock(11_000)
+            wire.until(lambda: bool(wire.of("m")))
+        assert by_id(wire.of("m")) == {"m": (0.5, 1, False)}
+        wire.consumer.close()
+
+
+def test_the_worker_loads_no_torch() -> None:
+    code = "import sys, streams.workers.rewards; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
