@@ -97,7 +97,7 @@ class Featurizer:
             log_action_E=_codes(events["action"], "action"),
             log_surface_E=_codes(events["surface"], "surface"),
             log_age_E=np.log1p(np.maximum(event_s - events["time_s"], 0)).astype(np.float32),
-            log_value_E=_squash(events["value"].astype(np.float32)),
+            log_value_E=_squash(events["value"].astype(np.float64)),
         )
 
     def batch(self, keyed: KeyedBatch, key_maps: Mapping[str, KeyMap]) -> Batch:
@@ -184,17 +184,16 @@ def _categories(value: object) -> list[str]:
 def _numbers(slots: tuple[Slot, ...], features: Sequence[Features]) -> F32:
     names = [slot.name for slot in slots]
     values = [[_number(f.get(name)) for name in names] for f in features]
-    return _squash(np.array(values, np.float32).reshape(len(features), len(names)))
+    return _squash(np.array(values, np.float64).reshape(len(features), len(names)))
 
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
-def _squash(values: F32) -> F32:
+def _squash(values: npt.NDArray[np.float64]) -> F32:
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    squashed: F32 = np.sign(finite) * np.log1p(np.abs(finite))
-    return squashed
+    return (np.sign(finite) * np.log1p(np.abs(finite))).astype(np.float32)
 
 
 def _codes(codes: npt.NDArray[np.uint8], name: str) -> I64:

@@ -215,7 +215,7 @@ class TrainerLog:
             self.epoch = max(self.epoch, header.epoch) if self.status == "reading" else self.epoch
             if self._since is not None:  # an epoch that builds on nothing resets whatever the log changed
                 self.dirty.add(record)
-        elif header.trainer == self._trainer and header.part + 1 == header.parts:
+        elif self.status == "live" and header.trainer == self._trainer and header.part + 1 == header.parts:
             self.confirmed = header.number
 
 
