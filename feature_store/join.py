@@ -115,12 +115,12 @@ class Joiner:
             timers_of[keys.timer_user(timer)].append(timer)
         calls = [self._timer_call("sweep", user, timers) for user, timers in timers_of.items()]
         results = functions.run(self._redis, calls, atomic=False)
-        closed = []
+        closed = {}
         for (user, timers), (packed, *blobs) in zip(timers_of.items(), results, strict=True):
             for timer, (stage, outcomes, labels) in zip(timers, _CLOSED.decode(packed), strict=True):
                 if outcomes:
-                    closed.append(Closed(user, timer, stage, tuple(outcomes), _labels(labels, blobs)))
-        return closed
+                    closed[timer] = Closed(user, timer, stage, tuple(outcomes), _labels(labels, blobs))
+        return [closed[timer] for _, timer in due if timer in closed]
 
     def settle(self, closed: Sequence[Closed]) -> None:
         """The labels of these are delivered: their timers move on. Settling twice is harmless."""

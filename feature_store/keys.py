@@ -33,6 +33,12 @@ def due_key(bucket: int) -> bytes:
     return b"due:{%d}" % bucket
 
 
+def pair_timer(user: str, impression_id: str) -> bytes:
+    """The timer of an impression: its score is when its click window, then its attribution window, closes."""
+    name = user.encode()
+    return b"p" + _USER_LENGTH.pack(len(name)) + name + impression_id.encode()
+
+
 def timer_user(member: bytes) -> str:
     """The user of a timer: member is kind u8 | length of user u16 big-endian | user | id."""
     (length,) = _USER_LENGTH.unpack_from(member, 1)
