@@ -11,7 +11,8 @@ import pytest
 
 from streams.health import healthy
 from streams.local.process import free_port
-from streams.metrics_server import HEARTBEAT, make_handler
+from streams.metrics import HEARTBEAT
+from streams.metrics_server import make_handler
 
 
 @pytest.fixture
