@@ -61,7 +61,7 @@ def test_takes_seconds_and_no_torch() -> None:
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 30
 
 
 def test_dead_servers_are_wrong_with_a_mend_and_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_a_named_server_that_is_dead_is_an_error_and_nothing_stays(
     start = time.monotonic()
     with pytest.raises(StackError, match=f"{address}.*{variable}") as error:
         local_stack(tmp_path, broker="auto")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
     assert "secret" not in str(error.value)
     assert not list((tmp_path / "run").glob("*.pid"))
 
