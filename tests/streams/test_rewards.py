@@ -1,27 +1,27 @@
 """The rewards worker as a process of its own, between a real broker and a real Redis."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from redis.asyncio import Redis
 
 from router_bandit.windows import RewardWindows, WindowOptions
 from streams.codec import MSGPACK, decode, encode
-from streams.kafka import Kafka
+from streams.kafka import Kafka, watermarks
 from streams.local.stack import LocalStack, local_stack
 from streams.messages import Decision, Outcome, Reward
 from streams.record import Record
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
+from tests.streams.worker_process import worker_process
 
 pytestmark = pytest.mark.e2e
 
@@ -68,19 +68,6 @@ def hash_of(text: str) -> int:
     return sum(map(ord, text))
 
 
-def end_of(consumer: Consumer, place: TopicPartition) -> int:
-    """A topic that was only just made may have no leader yet."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            end: int = consumer.get_watermark_offsets(place, timeout=10)[1]
-            return end
-        except KafkaException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
 @dataclass
 class Wire:
     """The test's end of the topics: sends facts, collects rewards and dead letters from where they stand now."""
@@ -97,7 +84,7 @@ class Wire:
         self.consumer = kafka.reader(eof=False)
         places = [TopicPartition(topic, p) for topic in (REWARDS, DEAD_LETTERS) for p in kafka.partitions(topic)]
         for place in places:
-            place.offset = end_of(self.consumer, place)
+            place.offset = watermarks(self.consumer, place.topic, place.partition)[1]
         self.consumer.assign(places)
 
     def send(self, *messages: Decision | Outcome) -> None:
@@ -147,33 +134,10 @@ def wire(stack: LocalStack) -> Iterator[Wire]:
     wire.consumer.close()
 
 
-@contextmanager
-def rewards_worker(stack: LocalStack, folder: Path, recipe: str = RECIPE) -> Iterator["subprocess.Popen[bytes]"]:
-    """The worker's process; ended by SIGTERM with status 0, where the test has not ended it before."""
-    (folder / "recipe.toml").write_text(recipe)
-    environment = os.environ | {
-        "TIDERANK_BOOTSTRAP": stack.bootstrap,
-        "TIDERANK_REDIS_URL": stack.redis_url,
-        "TIDERANK_INSTANCE": "test",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", "from streams.cli import main; main()", "rewards"]
-    with (folder / "rewards.log").open("ab") as output:
-        process = subprocess.Popen(
-            [*command, "--recipe", str(folder / "recipe.toml")], env=environment, stdout=output, stderr=output
-        )
-    try:
-        yield process
-        if process.poll() is None:
-            process.terminate()
-            assert process.wait(60) == 0, (folder / "rewards.log").read_text()[-3000:]
-    except BaseException:
-        sys.stderr.write((folder / "rewards.log").read_text()[-3000:])
-        raise
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def rewards_worker(
+    stack: LocalStack, folder: Path, recipe: str = RECIPE
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    return worker_process("rewards", stack, folder, recipe)
 
 
 def by_id(rewards: Sequence[Reward]) -> dict[str, tuple[float, int, bool]]:
@@ -250,7 +214,7 @@ def test_kill_and_restart_in_mid_stream_change_no_reward(stack: LocalStack, wire
     rewards = wire.of(*expected)
     for reward_id, copies in group(rewards).items():
         assert all(copy == copies[0] for copy in copies), f"{reward_id} was produced with different contents"
-    earned = Counter(dict.fromkeys(expected, 0.0))
+    earned = dict.fromkeys(expected, 0.0)
     for copies in group(rewards).values():
         earned[copies[0].decision.response_id] += copies[0].earned
     assert earned == expected
