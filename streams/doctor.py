@@ -21,9 +21,9 @@ from rich.text import Text
 from streams.errors import StartError
 from streams.kafka import Kafka, topic_settings
 from streams.local import kafka as local_kafka
-from streams.local.health import broker_round_trip, redacted, redis_round_trip
+from streams.local.health import broker_round_trip, redis_round_trip
 from streams.local.redis import found_servers
-from streams.redis_client import connect
+from streams.redis_client import connect, redacted
 from streams.topics import TOPICS
 
 __all__ = ["Finding", "print_report", "report"]

@@ -1,5 +1,7 @@
 """The connection to Redis, with timeouts that a serving loop can live with."""
 
+from urllib.parse import urlsplit
+
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -30,8 +32,16 @@ def check(redis: Redis, url: str) -> None:
         redis.ping()
     except RedisError as error:
         raise StartError(
-            f"no Redis answers at {url} ({error}); check TIDERANK_REDIS_URL, or unset it and run `tiderank up`"
+            f"no Redis answers at {redacted(url)} ({error}); check TIDERANK_REDIS_URL, or unset it and run `tiderank up`"
         ) from error
+
+
+def redacted(url: str) -> str:
+    """The URL without its password, fit for a log."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 class Reconnected(RedisError):

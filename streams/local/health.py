@@ -3,7 +3,6 @@
 import os
 import time
 import uuid
-from urllib.parse import urlsplit
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from redis.exceptions import RedisError
@@ -11,7 +10,7 @@ from redis.exceptions import RedisError
 from streams.errors import StartError
 from streams.kafka import Kafka
 from streams.local.process import StackError
-from streams.redis_client import connect
+from streams.redis_client import connect, redacted
 from streams.topics import HOUR_MS, Topic
 
 HEALTH_TOPIC = Topic(name="tiderank.health", message=None, encoding="raw", partitions=1, retention_ms=HOUR_MS)
@@ -101,11 +100,3 @@ def answers_ping(url: str) -> bool:
             return bool(client.ping())
     except (RedisError, OSError):
         return False
-
-
-def redacted(url: str) -> str:
-    """The URL without its password, fit for a log."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -14,10 +14,11 @@ from typing import Literal
 
 from streams.kafka import Kafka
 from streams.local import kafka, memory_broker
-from streams.local.health import broker_round_trip, redacted, redis_round_trip
+from streams.local.health import broker_round_trip, redis_round_trip
 from streams.local.process import StackError, end_orphans
 from streams.local.redis import redis_server
 from streams.local.server import Server
+from streams.redis_client import redacted
 
 __all__ = ["BrokerChoice", "LocalStack", "StackError", "local_stack"]
 

@@ -1,6 +1,5 @@
 """A running house for the end-to-end tests: a local stack with real workers."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from streams.client import RankingClient
 from streams.kafka import Kafka
+from streams.local.kafka import why_not
 from streams.local.stack import BrokerChoice, LocalStack, local_stack
 from streams.local.workers import WorkerProcess
 from streams.messages import Candidate, RankingRequest
@@ -88,8 +88,11 @@ class House:
 def running(
     home: Path, workers: Sequence[str], *, broker: BrokerChoice | None = None, recipe: str = RECIPE
 ) -> Iterator[House]:
-    """broker: by default the one named in TIDERANK_TEST_BROKER (kafka, memory), or a real Kafka."""
-    choice: BrokerChoice = broker or ("memory" if os.environ.get("TIDERANK_TEST_BROKER") == "memory" else "kafka")
+    """broker: by default a real Kafka where it can run, else the in-memory one, and that is said."""
+    obstacle = why_not()
+    choice: BrokerChoice = broker or ("memory" if obstacle else "kafka")
+    if broker is None and obstacle:
+        print(f"on the in-memory broker: {obstacle}")
     path = home / "recipe.toml"
     path.write_text(recipe)
     with ExitStack() as closing:

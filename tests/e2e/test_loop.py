@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from streams.client import RankingClient
+from streams.local.kafka import why_not
 from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
 from tests.e2e.running import House, running
 
@@ -18,9 +19,12 @@ SHOWS = 12
 WITHIN_S = 10.0
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with running(tmp_path_factory.mktemp("loop"), ["rank", "ingest", "train"]) as up:
+@pytest.fixture(scope="module", params=["kafka", "memory"])
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    if request.param == "kafka" and (obstacle := why_not()):
+        pytest.skip(f"no real Kafka: {obstacle}")
+    home = tmp_path_factory.mktemp(f"loop-{request.param}")
+    with running(home, ["rank", "ingest", "train"], broker=request.param) as up:
         yield up
         up.check()
 
