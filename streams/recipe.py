@@ -4,13 +4,12 @@ A built-in recipe is a function that returns it; a file changes fields of one (`
 file names must exist: a misspelt setting is an error, not a default.
 """
 
-import dataclasses
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import msgspec
 
@@ -156,8 +155,11 @@ def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe
     if base_name not in RECIPES:
         raise ValueError(f"base must be one of {sorted(RECIPES)}, got {base_name!r}")
     base = RECIPES[base_name]()
-    merged = _merge(Recipe, msgspec.to_builtins(base), {"name": default_name} | table, "")
-    return msgspec.convert(merged, Recipe, strict=True)
+    merged = _merge(msgspec.to_builtins(base), {"name": default_name} | table)
+    recipe: Recipe = msgspec.convert(merged, Recipe, strict=True)
+    if unknown := _unknown(table, to_table(recipe)):
+        raise ValueError(f"no such settings: {', '.join(unknown)}")
+    return recipe
 
 
 def to_table(recipe: Recipe) -> dict[str, Any]:
@@ -165,15 +167,20 @@ def to_table(recipe: Recipe) -> dict[str, Any]:
     return msgspec.to_builtins(recipe)  # type: ignore[no-any-return]
 
 
-def _merge(kind: type, old: dict[str, Any], new: dict[str, Any], where: str) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    merged = dict(old)
-    for name, value in new.items():
-        if name not in hints:
-            raise ValueError(f"{where}{name} is no setting; there are {sorted(hints)}")
-        inner = hints[name]
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type) and isinstance(value, dict):
-            merged[name] = _merge(inner, old[name], value, f"{where}{name}.")
-        else:
-            merged[name] = value
-    return merged
+def _merge(old: Any, new: Any) -> Any:
+    """Tables are merged, everything else (a list too) is replaced."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old | {name: _merge(old.get(name), value) for name, value in new.items()}
+    return new
+
+
+def _unknown(given: Any, taken: Any, where: str = "") -> list[str]:
+    """What was given and is nowhere in what was made of it."""
+    if isinstance(given, dict) and isinstance(taken, dict):
+        missing = [where + name for name in given if name not in taken]
+        return missing + [
+            u for name in given if name in taken for u in _unknown(given[name], taken[name], f"{where}{name}.")
+        ]
+    if isinstance(given, list) and isinstance(taken, list | tuple):
+        return [u for g, t in zip(given, taken, strict=False) for u in _unknown(g, t, where)]
+    return []

@@ -32,7 +32,8 @@ def check(redis: Redis, url: str) -> None:
         redis.ping()
     except RedisError as error:
         raise StartError(
-            f"no Redis answers at {redacted(url)} ({error}); check TIDERANK_REDIS_URL, or unset it and run `tiderank up`"
+            f"no Redis answers at {redacted(url)} ({error}); check TIDERANK_REDIS_URL, or unset it and run "
+            "`tiderank up`"
         ) from error
 
 
