@@ -66,7 +66,7 @@ def simulate(
     """Runs the phases one after another; the last is the measured one.
 
     prefix: begins every request id; two runs against one broker need different ones.
-    progress: called about once a second with counts so far and the latency of that second.
+    progress: called about once a second with counts so far, and the latency of that second and of the phase.
     drain_s: how long, after the last request, answers and what users still do are waited for.
     """
     if not phases:
@@ -251,13 +251,17 @@ class _Run:
     def _say(self, tally: Tally) -> None:
         now_s = time.monotonic()
         if self._progress is not None:
-            summary = tally.summary() | {
-                "elapsed_s": round(now_s - self._started_s, 1),
-                "rate": tally.rate,
-                "waiting": len(self._asked),
-                "latency_ms": percentiles(tally.latency_ms[self._said_answers :]),
-            }
-            self._progress(summary)
+            summary = tally.summary()
+            self._progress(
+                summary
+                | {
+                    "elapsed_s": round(now_s - self._started_s, 1),
+                    "rate": tally.rate,
+                    "waiting": len(self._asked),
+                    "latency_ms": percentiles(tally.latency_ms[self._said_answers :]),
+                    "phase_latency_ms": summary["latency_ms"],
+                }
+            )
         self._said_s, self._said_answers = now_s, len(tally.latency_ms)
 
 

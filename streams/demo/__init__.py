@@ -1,0 +1,5 @@
+"""`tiderank demo`: the whole system on one machine, in traffic, before one's eyes."""
+
+from streams.demo.run import run_demo
+
+__all__ = ["run_demo"]

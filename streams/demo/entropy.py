@@ -1,0 +1,84 @@
+"""Normalized entropy of the live model beside its frozen copy, from the sums of losses in update headers."""
+
+# U updates.
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Z_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class StepLosses:
+    """Sums over the click labels of one update: losses (nats) of several predictions of the same labels."""
+
+    created_ms: int
+    count: float
+    positives: float
+    served: float
+    base: float
+    frozen: float | None
+    """None before there is a frozen copy."""
+
+    @classmethod
+    def of(cls, created_ms: int, grades: Mapping[str, float]) -> "StepLosses | None":
+        """From an update's grades; None where it learned no click label."""
+        if not grades.get("click.count"):
+            return None
+        return cls(
+            created_ms,
+            grades["click.count"],
+            grades["click.positives"],
+            grades["click.served"],
+            grades["click.base"],
+            grades.get("click.frozen"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entropies:
+    """Losses over the entropy of the labels' own mean (He et al., 2014): 1 is what knowing that mean brings, lower is
+    better."""
+
+    labels: int
+    live: float
+    """Of the predictions as served."""
+    base: float
+    """Of the base rate of all labels before."""
+    frozen: float | None
+    """Of the frozen copy, on the same labels."""
+    difference_95: tuple[float, float] | None
+    """Bounds of live minus frozen. Below zero: what was learned since the freeze made predictions better."""
+
+
+def entropies(steps: list[StepLosses]) -> Entropies | None:
+    """Over all labels of these updates. None without both positive and negative labels.
+
+    The interval is that of a ratio estimator with updates as its clusters: labels of one update are not independent.
+    """
+    count, positives = sum(s.count for s in steps), sum(s.positives for s in steps)
+    if not 0 < positives < count:
+        return None
+    rate = positives / count
+    scale = -count * (rate * math.log(rate) + (1 - rate) * math.log1p(-rate))
+    frozen = [s.frozen for s in steps if s.frozen is not None]
+    paired = len(frozen) == len(steps)
+    return Entropies(
+        labels=round(count),
+        live=sum(s.served for s in steps) / scale,
+        base=sum(s.base for s in steps) / scale,
+        frozen=sum(frozen) / scale if paired else None,
+        difference_95=_interval(steps, np.array(frozen), scale) if paired and len(steps) > 1 else None,
+    )
+
+
+def _interval(steps: list[StepLosses], frozen_U: npt.NDArray[np.float64], scale: float) -> tuple[float, float]:
+    gain_U = np.array([s.served for s in steps]) - frozen_U
+    count_U = np.array([s.count for s in steps])
+    residual_U = gain_U - gain_U.sum() / count_U.sum() * count_U
+    half = Z_95 * math.sqrt(len(steps) / (len(steps) - 1) * float((residual_U**2).sum()))
+    return (float(gain_U.sum()) - half) / scale, (float(gain_U.sum()) + half) / scale

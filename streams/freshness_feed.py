@@ -1,0 +1,75 @@
+"""Measuring freshness on a running system: its topics → the meter."""
+
+import time
+
+from ranker.updates import MalformedRecord, UpdateHeader, peek_header
+from streams.codec import CONTENT_TYPE, decode
+from streams.errors import Refused
+from streams.freshness import Fresh, FreshnessMeter
+from streams.kafka import Kafka
+from streams.messages import RankingResponse, TrainingExample
+from streams.record import Record
+from streams.tail import Tail
+from streams.topics import EXAMPLES, RESPONSES, TOPICS, UPDATES
+
+Followed = RankingResponse | TrainingExample | UpdateHeader
+FOLLOWED = (RESPONSES, EXAMPLES, UPDATES)
+
+
+def feed(meter: FreshnessMeter, record: Record) -> Followed | None:
+    """Feeds a record of FOLLOWED, and returns what it holds; None for what says nothing of freshness by itself:
+    an epoch's opening, all but the last part of an update, a record that does not decode."""
+    if record.topic == UPDATES:
+        return _feed_update(meter, record)
+    try:
+        message: RankingResponse | TrainingExample = decode(
+            TOPICS[record.topic], record.value, record.header(CONTENT_TYPE)
+        )
+    except Refused:
+        return None
+    if isinstance(message, TrainingExample):
+        meter.example(
+            record.partition,
+            record.offset,
+            broker_ms=record.timestamp_ms,
+            trigger_ms=message.trigger_ms,
+            kind=message.kind,
+            label=message.label,
+            by_window=message.by_window,
+        )
+    elif message.status == "ok" and message.model is not None:
+        model = message.model
+        meter.response(message.replica, model.epoch, model.number, broker_ms=record.timestamp_ms)
+    return message
+
+
+def _feed_update(meter: FreshnessMeter, record: Record) -> UpdateHeader | None:
+    try:
+        header = peek_header(record.value or b"")
+    except MalformedRecord:
+        return None
+    if not isinstance(header, UpdateHeader) or header.part + 1 < header.parts:
+        return None
+    meter.update(
+        header.epoch,
+        header.number,
+        {int(partition): offset for partition, offset in header.offsets.items()},
+        created_ms=header.created_ms,
+        broker_ms=record.timestamp_ms,
+    )
+    return header
+
+
+def measure(kafka: Kafka, seconds: float) -> list[Fresh]:
+    """Events that reached what is served within the next `seconds`. Raises StartError where the topics are missing."""
+    meter, tail = FreshnessMeter(), Tail(kafka, FOLLOWED)
+    settled: list[Fresh] = []
+    try:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for record in tail.poll(timeout_s=min(left, 0.2)):
+                feed(meter, record)
+            settled += meter.settle()
+        return settled + meter.settle(grace_ms=0)
+    finally:
+        tail.close()
