@@ -33,10 +33,10 @@ def due_key(bucket: int) -> bytes:
     return b"due:{%d}" % bucket
 
 
-def pair_timer(user: str, impression_id: str) -> bytes:
-    """The timer of an impression: its score is when its click window, then its attribution window, closes."""
-    name = user.encode()
-    return b"p" + _USER_LENGTH.pack(len(name)) + name + impression_id.encode()
+def timer(kind: bytes, user: str, name: str) -> bytes:
+    """A member of due_key: kind p is an impression's (its windows), a an action's that names only its item."""
+    encoded = user.encode()
+    return kind + _USER_LENGTH.pack(len(encoded)) + encoded + name.encode()
 
 
 def timer_user(member: bytes) -> str:

@@ -33,3 +33,11 @@ def original_headers(letter: Record) -> Iterator[tuple[str, bytes | str | None]]
     for name, value in letter.headers:
         if name.startswith(ORIGINAL):
             yield name.removeprefix(ORIGINAL), value
+
+
+def letter_place(letter: Record) -> tuple[str, int, int] | None:
+    """(topic, partition, offset) of the refused record; None if the letter does not say, as none of ours does."""
+    topic, partition, offset = (letter.header(name) for name in ("topic", "partition", "offset"))
+    if topic is None or not (partition or "").isdigit() or not (offset or "").isdigit():
+        return None
+    return topic, int(partition or ""), int(offset or "")

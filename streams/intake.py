@@ -101,7 +101,7 @@ class Intake:
         return name
 
     def _refuse(self, record: Record, reason: str, content_type: str | None) -> Refusal:
-        address = _address(record.value or b"", content_type)
+        address = address_of(record.value or b"", content_type)
         try:
             reply_topic = self._reply_topic(record.header(REPLY_TOPIC))
         except Refused:
@@ -124,7 +124,8 @@ def check_event_time(event_ms: int | None, record: Record, max_future_ms: int) -
     return event_ms
 
 
-def _address(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:
+def address_of(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:
+    """Whose request it is, of bytes that need not be a valid one; None where even that cannot be read."""
     try:
         if content_type == MSGPACK:
             return msgspec.msgpack.decode(value, type=_AddressArray)

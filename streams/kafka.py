@@ -70,12 +70,12 @@ class Kafka:
             }
         )
 
-    def reader(self, *, fetch_wait_ms: int = 10, eof: bool = True) -> Consumer:
-        """A consumer outside any group: assigned by hand, committing nothing."""
+    def reader(self, *, fetch_wait_ms: int = 10, eof: bool = True, group: str = "tiderank-reader") -> Consumer:
+        """A consumer outside any group: assigned by hand, committing nothing. `group`: whose offsets it may ask for."""
         return Consumer(
             self._base()
             | {
-                "group.id": "tiderank-reader",  # required by the client; never joined
+                "group.id": group,  # required by the client; never joined
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": eof,

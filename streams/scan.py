@@ -1,12 +1,12 @@
 """Reading topics from beginning to end, from outside of any group: for audits, dead letters and views."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from confluent_kafka import KafkaException, TopicPartition
 
 from streams.errors import StreamError
-from streams.kafka import Kafka, watermarks
+from streams.kafka import CONNECT_TIMEOUT_S, Kafka, watermarks
 from streams.record import Record
 
 STALL_S = 15.0
@@ -21,12 +21,25 @@ def ends(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
         reader.close()
 
 
-def read_topic(kafka: Kafka, topic: str) -> Iterator[Record]:
+def committed(kafka: Kafka, group: str, topic: str) -> dict[int, int]:
+    """Next offset of each partition as the group has committed it; 0 where it has committed none."""
+    reader = kafka.reader(group=group)
+    try:
+        places = [TopicPartition(topic, p) for p in kafka.partitions(topic)]
+        return {place.partition: max(place.offset, 0) for place in reader.committed(places, timeout=CONNECT_TIMEOUT_S)}
+    finally:
+        reader.close()
+
+
+def read_topic(kafka: Kafka, topic: str, since: Mapping[int, int] | None = None) -> Iterator[Record]:
     """Every record that the broker keeps of the topic as it stands now; in order within each partition.
 
+    since: by partition, the offset to begin at.
     Raises StreamError if the broker stops handing records out before the end.
     """
-    spans = {p: span for p, span in ends(kafka, topic).items() if span[1] > span[0]}
+    since = since or {}
+    kept = {p: (max(low, since.get(p, 0)), high) for p, (low, high) in ends(kafka, topic).items()}
+    spans = {p: span for p, span in kept.items() if span[1] > span[0]}
     if not spans:
         return
     reader = kafka.reader(fetch_wait_ms=50)

@@ -1,0 +1,91 @@
+"""What the log of weight updates says was learned: offsets, epochs and gaps. Knows the headers of updates alone."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
+from streams.audit.report import Section
+from streams.record import Record
+
+
+@dataclass(slots=True)
+class _Epoch:
+    epoch: int
+    trainer: str
+    number: int = 0
+    """Of its last update."""
+    offsets: dict[str, int] = field(default_factory=dict)
+    """Next offset of training.examples by partition, after its last update."""
+
+
+class Learned:
+    """Feed it the records of model.updates in order."""
+
+    def __init__(self, digest: str) -> None:
+        """digest: of the model that is audited; others may share the topic."""
+        self._digest = digest
+        self._live: _Epoch | None = None
+        self._before: _Epoch | None = None
+        self._counts: Counter[str] = Counter()
+        self._gaps: list[str] = []
+        self._unread: list[str] = []
+
+    def add(self, record: Record) -> None:
+        try:
+            header = peek_header(record.value or b"")
+        except MalformedRecord:
+            self._counts["malformed"] += 1
+            return
+        if header.digest != self._digest:
+            self._counts["of_other_models"] += 1
+        elif isinstance(header, Open):
+            self._open(header)
+        elif header.part == 0:
+            self._update(header, record)
+
+    def _open(self, header: Open) -> None:
+        if self._live is not None and header.epoch <= self._live.epoch:
+            self._counts["void"] += 1
+            return
+        self._counts["epochs"] += 1
+        if self._live is None or self._live.number:  # an epoch without an update has learned nothing
+            self._before = self._live
+        self._live = _Epoch(header.epoch, header.trainer)
+
+    def _update(self, header: UpdateHeader, record: Record) -> None:
+        if self._live is None:  # the log begins inside an epoch
+            self._live = _Epoch(header.epoch, header.trainer, header.previous)
+        live = self._live
+        if (header.epoch, header.trainer) != (live.epoch, live.trainer):
+            self._counts["void"] += 1
+            return
+        if header.previous != live.number:
+            self._gaps.append(f"{record}: {header.number} after {live.number} in epoch {header.epoch}")
+        if live.number == 0 and self._before is not None:
+            self._take_over(self._before.offsets, header.offsets, record)
+        self._counts["updates"] += 1
+        live.number, live.offsets = header.number, dict(header.offsets)
+
+    def _take_over(self, ended: Mapping[str, int], begun: Mapping[str, int], record: Record) -> None:
+        for partition in ended.keys() | begun.keys():
+            step = begun.get(partition, 0) - ended.get(partition, 0)
+            self._counts["examples_learned_again"] += max(0, -step)
+            if step > 0:
+                self._unread.append(f"{record}: {step} examples of partition {partition}")
+
+    def section(self, ends: Mapping[int, int], *, updates_whole: bool) -> Section:
+        """ends: next offset of each partition of training.examples, read after the updates."""
+        offsets = self._live.offsets if self._live is not None and self._live.number else {}
+        learned = {partition: offsets.get(str(partition), 0) for partition in ends}
+        section = Section("learned")
+        for name in ("epochs", "updates", "void", "malformed", "of_other_models"):
+            section.count(name, self._counts[name])
+        section.count("examples", sum(learned.values()))
+        section.count("not_yet_learned", sum(max(0, end - learned[p]) for p, end in ends.items()))
+        section.count("examples_learned_again", self._counts["examples_learned_again"])
+        section.fault("gaps", self._gaps, verifiable=updates_whole)
+        section.fault("never_learned", self._unread, verifiable=updates_whole)
+        beyond = [f"partition {p}: {learned[p]} of {end}" for p, end in ends.items() if learned[p] > end]
+        section.fault("learned_beyond_the_end", beyond)
+        return section

@@ -1,0 +1,138 @@
+"""Decisions and outcomes against rewards: one reward a decision, each outcome in one of them.
+
+Of Redis it knows which windows still stand and which late outcomes still wait.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from redis import Redis
+
+from router_bandit.windows import WindowOptions
+from streams.audit.events import ClockBound
+from streams.audit.report import Section
+from streams.codec import CONTENT_TYPE, decode
+from streams.errors import Refused
+from streams.messages import Decision, Outcome, Reward
+from streams.record import Record
+from streams.topics import TOPICS
+
+
+class Rewards:
+    """Feed it all rewards, then outcomes and decisions: so no reward comes without what it is made of."""
+
+    def __init__(
+        self,
+        letters: Collection[tuple[str, int, int]],
+        frontier: Mapping[tuple[str, int], int],
+        *,
+        window_ms: int,
+        wall_lag_ms: int | None,
+    ) -> None:
+        """frontier: by (topic, partition), the offset before which the rewards worker has surely taken all in."""
+        self._letters = letters
+        self._frontier = frontier
+        self._window_ms = window_ms
+        self._wall_lag_ms = wall_lag_ms
+        self._rewards: dict[str, Reward] = {}
+        self._of_response: defaultdict[str, list[Reward]] = defaultdict(list)
+        self._decided: dict[str, int] = {}
+        """Event time by response id."""
+        self._outcomes: dict[str, Outcome] = {}
+        self._unsure: set[str] = set()
+        """Responses of what may not have been taken in yet."""
+        self._moments: list[tuple[int, int]] = []
+        self._counts: Counter[str] = Counter()
+        self._again: list[str] = []
+        self._changed: list[str] = []
+        self._missing: list[str] = []
+        self._miscounted: dict[str, list[str]] = {"outcomes_lost": [], "outcomes_twice": [], "earned_wrongly": []}
+
+    def add_reward(self, record: Record) -> None:
+        reward: Reward = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
+        first = self._rewards.setdefault(reward.reward_id, reward)
+        if first is reward:
+            self._of_response[reward.decision.response_id].append(reward)
+        else:
+            self._again.append(reward.reward_id)
+            if first != reward:
+                self._changed.append(reward.reward_id)
+
+    def add_fact(self, record: Record) -> None:
+        """A decision or an outcome."""
+        if (record.topic, record.partition, record.offset) in self._letters:
+            return
+        try:
+            fact: Decision | Outcome = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
+        except Refused:
+            return  # not taken in yet: once it is, it is a dead letter
+        self._moments.append((fact.event_ms, record.timestamp_ms))
+        if record.offset >= self._frontier.get((record.topic, record.partition), 0):
+            self._unsure.add(fact.response_id)
+        if isinstance(fact, Decision):
+            self._decided.setdefault(fact.response_id, fact.event_ms)
+        else:
+            self._outcomes.setdefault(fact.outcome_id, fact)
+
+    def without_outcome(self, positives: Iterable[str]) -> list[str]:
+        """Those positive examples that no outcome was told of."""
+        return [name for name in positives if name not in self._outcomes]
+
+    def compare(self, redis: Redis, now_ms: int, read_on: Callable[[], Iterable[Record]]) -> None:
+        """read_on: the rewards that came since, read after Redis: a window that no longer stands has delivered."""
+        clock = ClockBound(self._moments, self._wall_lag_ms)
+        missing = [name for name in self._decided if name not in self._rewards]
+        due = [name for name in missing if clock.passed_ms(self._decided[name] + self._window_ms) <= now_ms]
+        due = [name for name in due if name not in self._unsure]
+        of_response: defaultdict[str, list[Outcome]] = defaultdict(list)
+        for outcome in self._outcomes.values():
+            of_response[outcome.response_id].append(outcome)
+        closed = [name for name in of_response if name in self._rewards and name not in self._unsure]
+        prefix = WindowOptions().prefix
+        standing = _members(redis, f"{prefix}due", due) | _members(redis, f"{prefix}late", closed)
+        for record in read_on():
+            self.add_reward(record)
+        self._missing = [name for name in due if name not in standing and name not in self._rewards]
+        self._counts["pending"] = len(missing) - len(due) + len(standing & set(due))
+        for name in closed:
+            if name not in standing:
+                self._check_outcomes(name, of_response[name])
+
+    def _check_outcomes(self, response: str, outcomes: Sequence[Outcome]) -> None:
+        rewards = self._of_response[response]
+        counted = sum(reward.outcomes for reward in rewards)
+        if counted < len(outcomes):
+            self._miscounted["outcomes_lost"].append(response)
+        elif counted > len(outcomes):
+            self._miscounted["outcomes_twice"].append(response)
+        elif not math.isclose(math.fsum(r.earned for r in rewards), math.fsum(o.value for o in outcomes), abs_tol=1e-6):
+            self._miscounted["earned_wrongly"].append(response)
+
+    def section(self, *, facts_whole: bool, rewards_whole: bool) -> Section:
+        section = Section("rewards")
+        section.count("decisions", len(self._decided))
+        section.count("outcomes", len(self._outcomes))
+        section.count("rewarded", sum(not reward.late for reward in self._rewards.values()))
+        section.count("late", sum(reward.late for reward in self._rewards.values()))
+        section.count("pending", self._counts["pending"])
+        section.count("delivered_again", len(self._again), self._again)
+        section.fault("delivered_again_changed", self._changed)
+        section.fault("missing", self._missing, verifiable=rewards_whole)
+        strangers = [name for name in self._of_response if name not in self._decided]
+        section.fault("of_no_decision", strangers, verifiable=facts_whole)
+        for name, ids in self._miscounted.items():
+            section.fault(name, ids, verifiable=facts_whole and rewards_whole)
+        return section
+
+
+def _members(redis: Redis, key: str, names: Sequence[str]) -> set[str]:
+    """Those of the names that the sorted set holds."""
+    found = set()
+    for start in range(0, len(names), 1_000):
+        some = names[start : start + 1_000]
+        with redis.pipeline(transaction=False) as pipe:
+            for name in some:
+                pipe.zscore(key, name)
+            found |= {name for name, score in zip(some, pipe.execute(), strict=True) if score is not None}
+    return found
