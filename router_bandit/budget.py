@@ -49,8 +49,15 @@ class PriceController:
     only those of the price in force count: the loop has no dead time to oscillate in, however long the delay.
     """
 
-    def __init__(self, options: BudgetOptions, *, price: float | None = None, history: Iterable[float] = ()) -> None:
-        """Start at the options' price, or go on at `price` with its `history` (oldest first)."""
+    def __init__(
+        self,
+        options: BudgetOptions,
+        *,
+        price: float | None = None,
+        spent_ms: float = 0.0,
+        history: Iterable[float] = (),
+    ) -> None:
+        """Start at the options' price, or go on at `price` with `spent_ms` and `history` (oldest first)."""
         self.options = options
         start = options.initial_price if price is None else price
         if not (math.isfinite(start) and start > 0):
@@ -61,7 +68,7 @@ class PriceController:
         self._last_error = 0.0
         self._sum_ms = 0.0
         self._count = 0
-        self._spent_ms = 0.0
+        self._spent_ms = spent_ms
 
     @property
     def price(self) -> float:

@@ -96,7 +96,8 @@ def resume(newest_first: Sequence[RouterModel], values: ValueOptions, budget: Bu
 
 
 def _prices(message: RouterModel, budget: BudgetOptions) -> PriceController:
-    return PriceController(budget, price=message.price if message.price > 0 else None, history=message.price_history)
+    price = message.price if message.price > 0 else None
+    return PriceController(budget, price=price, spent_ms=message.spent_ms, history=message.price_history)
 
 
 def _checksum(weights: bytes) -> str:
