@@ -120,6 +120,7 @@ class Closed:
     timer: bytes
     stage: int
     outcomes: tuple[Outcome, ...]
+    """Empty where nothing was left to decide: a window whose label had come, state whose time to live was over."""
     labels: tuple[Label, ...]
 
 

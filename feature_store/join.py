@@ -102,8 +102,8 @@ class Joiner:
     def sweep(self, now_ms: int, limit: int, buckets: Sequence[int] = range(keys.BUCKETS)) -> list[Closed]:
         """Fire up to `limit` timers due by now_ms of event time, the earliest first; two round trips.
 
-        What has labels stays due, and comes back the same at the next sweep, until it is settled. State whose time to
-        live is over is dropped on the way, and is not reported. Raises redis' errors: then sweep again.
+        What has labels stays due, and comes back the same at the next sweep, until it is settled. An empty list means
+        that nothing is due. Raises redis' errors: then sweep again.
         """
         with self._redis.pipeline(transaction=False) as pipe:
             for bucket in buckets:
@@ -118,9 +118,8 @@ class Joiner:
         closed = {}
         for (user, timers), (packed, *blobs) in zip(timers_of.items(), results, strict=True):
             for timer, (stage, outcomes, labels) in zip(timers, _CLOSED.decode(packed), strict=True):
-                if outcomes:
-                    closed[timer] = Closed(user, timer, stage, tuple(outcomes), _labels(labels, blobs))
-        return [closed[timer] for _, timer in due if timer in closed]
+                closed[timer] = Closed(user, timer, stage, tuple(outcomes), _labels(labels, blobs))
+        return [closed[timer] for _, timer in due]
 
     def settle(self, closed: Sequence[Closed]) -> None:
         """The labels of these are delivered: their timers move on. Settling twice is harmless."""

@@ -110,7 +110,7 @@ def agree(expected: Expected, label: Label) -> bool:
     return ours == replace(expected.label, trigger_id="", trigger_kafka_ms=0, label_ms=0, value=0)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(arrived=deliveries(), data=st.data(), tags=st.sampled_from([1, 64]))
 def test_any_order_of_arrival_gives_the_labels_of_the_plain_join(
     server: Server, arrived: list[Fact], data: st.DataObject, tags: int

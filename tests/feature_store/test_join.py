@@ -18,6 +18,7 @@ from feature_store import (
     UserLog,
     example_id,
 )
+from feature_store.keys import bucket_of, due_key
 from tests.feature_store.facts import MINUTE, T0, action, impression, served
 
 CONFIG = JoinConfig(
@@ -36,7 +37,8 @@ def one(join: Joiner, fact: Fact) -> Reply:
 
 
 def sweep(join: Joiner, at: int) -> list[Closed]:
-    return join.sweep(T0 + at, limit=1000)
+    """What was decided; timers at which nothing was left to decide are not of interest here."""
+    return [closed for closed in join.sweep(T0 + at, limit=1000) if closed.outcomes]
 
 
 def told(labels: tuple[Label, ...]) -> list[tuple[str, int]]:
@@ -216,6 +218,17 @@ def test_an_action_whose_impression_never_comes_is_given_up(redis: Redis) -> Non
     assert sweep(join, 7 * MINUTE) == []
     one(join, served())
     assert one(join, impression()).labels == ()
+
+
+def test_a_sweep_that_finds_nothing_means_that_nothing_is_due(redis: Redis) -> None:
+    join = joiner(redis)
+    join.apply([served(), impression(), action("c")], {})
+    fired = []
+    while closed := join.sweep(T0 + 10**9, limit=1):
+        fired += [one.outcomes for one in closed]
+        join.settle(closed)
+    assert fired == [(), ("expired",), (), ()], "click window, attribution window, pair dropped, response dropped"
+    assert redis.zcard(due_key(bucket_of("u"))) == 0
 
 
 def test_state_is_dropped_when_its_time_to_live_is_over(redis: Redis) -> None:
