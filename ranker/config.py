@@ -6,6 +6,7 @@ A changed configuration is another model: it is trained beside the old one and s
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Literal
 
 Side = Literal["user", "context", "candidate"]
@@ -102,8 +103,7 @@ class ModelConfig:
     @property
     def digest(self) -> str:
         """16 hex digits of the configuration, whatever order Python kept its fields in."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return _digest(self)
 
     def tier(self, name: str) -> TierConfig:
         for tier in self.tiers:
@@ -119,11 +119,17 @@ class ModelConfig:
         return max(t.log_length for t in self.tiers)
 
 
+@cache
+def _digest(config: ModelConfig) -> str:
+    text = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearnerConfig:
     dense_rate: float = 1e-3
     """Of Adam, for dense weights."""
-    row_rate: float = 0.05
+    row_rate: float = 0.1
     """Of row-wise Adagrad, for embedding rows."""
     max_grad_norm: float = 10.0
     """Of all dense gradients together. Rows need no clip: row-wise Adagrad bounds each step by row_rate · √width."""
