@@ -1,6 +1,5 @@
 """User logs against the events of the topics: what is not in a log, and what is in it twice."""
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,10 +125,11 @@ def _match_records(
 class Logs:
     """Compares the logs of all users of the events with what is stored of them."""
 
-    def __init__(self, redis: Redis, events: Events, config: LogConfig) -> None:
+    def __init__(self, redis: Redis, events: Events, config: LogConfig, now_ms: int) -> None:
         self._redis = redis
         self._events = events
         self._config = config
+        self._now_ms = now_ms
         self._users = self._stored = self._expired = 0
         self._without_log: list[str] = []
         self._differences: dict[str, LogDifference] = {}
@@ -169,7 +169,7 @@ class Logs:
 
     def _expired_by_age(self, events: Mapping[str, EventFact]) -> bool:
         newest_ms = max(event.kafka_ms for event in events.values())
-        return newest_ms + 1000 * self._config.ttl_s < time.time() * 1000
+        return newest_ms + 1000 * self._config.ttl_s < self._now_ms
 
     def section(self, *, events_whole: bool) -> Section:
         section = Section("user_logs")

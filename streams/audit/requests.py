@@ -62,7 +62,7 @@ class Requests:
             self._sent[address.request_id] += 1
         if refused or (address is not None and address.request_id in self._answers):
             return
-        if record.timestamp_ms + self._deadline_ms(record) + GRACE_MS > self._now_ms:
+        if record.timestamp_ms + self._deadline_ms(record) + GRACE_MS >= self._now_ms:
             self._pending += 1
         else:
             self._unanswered.append(address.request_id if address is not None else str(record))

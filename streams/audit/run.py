@@ -85,7 +85,7 @@ class _Audit:
             events.add_all(source.read(topic))
         clock = events.clock_bound(recipe.wall_lag_ms)
         joins.compare(events, clock, self._redis, self._now_ms, lambda: source.read_on(EXAMPLES))
-        logs = Logs(self._redis, events, recipe.log)
+        logs = Logs(self._redis, events, recipe.log, self._now_ms)
         logs.compare_all()
         if logs.suspects():
             logs.compare_again(lambda: events.add_all(chain(*map(source.read_on, EVENTS))))

@@ -1,0 +1,133 @@
+"""Examples against what the topics call for: each anomaly planted, and each thing that looks like one and is none."""
+
+import msgspec
+import pytest
+
+from feature_store.keys import bucket_of, due_key
+from streams.codec import decode, encode
+from streams.topics import EXAMPLES, TOPICS
+from tests.streams.audit.history import SECOND, History, counts, faults
+
+CLOSED = 100 * SECOND
+
+
+@pytest.fixture
+def joined(history: History) -> History:
+    """a was shown, clicked and bought, b shown and left alone; all windows are closed."""
+    history.serve()
+    history.show("i", "a")
+    history.show("j", "b")
+    history.act("c", "i", at=SECOND)
+    history.act("p", "i", kind="purchase", at=2 * SECOND)
+    history.serve("later", at=CLOSED)
+    history.sweep(CLOSED)
+    return history
+
+
+def ids(history: History) -> list[str]:
+    return [decode(TOPICS[EXAMPLES], record.value).example_id for record in history.records[EXAMPLES]]
+
+
+def test_what_is_called_for_is_there(joined: History) -> None:
+    section = joined.joins()
+    assert faults(section) == {}
+    assert counts(section) == {"expected": 3, "click_positive": 1, "conversion_positive": 1, "click_negative": 1}
+
+
+@pytest.mark.parametrize("name", ["click:i", "conversion:i", "click:j"])
+def test_a_missing_example_is_named(joined: History, name: str) -> None:
+    del joined.records[EXAMPLES][ids(joined).index(name)]
+    assert faults(joined.joins()) == {"missing": (name,)}
+    assert faults(joined.joins(whole=False)) == {}, "the broker may have let go of it"
+
+
+def test_an_example_of_nothing_is_extra(joined: History) -> None:
+    joined.records["ads.impressions"].pop()
+    assert faults(joined.joins()) == {"extra": ("click:j",)}
+    assert faults(joined.joins(whole=False)) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("click:i", {"label": 0}),
+        ("click:j", {"label": 1}),
+        ("conversion:i", {"value": 3.0}),
+        ("click:j", {"item": "a"}),
+    ],
+)
+def test_another_label_is_different(joined: History, name: str, change: dict[str, object]) -> None:
+    place = ids(joined).index(name)
+    record = joined.records[EXAMPLES].pop(place)
+    changed = msgspec.structs.replace(decode(TOPICS[EXAMPLES], record.value), **change)
+    joined.put(EXAMPLES, encode(TOPICS[EXAMPLES], changed))
+    assert faults(joined.joins()) == {"different": (name,)}
+
+
+def test_an_example_delivered_again_is_counted_and_must_be_the_same(joined: History) -> None:
+    again = joined.records[EXAMPLES][0]
+    joined.put(EXAMPLES, again.value or b"")
+    section = joined.joins()
+    assert faults(section) == {}
+    assert counts(section)["delivered_again"] == 1
+    changed = msgspec.structs.replace(decode(TOPICS[EXAMPLES], again.value), label=0)
+    joined.put(EXAMPLES, encode(TOPICS[EXAMPLES], changed))
+    assert faults(joined.joins()) == {"delivered_again_changed": ("click:i",)}
+
+
+def test_a_window_that_is_open_is_pending(history: History) -> None:
+    history.serve()
+    history.show("i", "a")
+    section = history.joins()
+    assert (faults(section), counts(section)["pending"]) == ({}, 1)
+    history.serve("later", at=CLOSED)  # event time has passed it, but its timer stands: the next sweep delivers it
+    section = history.joins()
+    assert (faults(section), counts(section)["pending"], counts(section)["overdue"]) == ({}, 1, 1)
+    history.redis.delete(due_key(bucket_of("u")))
+    assert faults(history.joins()) == {"missing": ("click:i",)}
+
+
+def test_labels_of_what_is_not_surely_ingested_are_pending(history: History) -> None:
+    history.serve()
+    history.show("i", "a")
+    history.act("c", "i", ingest=False)
+    assert faults(history.joins()) == {"missing": ("click:i",)}
+    section = history.joins(unread=1)
+    assert (faults(section), counts(section)["pending"]) == ({}, 2), "of the click, and of the window after it"
+
+
+def test_a_click_that_came_after_its_window_could_close_is_late(history: History) -> None:
+    history.serve()
+    history.show("i", "a")
+    history.serve("later", at=CLOSED)
+    history.sweep(CLOSED)
+    history.act("c", "i", at=SECOND, arrives=CLOSED + 1)
+    history.act("p", "i", kind="purchase", at=2 * SECOND, arrives=CLOSED + 2)
+    section = history.joins()
+    assert faults(section) == {}
+    assert counts(section)["late"] == 2, "the click, and the conversion that there cannot be without it"
+
+
+def test_a_click_that_came_in_time_is_not_late(history: History) -> None:
+    history.serve()
+    history.show("i", "a")
+    history.sweep(CLOSED)
+    history.serve("later", at=CLOSED)
+    history.act("c", "i", at=SECOND, arrives=2 * SECOND)
+    assert faults(history.joins()) == {"different": ("click:i",)}
+
+
+def test_a_click_that_names_its_item_may_find_an_earlier_impression(history: History) -> None:
+    history.serve()
+    history.serve("r2")
+    history.show("i", "a", at=0)
+    history.act("c", None, item="a", at=5 * SECOND)
+    history.serve("later", at=6 * SECOND)
+    history.sweep(6 * SECOND)  # the click is given to i, because j has not come
+    history.show("j", "a", response="r2", at=4 * SECOND, arrives=7 * SECOND)
+    history.serve("end", at=CLOSED)
+    for _ in range(2):  # the click's window, then the attribution window
+        history.sweep(CLOSED)
+    section = history.joins()
+    assert faults(section) == {}
+    assert counts(section)["late"] == 4, "click and conversion of i, that j should have had, and of j"
