@@ -101,7 +101,8 @@ class Learner:
         # A row's step must not depend on how many examples happen to share the batch: rows take the sum over labels.
         rows = [(table, rows_K, g_KD * labels) for table, rows_K, g_KD in self.tables.gradients()]
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        finite = torch.stack([loss.detach(), norm, *(g_KD.sum() for _, _, g_KD in rows)]).isfinite().all()
+        loss = loss.detach()
+        finite = torch.stack([loss, norm, *(g_KD.sum() for _, _, g_KD in rows)]).isfinite().all()
         if not finite:
             self._zero_grad()
             return StepReport(

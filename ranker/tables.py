@@ -16,7 +16,7 @@ from ranker.config import LOG, ModelConfig, TableConfig
 from ranker.hashing import hash64, salted
 from ranker.keymap import KeyMap
 
-_INITIAL_SCALE = 0.05
+_INITIAL_SCALE = 0.2
 """Half the width of the uniform distribution that tail rows start from."""
 
 

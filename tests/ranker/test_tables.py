@@ -31,13 +31,13 @@ def test_both_start_from_the_same_bits() -> None:
         assert torch.equal(weights, torchrec.weights[name])
         assert weights[:256].abs().max() == 0
         tail = weights[256:]
-        assert 0.02 < tail.std() < 0.04
-        assert tail.abs().max() <= 0.05
+        assert 0.08 < tail.std() < 0.14
+        assert tail.abs().max() <= 0.2
 
 
 def test_initial_bits_never_change() -> None:
     first = initial_weights(CONFIG, CONFIG.tables[0])[256, :4]
-    assert first.numpy().tobytes().hex() == "7348183d27c849bc47d6a63c7da3bf3c"
+    assert first.numpy().tobytes().hex() == "7348183e27c849bd47d6a63d7da3bf3d"
     assert not torch.equal(initial_weights(CONFIG, CONFIG.tables[1])[256, :4], first)
     assert not torch.equal(initial_weights(tiny_model(seed=1), CONFIG.tables[0])[256, :4], first)
 
