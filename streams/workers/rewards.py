@@ -32,7 +32,7 @@ from streams.errors import Refused
 from streams.faust_app import make_app, run_app
 from streams.intake import check_event_time
 from streams.messages import Decision, Outcome, Reward
-from streams.record import Record
+from streams.record import Record, next_offsets
 from streams.redis_client import check, connect
 from streams.service import Heartbeat
 from streams.settings import Settings
@@ -91,7 +91,9 @@ class RewardsWorker:
             if records:
                 await _until_redis_answers(partial(self._take, batch, events))
             for record, event_ms in batch.moments:
-                self._ends.observe(record, event_ms, record.timestamp_ms + self._max_future_ms)
+                bound_ms = record.timestamp_ms + self._max_future_ms
+                self._ends.clock.observe(record.topic, record.partition, event_ms, bound_ms=bound_ms)
+            self._ends.handled(records)
             if time.monotonic() >= self._tick_due:
                 self._tick_due = time.monotonic() + TICK_S
                 await self._ends.look(self.inbox.empty(), self._wall_lag_ms)
@@ -189,9 +191,8 @@ class _Ends:
         self._next: dict[Place, int] = {}
         self._at_end_before: set[Place] = set()
 
-    def observe(self, record: Record, event_ms: int, bound_ms: int) -> None:
-        self._next[record.topic, record.partition] = record.offset + 1
-        self.clock.observe(record.topic, record.partition, event_ms, bound_ms=bound_ms)
+    def handled(self, records: Sequence[Record]) -> None:
+        self._next |= next_offsets(records)
 
     async def look(self, idle: bool, wall_lag_ms: int | None) -> None:
         """

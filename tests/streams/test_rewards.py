@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -19,8 +20,12 @@ from streams.codec import MSGPACK, decode, encode
 from streams.kafka import Kafka, watermarks
 from streams.local.stack import LocalStack, local_stack
 from streams.messages import Decision, Outcome, Reward
+from streams.recipe import default
 from streams.record import Record
+from streams.service import Heartbeat
+from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
+from streams.workers.rewards import GROUP, run_rewards
 from tests.streams.worker_process import worker_process
 
 pytestmark = pytest.mark.e2e
@@ -265,6 +270,10 @@ def test_a_live_clock_closes_windows_when_nothing_comes(stack: LocalStack, wire:
     with rewards_worker(stack, tmp_path, RECIPE.replace('"event"', '"live"').replace(str(WINDOW_MS), "1000")):
         wire.send(decision("live", at=now), outcome("l1", "live", now + 10))
         wire.until(lambda: bool(wire.of("live")))
+        wire.send(*(decision(f"live {user}", at=now, user=user) for user in USERS))
+        for user in USERS:
+            wire.send_raw(DECISIONS, b"{", key=user)  # a refused record at its end must not hold a partition open
+        wire.until(lambda: len(wire.of(*(f"live {user}" for user in USERS))) == len(USERS))
     assert by_id(wire.of("live")) == {"live": (1.0, 1, False)}
 
 
@@ -279,6 +288,32 @@ def test_the_in_memory_broker_will_do(tmp_path: Path) -> None:
             wire.until(lambda: bool(wire.of("m")))
         assert by_id(wire.of("m")) == {"m": (0.5, 1, False)}
         wire.consumer.close()
+
+
+def test_a_fault_ends_the_worker_with_nothing_committed(
+    stack: LocalStack, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(RewardWindows, "take", fail)
+    settings = Settings(
+        bootstrap=stack.bootstrap, redis_url=stack.redis_url, recipe=default(), snapshots="", instance="test"
+    )
+    before = committed(stack)
+    wire.send(decision("never taken in"))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        run_rewards(settings, threading.Event(), Heartbeat(None))
+    assert committed(stack) == before
+
+
+def committed(stack: LocalStack) -> dict[int, int]:
+    kafka = Kafka(stack.bootstrap, {})
+    reader = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": GROUP})
+    places = [TopicPartition(DECISIONS, partition) for partition in kafka.partitions(DECISIONS)]
+    offsets = {place.partition: place.offset for place in reader.committed(places, timeout=10)}
+    reader.close()
+    return offsets
 
 
 def test_the_worker_loads_no_torch() -> None:
