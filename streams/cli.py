@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import click
 
@@ -18,7 +18,33 @@ BrokerChoice = Literal["auto", "kafka", "memory"]
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """Some commands are defined beside what they run, and imported when they are called, not to be listed."""
+
+    ELSEWHERE: ClassVar[dict[str, tuple[str, str]]] = {
+        "simulate": ("streams.simulate.command", "Be an ad system whose truth is known: ask, show, click and buy."),
+        "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.ELSEWHERE:
+            return click.Command(cmd_name, short_help=self.ELSEWHERE[cmd_name][1])
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.ELSEWHERE:
+            return super().resolve_command(ctx, args)
+        command: click.Command = getattr(import_module(self.ELSEWHERE[name][0]), f"{name}_command")
+        return name, command, args[1:]
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="tiderank", prog_name="tiderank")
 def cli() -> None:
     """A streaming ad-ranking system that never goes stale.
@@ -203,6 +229,18 @@ def audit(recipe: str | None, as_json: bool) -> None:
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     if not report.ok:
         sys.exit(1)
+
+
+@cli.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="How long to watch.")
+@json_option
+def freshness(seconds: float, as_json: bool) -> None:
+    """Watch a running system: how long after an event the weights that serve have learned from it, by stage."""
+    from streams.freshness import summarize
+    from streams.freshness_feed import measure
+
+    summary = summarize(measure(_kafka(), seconds))
+    click.echo(json.dumps(summary) if as_json else json.dumps(summary, indent=2))
 
 
 @cli.command()
