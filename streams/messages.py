@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
+DerivedId = Annotated[str, Meta(min_length=1, max_length=512)]
+"""Made of other ids."""
 Text = Annotated[str, Meta(max_length=256)]
 Ms = Annotated[int, Meta(ge=0, le=2**43, description="milliseconds since the Unix epoch")]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -182,7 +184,7 @@ class Decision(Struct, frozen=True, kw_only=True):
 class Outcome(Struct, frozen=True, kw_only=True):
     """router.outcomes. Something a response earned."""
 
-    outcome_id: Id
+    outcome_id: DerivedId
     response_id: Id
     user: Id
     kind: Id
@@ -193,7 +195,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Reward(Struct, frozen=True, kw_only=True):
     """router.rewards. A decision with what it earned by the end of its reward window."""
 
-    reward_id: Id
+    reward_id: DerivedId
     decision: Decision
     earned: Number
     outcomes: Count
@@ -222,7 +224,7 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     Carries its slots and a reference to the log, never the sequence: the trainer reads the log as serving saw it.
     """
 
-    example_id: Id
+    example_id: DerivedId
     kind: Literal["click", "conversion"]
     label: Probability
     value: Money

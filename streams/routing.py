@@ -92,7 +92,7 @@ class Router:
             self.price,
             context,
             self.number,
-            forced=limited,
+            forced=choice.forced,
             reason="deadline" if limited else None,
         )
 
