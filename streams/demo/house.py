@@ -19,12 +19,16 @@ LEFT_BEHIND = ("kafka", "redis", "snapshots", "logs")
 
 
 class House:
-    def __init__(self, home: Path, stack: LocalStack, recipe: Path) -> None:
+    def __init__(self, home: Path, stack: LocalStack) -> None:
         self.home = home
         self.stack = stack
         self.kafka = Kafka(stack.bootstrap, {}) if stack.broker.ours else Kafka.from_environment(stack.bootstrap)
         self.workers: list[WorkerProcess] = []
-        self._recipe = recipe
+        self._recipe = home / "demo.toml"
+
+    def set_recipe(self, text: str) -> None:
+        """Of the workers that are started afterwards, as TOML."""
+        self._recipe.write_text(text)
 
     def settings(self) -> Settings:
         """What a worker of this house would read from its environment."""
@@ -74,14 +78,10 @@ class House:
         self.workers.clear()
 
 
-def open_house(
-    home: Path, recipe_text: str, closing: ExitStack, *, broker: BrokerChoice, announce: Callable[[str], None]
-) -> House:
+def open_house(home: Path, closing: ExitStack, *, broker: BrokerChoice, announce: Callable[[str], None]) -> House:
     """Servers and topics, fresh: what an earlier demo left in `home` is removed. Raises StackError."""
     stack = closing.enter_context(_fresh_stack(home, broker, announce))
-    recipe = home / "demo.toml"
-    recipe.write_text(recipe_text)
-    house = House(home, stack, recipe)
+    house = House(home, stack)
     closing.callback(house.stop_workers)
     house.kafka.create_topics()
     return house

@@ -14,14 +14,17 @@ from typing import Any
 import click
 from rich.console import Console
 
+from streams.audit import run_audit
+from streams.demo.budget import budget_ms, tier_ms
 from streams.demo.house import House, open_house
 from streams.demo.observer import Observer
 from streams.demo.scene import Scene
 from streams.demo.screen import Screen, screen_for
-from streams.demo.summary import Ending, summarize_demo, text
+from streams.demo.summary import Ending, summarize_demo, view_of
 from streams.demo.traffic import Traffic
 from streams.errors import StreamError
 from streams.local.stack import BrokerChoice
+from streams.recipe import load_recipe
 from streams.redis_client import connect
 from streams.settings import data_dir
 
@@ -60,8 +63,12 @@ class Plan:
         added = EXAMPLES_A_REQUEST * self.rate * (self.seconds + IN_FLIGHT_S)
         return max(WARM_UP_AT_LEAST, math.ceil(MARGIN * added))
 
-    def recipe(self) -> str:
-        return f'base = "demo"\n\n[training]\nfreeze_after = {self.freeze_after}\n'
+    def recipe(self, budget_ms: float) -> str:
+        """As TOML."""
+        return (
+            f'base = "demo"\n\n[training]\nfreeze_after = {self.freeze_after}\n\n'
+            f"[routing.budget]\nbudget_ms = {budget_ms}\n"
+        )
 
 
 class Fallen(Exception):
@@ -84,9 +91,8 @@ def run_demo(*, seconds: float, rate: float, seed: int, broker: BrokerChoice, da
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    console.print(f"\n[bold cyan]tiderank demo[/]: summary of the {summary['part']} part")
-    console.print(text(summary), highlight=False, markup=False, soft_wrap=not console.is_terminal)
-    console.print(f"  {'logs':<10} {home / 'logs'}", highlight=False, markup=False)
+    console.print()
+    console.print(view_of(summary, logs=str(home / "logs")), soft_wrap=not console.is_terminal)
     if as_json:
         click.echo(json.dumps(summary))
     if summary["exit_reason"] == "interrupted":
@@ -99,8 +105,12 @@ def _run(plan: Plan, home: Path, broker: BrokerChoice, console: Console, closing
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
     console.print("[bold cyan]tiderank demo[/]: starting a broker, a Redis and all workers")
-    house = open_house(home, plan.recipe(), closing, broker=broker, announce=announce)
+    house = open_house(home, closing, broker=broker, announce=announce)
     _log_to(home / "logs" / "demo.log")
+    alone_ms = tier_ms(load_recipe("demo"))
+    house.set_recipe(plan.recipe(budget_ms(alone_ms)))
+    taken = ", ".join(f"{tier} {ms:.1f} ms" for tier, ms in alone_ms.items())
+    announce(f"budget: a request of 100 candidates takes {taken} here; {budget_ms(alone_ms):g} ms may be spent on one")
     redis = connect(house.stack.redis_url)
     closing.callback(redis.close)
     observer = Observer(house.kafka, redis)
@@ -253,10 +263,6 @@ class Course:
         )
 
     def _audit(self) -> Any | None:
-        try:
-            from streams.audit import run_audit
-        except ImportError:
-            return None
         try:
             return run_audit(self._house.settings())
         except StreamError:

@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
 from streams.demo.entropy import entropies
 from streams.demo.observer import Observer, Part
 from streams.demo.view import count_bytes, milliseconds
@@ -74,9 +79,21 @@ def summarize_demo(observer: Observer, part: Part, ending: Ending) -> dict[str, 
     }
 
 
-def text(summary: Mapping[str, Any]) -> str:
-    """The summary as a person wants it: what was asked, how fast, how fresh, what it was good for, what was lost."""
-    rows = [
+def view_of(summary: Mapping[str, Any], *, logs: str) -> RenderableType:
+    """The summary as a person wants it: how fast, how fresh, what it was good for, what it cost, what was lost."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bright_black", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, line in rows(summary):
+        grid.add_row(name, Text(line))
+    grid.add_row("logs", Text(logs))
+    title = Text.assemble(("tiderank demo", "bold cyan"), f": summary of the {summary['part']} part")
+    return Group(title, Text(), Padding(grid, (0, 2)))
+
+
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What it is about, and a sentence."""
+    found = [
         ("ended", f"{summary['exit_reason']}, after {summary['seconds']:.0f} s of the {summary['part']} part"),
         ("ranking", _ranking(summary)),
         ("freshness", _freshness(summary)),
@@ -86,7 +103,7 @@ def text(summary: Mapping[str, Any]) -> str:
         ("user log", _log(summary)),
         ("audit", _audit(summary)),
     ]
-    return "\n".join(f"  {name:<10} {line}" for name, line in rows if line)
+    return [(name, sentence) for name, sentence in found if sentence]
 
 
 def _after_freeze(observer: Observer) -> int | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from streams.local.process import tail
 
-_COMMAND = "from streams.simulate.command import simulate_command; simulate_command()"
 STOP_TIMEOUT_S = 2.0
 UNTIL_TOLD = 10**9
 """Requests of the warm-up: it ends on command."""
@@ -42,7 +41,7 @@ class Traffic:
             "drain": drain_s,
             "progress": "json",
         }
-        command = [sys.executable, "-c", _COMMAND, "--commands", "--json"]
+        command = [sys.executable, "-m", "streams.cli", "simulate", "--commands", "--json"]
         self._log_path = log_path
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(

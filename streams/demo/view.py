@@ -62,9 +62,9 @@ def render(scene: Scene, width: int) -> RenderableType:
     layout.split_column(
         Layout(_header(scene, width), size=4),
         Layout(name="upper", size=8),
-        Layout(name="lower", size=9),
+        Layout(name="lower", size=8),
         Layout(_footer(scene), size=2),
-        Layout(Text()),
+        Layout(Text(" ")),  # the rest of a tall terminal
     )
     layout["upper"].split_row(
         Layout(_panel("ranking", _ranking(scene, left - 4)), size=left),

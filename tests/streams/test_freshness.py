@@ -15,7 +15,7 @@ def meter(**options: Any) -> FreshnessMeter:
 
 
 def example(m: FreshnessMeter, offset: int, at_ms: int, *, trigger_ms: int, partition: int = 0, **kind: Any) -> None:
-    click = {"kind": "click", "label": 1.0, "by_window": False}
+    click: dict[str, Any] = {"kind": "click", "label": 1.0, "by_window": False}
     m.example(partition, offset, broker_ms=at_ms, trigger_ms=trigger_ms, **click | kind)
 
 
