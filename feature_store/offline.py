@@ -49,10 +49,10 @@ def expected_labels(facts: Iterable[Fact], config: JoinConfig, now_ms: int) -> d
 def _labels_of_user(facts: list[Fact], config: JoinConfig, now_ms: int) -> Iterable[Expected]:
     served = {fact.response_id: fact for fact in facts if isinstance(fact, ServedFact)}
     pairs: dict[tuple[str, str], _Pair] = {}
-    named: dict[str, _Pair] = {}
+    named: dict[str, tuple[_Pair, int]] = {}
     for fact in facts:
         if isinstance(fact, ImpressionFact):
-            named[fact.event_id] = pairs.setdefault((fact.response_id, fact.item), _Pair(fact))
+            named[fact.event_id] = pairs.setdefault((fact.response_id, fact.item), _Pair(fact)), fact.event_ms
     for fact in facts:
         if isinstance(fact, ActionFact) and fact.role != "log":
             _attribute(fact, pairs, named, config, now_ms)
@@ -65,24 +65,21 @@ def _labels_of_user(facts: list[Fact], config: JoinConfig, now_ms: int) -> Itera
 def _attribute(
     action: ActionFact,
     pairs: dict[tuple[str, str], _Pair],
-    named: dict[str, _Pair],
+    named: dict[str, tuple[_Pair, int]],
     config: JoinConfig,
     now_ms: int,
 ) -> None:
     window_ms = config.click_window_ms if action.role == "click" else config.attribution_window_ms
+    pair: _Pair | None = None
     if action.impression_id is not None:
-        pair = named.get(action.impression_id)
-        earliest_ms = -config.early_ms
-    else:
-        before = [
-            p
-            for p in pairs.values()
-            if p.shown.item == action.item and 0 <= action.event_ms - p.shown.event_ms <= window_ms
-        ]
-        known = action.event_ms <= now_ms
-        pair = max(before, key=lambda p: (p.shown.event_ms, p.shown.event_id)) if before and known else None
-        earliest_ms = 0
-    if pair is not None and earliest_ms <= action.event_ms - pair.shown.event_ms <= window_ms:
+        pair, named_ms = named.get(action.impression_id, (None, 0))
+        if action.event_ms < named_ms - config.early_ms:
+            return
+    elif action.event_ms <= now_ms:
+        of_item = (p for p in pairs.values() if p.shown.item == action.item)
+        before = [p for p in of_item if 0 <= action.event_ms - p.shown.event_ms <= window_ms]
+        pair = max(before, key=lambda p: (p.shown.event_ms, p.shown.event_id), default=None)
+    if pair is not None and action.event_ms <= pair.shown.event_ms + window_ms:
         (pair.clicks if action.role == "click" else pair.conversions).append(action)
 
 

@@ -2,7 +2,7 @@
 --
 -- The state is one hash a user. Its fields, each a letter and an id, values in MessagePack:
 --   p<impression>  a pair: one impression of one item of one response, with its click and its conversion (below);
---                  or {0, impression, count}: another impression event of the same pair, an alias of the first.
+--                  or {0, impression, count, event_ms}: another impression event of the same pair, an alias of it.
 --                  COUNT is where the impression stands in the log: an action that stands before it came before it
 --   n<item>        the user's pairs of this item: {{event_ms, impression, response}, ...}
 --   s<response>    the served record: u32 length of the items | items | blob
@@ -102,13 +102,13 @@ local function served_of(state, response)
   return served or nil
 end
 
--- The pair an impression event stands for, the id of the impression that counts, and where the event stands in the log;
--- no pair if none is known.
+-- The pair that an impression event stands for, the id of the impression that counts, and of the event itself its place
+-- in the log and its time; no pair if none is known.
 local function pair_of(state, named)
   local pair = load_field(state, 'p' .. named)
   if not pair then return nil, named end
-  if pair[1] == PAIR then return pair, named, pair[COUNT] end
-  return load_field(state, 'p' .. pair[2]), pair[2], pair[3]
+  if pair[1] == PAIR then return pair, named, pair[COUNT], pair[SHOWN_MS] end
+  return load_field(state, 'p' .. pair[2]), pair[2], pair[3], pair[4]
 end
 
 local function window_of(config, kind)
@@ -150,14 +150,14 @@ local function emit(state, pair, impression, by, labels)
   end
 end
 
--- Put an action into its slot of the pair. Returns 'taken' (also if it was taken before) or why not.
--- With dry = true nothing changes.
-local function take(state, pair, impression, action, dry)
+-- Put an action into its slot of the pair. named_ms is the time of the impression event that it named.
+-- Returns 'taken' (also if it was taken before) or why not. With dry = true nothing changes.
+local function take(state, pair, impression, action, named_ms, dry)
   local kind = action.role == 'click' and CLICK or CONVERSION
   local slot = pair[kind]
   if slot[ID] == action.id then return 'taken' end
   if action.ms > pair[SHOWN_MS] + window_of(state.config, kind) then return 'late' end
-  if action.ms < pair[SHOWN_MS] - state.config.early_ms then return 'unmatched' end
+  if action.ms < named_ms - state.config.early_ms then return 'unmatched' end
   -- Each answer below, once given, stays: a redelivery gets it again.
   if slot[ID] ~= '' then return 'repeated' end
   if slot[CLOSED] == 1 then return 'late' end
@@ -232,9 +232,9 @@ local function new_pair(state, fact, count)
 end
 
 -- Hand the actions that waited for this impression to its pair.
-local function take_waiting(state, pair, impression, named)
+local function take_waiting(state, pair, impression, named, named_ms)
   for _, action in ipairs(load_field(state, 'w' .. named) or {}) do
-    take(state, pair, impression, action)
+    take(state, pair, impression, action, named_ms)
     drop_field(state, 'w' .. named)
     state.timers[timer_of(state, 'w', named)] = false
   end
@@ -252,14 +252,14 @@ local function impress(state, fact, fresh, count)
       end
     end
     if pair then
-      store_field(state, 'p' .. fact.id, {ALIAS, impression, count})
+      store_field(state, 'p' .. fact.id, {ALIAS, impression, count, fact.ms})
       set_timer(state, 'p', fact.id, fact.ms + state.config.state_ttl_s * 1000)
     else
       pair = new_pair(state, fact, count)
       table.insert(shown, {fact.ms, fact.id, fact.response})
       store_field(state, 'n' .. fact.item, shown)
     end
-    take_waiting(state, pair, impression, fact.id)
+    take_waiting(state, pair, impression, fact.id, fact.ms)
     resolve(state, pair, impression, by)
   end
   if not pair then return 'waiting', labels end
@@ -293,13 +293,14 @@ local function act(state, action, fresh, count)
     if fresh then wait(state, 'a', action.id, action, action.ms) end
     return 'waiting', {}
   end
-  local pair, impression, shown_at = pair_of(state, action.impression)
+  local pair, impression, shown_at, shown_ms = pair_of(state, action.impression)
   if not pair then
     if fresh then wait(state, 'w', action.impression, action, action.ms + state.config.early_ms) end
     return 'waiting', {}
   end
   if count < shown_at then return 'waiting', {} end
-  local outcome, by, labels = take(state, pair, impression, action, not fresh), 'e' .. action.id, {}
+  local by, labels = 'e' .. action.id, {}
+  local outcome = take(state, pair, impression, action, shown_ms, not fresh)
   if outcome ~= 'taken' then return outcome, labels end
   if fresh then resolve(state, pair, impression, by) end
   emit(state, pair, impression, by, labels)

@@ -57,7 +57,7 @@ local function place(state, action)
   local impression = action.placed or last_shown(state, action)
   local pair = impression and load_field(state, 'p' .. impression)
   if not pair then return 'unmatched', labels end
-  local outcome = take(state, pair, impression, action)
+  local outcome = take(state, pair, impression, action, pair[SHOWN_MS])
   if outcome ~= 'taken' then return outcome, labels end
   if not action.placed then
     action.placed = impression

@@ -1,9 +1,12 @@
 """An event delivered twice is stored once, as far as the stated horizon reaches."""
 
+from typing import cast
+
 import pytest
 from redis import Redis
 
 from feature_store import Fact, JoinConfig, Joiner, LogConfig, LogWant, Position, Reply, UserLog
+from feature_store.keys import event_tag, log_key
 from tests.feature_store.facts import action, impression, served
 
 LOG = LogConfig(length=60, slack=4, tags=8)
@@ -62,3 +65,16 @@ def test_the_horizon_survives_growth(redis: Redis) -> None:
         assert first.position is not None
         assert again.position == Position(first.position.generation, max(1, n - 98))
         assert not again.stored
+
+
+def test_a_tag_is_found_only_where_a_tag_begins(redis: Redis) -> None:
+    """Two neighbours in the ring hold, across their border, the bytes of a third event's tag."""
+    log = UserLog(redis, LOG)
+    append(redis, 1, 2)
+    stored = bytearray(cast(bytes, redis.get(log_key("u"))))
+    tag = event_tag("e3")
+    stored[24 + 4 : 24 + 12] = tag
+    redis.set(log_key("u"), bytes(stored))
+    (reply,) = append(redis, 3)
+    assert reply.stored
+    assert log.read([LogWant("u", 60)])[0].position.count == 3

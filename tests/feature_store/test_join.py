@@ -208,6 +208,32 @@ def test_an_action_that_names_its_item_goes_to_the_last_impression_before_it(red
     assert one(join, click).outcome == "waiting"
 
 
+def test_of_two_impressions_at_the_same_time_the_greater_id_is_the_last(redis: Redis) -> None:
+    join = joiner(redis)
+    join.apply([served(), served("r2"), impression("i2", response="r2"), impression("i1")], {})
+    one(join, action("c", names=None, item="a", at=1))
+    (closed,) = sweep(join, 1)
+    assert told(closed.labels) == [("click:i2", 1)]
+
+
+def test_settling_an_older_sweep_moves_nothing_on(redis: Redis) -> None:
+    join = joiner(redis)
+    join.apply([impression(), action("c")], {})
+    one(join, served())
+    join.settle([Closed("u", join.sweep(T0 + 10 * MINUTE, 1)[0].timer, 0, ("expired",), one(join, served()).labels)])
+    (closed,) = sweep(join, 60 * MINUTE)
+    assert told(closed.labels) == [("conversion:i", 0)]
+
+
+def test_a_served_record_is_kept_as_long_as_its_last_impression(redis: Redis) -> None:
+    join = joiner(redis)
+    one(join, served())
+    one(join, impression(at=119 * MINUTE))
+    sweep(join, 121 * MINUTE)
+    (closed,) = sweep(join, 130 * MINUTE)
+    assert told(closed.labels) == [("click:i", 0)]
+
+
 def test_an_action_whose_impression_never_comes_is_given_up(redis: Redis) -> None:
     join = joiner(redis)
     join.apply([action("c"), action("d", at=MINUTE), action("x", item="z", names=None)], {})
