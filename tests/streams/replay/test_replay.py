@@ -1,0 +1,132 @@
+"""A log through the whole house, in event time; and the pieces of a replay that need no servers."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streams.errors import StartError
+from streams.kafka import Kafka
+from streams.local.stack import local_stack
+from streams.local.workers import WorkerProcess
+from streams.recipe import load_recipe
+from streams.replay.baselines import Graded
+from streams.replay.command import run_replay
+from streams.replay.driver import DAY_MS, Pace, shift_into_the_past
+from streams.replay.report import grade
+from streams.replay.sources import open_log
+from streams.settings import Settings
+
+MAPPING = """
+user = "visitor"
+item = "product"
+time = "ts"
+label = "bought"
+user_columns = ["kind"]
+candidates = 5
+"""
+LINES = 400
+
+
+def write_log(folder: Path) -> tuple[Path, Path]:
+    """Visitors of two kinds, products that please one kind or the other; two lines a minute, in 2001."""
+    rng = np.random.default_rng(0)
+    rows = ["visitor,product,ts,bought,kind"]
+    for n in range(LINES):
+        visitor, product = rng.integers(0, 20), rng.integers(0, 10)
+        bought = rng.random() < (0.8 if visitor % 2 == product % 2 else 0.1)
+        rows.append(f"v{visitor},p{product},{1_000_000_000 + 30 * n},{int(bought)},k{visitor % 2}")
+    (folder / "shop.csv").write_text("\n".join(rows))
+    (folder / "shop.toml").write_text(MAPPING)
+    return folder / "shop.csv", folder / "shop.toml"
+
+
+@pytest.mark.e2e
+def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> None:
+    csv_file, mapping = write_log(tmp_path)
+    log = open_log(str(csv_file), mapping)
+    recipe = f"log:{mapping}"
+    home = tmp_path / "house"
+    with local_stack(home) as stack:
+        Kafka(stack.bootstrap, {}).create_topics()
+        addresses = {"bootstrap": stack.bootstrap, "redis_url": stack.redis_url}
+        workers = [WorkerProcess(name, home=home, recipe=recipe, **addresses) for name in ("rank", "ingest", "train")]
+        try:
+            for worker in workers:
+                worker.child.start()
+            for worker in workers:
+                worker.await_ready()
+            settings = Settings(
+                **addresses, recipe=load_recipe(recipe), snapshots=str(home / "snapshots"), instance="test"
+            )
+            rows = list(log.read())
+            report = run_replay(settings, log, rows, pace=Pace())
+        finally:
+            for worker in workers:
+                worker.child.stop()
+    clicks = sum(row.clicked for row in rows)
+    assert report.sent.requests == report.sent.impressions == LINES
+    assert report.sent.responses == {"ok": LINES}
+    assert report.sent.clicks == clicks
+    assert (report.joined, report.joined_clicks, report.repeated) == (LINES, clicks, 0)
+    assert report.unlearned == 0
+    assert report.updates > 0
+    assert report.grades is not None
+    assert report.grades.examples == LINES
+    assert "model - base rate" in report.text()
+    assert set(report.as_dict()["model_minus"]) == {"user and item means", "base rate"}
+
+
+def examples(number: int, *, signal: float) -> list[Graded]:
+    """Labels of which the model knows as much as `signal` (in logits) says."""
+    rng = np.random.default_rng(0)
+    found = []
+    for n in range(number):
+        logit = rng.standard_normal() * 1.5
+        label = float(rng.random() < 1 / (1 + math.exp(-logit)))
+        found.append(Graded(f"u{n % 50}", f"i{n % 7}", label, 1 / (1 + math.exp(-signal * logit)), n * 10, n * 10 + 5))
+    return found
+
+
+def test_a_model_that_knows_more_is_called_better() -> None:
+    grades = grade(examples(3000, signal=1.0))
+    for compared in grades.comparisons.values():
+        assert compared.verdicts() == {"auc": "better", "normalized_entropy": "better"}
+    assert grades.scores["model"].normalized_entropy.value < 0.9
+
+
+def test_a_model_that_is_wrong_is_called_worse() -> None:
+    for compared in grade(examples(3000, signal=-1.0)).comparisons.values():
+        assert compared.verdicts() == {"auc": "worse", "normalized_entropy": "worse"}
+
+
+def test_too_few_data_give_no_verdict() -> None:
+    compared = grade(examples(40, signal=0.0)).comparisons["user and item means"]
+    assert compared.verdicts()["auc"] == "no verdict (the interval holds 0)"
+
+
+def test_times_are_moved_only_where_windows_would_close_in_the_future() -> None:
+    now_ms = 1_700_000_000_000
+    assert shift_into_the_past(now_ms - DAY_MS, 60_000, now_ms) == 0
+    moved = shift_into_the_past(now_ms, 60_000, now_ms)
+    assert moved == -DAY_MS
+    assert shift_into_the_past(now_ms + 10 * DAY_MS, 60_000, now_ms) == -11 * DAY_MS
+
+
+@pytest.mark.parametrize("recipe", ["log:obd", "log:ml-100k", "log:obd/bts/men"])
+def test_workers_find_the_recipe_of_a_log(recipe: str) -> None:
+    loaded = load_recipe(recipe)
+    assert loaded.clock == "event"
+    assert loaded.model == open_log(recipe.removeprefix("log:")).model
+
+
+def test_a_log_that_is_not_there_is_no_recipe() -> None:
+    with pytest.raises(StartError, match="a log is obd, obd/POLICY/CAMPAIGN, ml-100k or a file"):
+        load_recipe("log:criteo")
+
+
+@pytest.mark.parametrize("wrong", [{"speed": 0.0}, {"in_flight": 0}, {"unlearned": 0}])
+def test_a_pace_that_stands_still_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Pace(**wrong)  # type: ignore[arg-type]
