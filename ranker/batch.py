@@ -3,9 +3,10 @@
 B requests, N candidates over all of them, T values of a slot, E log events over all requests, F dense features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -44,6 +45,17 @@ class Batch:
     """float32: log1p of seconds between event and request."""
     log_value_E: Tensor
     """float32."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device; itself where it is there."""
+        if self.request_of_N.device == device:
+            return self
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "slots"}
+        slots = {
+            name: SlotValues(v.rows_T.to(device), None if v.lengths is None else v.lengths.to(device))
+            for name, v in self.slots.items()
+        }
+        return Batch(slots=slots, **moved)
 
     @property
     def num_requests(self) -> int:

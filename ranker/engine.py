@@ -36,12 +36,13 @@ class Scores:
 class Engine:
     """One replica's weights and how they score. A candidate's scores do not depend on what was sent with it."""
 
-    def __init__(self, config: ModelConfig, compress: Compress) -> None:
+    def __init__(self, config: ModelConfig, compress: Compress, device: torch.device | None = None) -> None:
+        """device: of the weights and of the scoring, the CPU where not given; `compress` must run there."""
         self.config = config
         self._featurizer = Featurizer(config)
         self._tiers = build_tiers(config, compress)
         for tier in self._tiers.values():
-            tier.requires_grad_(False).eval()
+            tier.to(device).requires_grad_(False).eval()
         self.image = Image(config, dense_tensors(self._tiers))
 
     @property
@@ -86,5 +87,6 @@ def predict(featurizer: Featurizer, tiers: Tiers, tables: PlainTables, tier: str
     if len(keyed.request_of_N) == 0:
         return np.empty(0, np.float32), np.empty(0, np.float32)
     with torch.inference_mode():
-        logits = tiers[tier](featurizer.batch(keyed, tables.key_maps), tables, None)
-        return torch.sigmoid(logits.click_N).numpy(), torch.sigmoid(logits.conversion_N).numpy()
+        device = next(iter(tables.weights.values())).device
+        logits = tiers[tier](featurizer.batch(keyed, tables.key_maps).to(device), tables, None)
+        return torch.sigmoid(logits.click_N).cpu().numpy(), torch.sigmoid(logits.conversion_N).cpu().numpy()

@@ -46,8 +46,9 @@ class Image:
     """Weights at fixed addresses, and where in the log they stand; no position until the first update or load."""
 
     def __init__(self, config: ModelConfig, dense: dict[str, Tensor]) -> None:
-        """dense: the tensors to hold the dense weights in, by name (see dense_tensors)."""
-        self.tables = PlainTables(config)
+        """dense: the tensors to hold the dense weights in, by name (see dense_tensors); the tables go beside them."""
+        self._device = next(iter(dense.values())).device
+        self.tables = PlainTables(config, self._device)
         self.dense = dense
         self.position: Position | None = None
         self.watermark_ms = 0
@@ -90,14 +91,14 @@ class Image:
 
         Keys are ascending; a row that no key has is left out, for nobody reads it.
         """
-        out = {f"dense/{name}": tensor for name, tensor in self.dense.items()}
+        out = {f"dense/{name}": tensor.cpu() for name, tensor in self.dense.items()}
         for name, weights in self.tables.weights.items():
             key_map = self.tables.key_maps[name]
             keys, rows = key_map.items()
             out[f"rows/{name}/keys"] = torch.from_numpy(keys)
             out[f"rows/{name}/rows"] = torch.from_numpy(rows)
-            out[f"rows/{name}/values"] = weights[torch.from_numpy(rows)]
-            out[f"tails/{name}/values"] = weights[key_map.num_rows :].clone()
+            out[f"rows/{name}/values"] = weights[torch.from_numpy(rows).to(self._device)].cpu()
+            out[f"tails/{name}/values"] = weights[key_map.num_rows :].to("cpu", copy=True)
         return out
 
     @torch.no_grad()
@@ -121,7 +122,7 @@ class Image:
             rows_K = tensors[f"rows/{name}/rows"]
             key_map.clear()
             key_map.change(tensors[f"rows/{name}/keys"].numpy(), rows_K.numpy(), _NO_KEYS)
-            weights[rows_K] = tensors[f"rows/{name}/values"]
+            weights[rows_K.to(self._device)] = tensors[f"rows/{name}/values"].to(self._device)
             weights[key_map.num_rows :] = tensors[f"tails/{name}/values"]
         for name, tensor in self.dense.items():
             tensor.copy_(tensors[f"dense/{name}"])
@@ -163,9 +164,10 @@ class Image:
         key_map, weights = self.tables.key_maps[name], self.tables.weights[name]
         key_map.change(change.keys_K, change.rows_K, change.evicted_V)
         if len(change.keys_K):
-            weights[torch.from_numpy(change.rows_K)] = change.values_KD.float()
+            weights[torch.from_numpy(change.rows_K).to(self._device)] = change.values_KD.to(self._device).float()
         if len(change.tails_W):
-            weights[torch.from_numpy(change.tails_W) + key_map.num_rows] = change.tail_values_WD.float()
+            tails_W = torch.from_numpy(change.tails_W).to(self._device) + key_map.num_rows
+            weights[tails_W] = change.tail_values_WD.to(self._device).float()
 
     def _check_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(tensor.shape) != tuple(shape) or not tensor.is_floating_point():

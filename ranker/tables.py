@@ -16,6 +16,7 @@ from ranker.config import LOG, ModelConfig, TableConfig
 from ranker.hashing import hash64, salted
 from ranker.keymap import KeyMap
 
+_CPU = torch.device("cpu")
 _INITIAL_SCALE = 0.2
 """Half the width of the uniform distribution that tail rows start from."""
 
@@ -41,11 +42,11 @@ def table_of_slots(config: ModelConfig) -> dict[str, str]:
 class PlainTables:
     """The Embedder of serving. Weights never move: they are changed in place."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, device: torch.device = _CPU) -> None:
         self._config = config
         self._table_of = table_of_slots(config)
         self.key_maps = {t.name: KeyMap(t.rows) for t in config.tables}
-        self.weights = {t.name: initial_weights(config, t) for t in config.tables}
+        self.weights = {t.name: initial_weights(config, t).to(device) for t in config.tables}
 
     def reset(self) -> None:
         """Back to the start, at the same addresses."""

@@ -141,9 +141,10 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
     recipe, kafka = settings.recipe, settings.kafka
     kafka.check()
-    impl = choose_impl(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    log.info("linear compression: %s; model %s (%s)", impl, recipe.model.name, recipe.model.digest)
-    engine = Engine(recipe.model, bind(impl))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    impl = choose_impl(device)
+    log.info("model %s (%s) on %s; linear compression: %s", recipe.model.name, recipe.model.digest, device, impl)
+    engine = Engine(recipe.model, bind(impl), device)
     outbox = Outbox(kafka.producer())
     router = Router(
         recipe.routing.router_plans(),

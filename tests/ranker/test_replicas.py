@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.linear_compress import bind
 from ranker.changes import Changes
 from ranker.config import ModelConfig
 from ranker.engine import Engine, NotReady
@@ -348,3 +349,22 @@ def test_an_update_of_the_demo_stays_in_one_record() -> None:
         learner.learn(examples)
     (record,) = encode_update(update_of(learner, 1))
     assert len(record) < 450_000
+
+
+@pytest.mark.gpu
+def test_a_gpu_scores_as_the_cpu_does() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    learner, config = tiny_learner(tiny_model()), tiny_model()
+    there, here = Engine(config, bind("triton"), torch.device("cuda")), Engine(config, COMPRESS)
+    for number, examples in enumerate(traffic(0, 3), 1):
+        learner.learn(examples)
+        update = update_of(learner, number)
+        there.apply(update, at(number))
+        here.apply(update, at(number))
+    assert equal(there.image.tensors(), here.image.tensors())
+    for tier in ("light", "heavy"):
+        asked = [request("u1", ["i1", "i2"], log=["i3"])]
+        (on_gpu,), (on_cpu,) = there.score(tier, asked), here.score(tier, asked)
+        np.testing.assert_allclose(on_gpu.pctr, on_cpu.pctr, rtol=1e-4)
+        np.testing.assert_allclose(on_gpu.pcvr, on_cpu.pcvr, rtol=1e-4)
