@@ -46,6 +46,10 @@ class EventClock:
         """The partition is read to its end."""
         self._partitions.setdefault((topic, partition), _Partition()).at_end = True
 
+    def behind(self, topic: str, partition: int) -> None:
+        """There is more to read in the partition: it holds the clock until it shows that, or its end."""
+        self._partitions.setdefault((topic, partition), _Partition()).at_end = False
+
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, in event time; 0 before the first event."""
         behind = [p.newest_ms for p in self._partitions.values() if not p.at_end]

@@ -236,7 +236,7 @@ def test_a_served_record_is_kept_as_long_as_its_last_impression(redis: Redis) ->
 
 def test_an_action_whose_impression_never_comes_is_given_up(redis: Redis) -> None:
     join = joiner(redis)
-    join.apply([action("c"), action("d", at=MINUTE), action("x", item="z", names=None)], {})
+    join.apply([action("d", at=MINUTE), action("c"), action("x", item="z", names=None)], {})
     (closed,) = sweep(join, 5 * MINUTE)
     assert closed.outcomes == ("unmatched",)
     (closed,) = sweep(join, 6 * MINUTE)
@@ -255,6 +255,20 @@ def test_a_sweep_that_finds_nothing_means_that_nothing_is_due(redis: Redis) -> N
         join.settle(closed)
     assert fired == [(), ("expired",), (), ()], "click window, attribution window, pair dropped, response dropped"
     assert redis.zcard(due_key(bucket_of("u"))) == 0
+
+
+def test_a_redelivery_beyond_the_horizon_changes_nothing_that_waits(redis: Redis) -> None:
+    join = joiner(redis)
+    waiting: list[Fact] = [action("c", names="to come"), action("x", names=None, item="a", at=20)]
+    join.apply([served(), served("r2"), impression(), *waiting], {})
+    placed = sweep(join, 20)
+    assert told(placed[0].labels) == [("click:i", 1)]
+    join.apply([action(f"s{n}", "log", names=None) for n in range(LOG.tags)], {})
+    replies = join.apply([impression("i2", response="r2", at=10), *waiting], {})
+    assert all(reply.stored for reply in replies), "the log has forgotten them"
+    assert sweep(join, 20) == placed
+    join.settle(placed)
+    assert [c.outcomes for c in sweep(join, 5 * MINUTE)] == [("unmatched",)]
 
 
 def test_state_is_dropped_when_its_time_to_live_is_over(redis: Redis) -> None:
