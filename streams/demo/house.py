@@ -59,14 +59,14 @@ class House:
             worker.await_ready()
             announce(f"{worker.name}: ready, process {worker.child.pid}")
 
-    def fallen(self) -> str | None:
-        """What ended by itself, with its last log lines; None while all is well."""
+    def fallen(self) -> tuple[str, str] | None:
+        """The name of what ended by itself, and its last words; None while all is well."""
         for server in (self.stack.broker, self.stack.redis):
             if not server.alive():
-                return f"{server.version} ended by itself{server.last_words()}"
+                return server.version, server.last_words()
         for worker in self.workers:
             if not worker.child.alive():
-                return f"{worker.name} ended by itself{worker.child.last_words()}"
+                return worker.name, worker.child.last_words()
         return None
 
     def stop_workers(self) -> None:

@@ -20,7 +20,7 @@ from streams.demo.house import House, open_house
 from streams.demo.observer import Observer
 from streams.demo.scene import Scene
 from streams.demo.screen import Screen, screen_for
-from streams.demo.summary import Ending, summarize_demo, view_of
+from streams.demo.summary import Ending, rows, summarize_demo, view_of
 from streams.demo.traffic import Traffic
 from streams.errors import StreamError
 from streams.local.stack import BrokerChoice
@@ -72,7 +72,11 @@ class Plan:
 
 
 class Fallen(Exception):
-    """Something that the demo started has ended by itself. The message says what, and its last words."""
+    """Something that the demo started has ended by itself."""
+
+    def __init__(self, name: str, last_words: str) -> None:
+        super().__init__(f"{name} ended by itself")
+        self.last_words = last_words.lstrip("; ")
 
 
 def run_demo(*, seconds: float, rate: float, seed: int, broker: BrokerChoice, data: Path | None, as_json: bool) -> int:
@@ -92,7 +96,11 @@ def run_demo(*, seconds: float, rate: float, seed: int, broker: BrokerChoice, da
     finally:
         signal.signal(signal.SIGTERM, before)
     console.print()
-    console.print(view_of(summary, logs=str(home / "logs")), soft_wrap=not console.is_terminal)
+    if console.is_terminal:
+        console.print(view_of(summary, logs=home / "logs"))
+    else:
+        for name, sentence in rows(summary, logs=home / "logs"):
+            console.print(f"  {name:<10} {sentence}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         click.echo(json.dumps(summary))
     if summary["exit_reason"] == "interrupted":
@@ -165,7 +173,7 @@ class Course:
 
     def run(self) -> dict[str, Any]:
         """Returns the summary, of what there was where it was ended early."""
-        reason = "finished"
+        reason, last_words = "finished", ""
         try:
             self._warm_up()
             self._measure()
@@ -174,9 +182,9 @@ class Course:
             reason = "interrupted"
             self._end_traffic()
         except Fallen as fallen:
-            reason = str(fallen)
-            log.error("%s", reason)
-        return self._sum_up(reason)
+            reason, last_words = str(fallen), fallen.last_words
+            log.error("%s; %s", reason, last_words)
+        return self._sum_up(reason, last_words)
 
     def _warm_up(self) -> None:
         """Fills the trainer as fast as the ranker can answer, until the trainer has frozen its copy."""
@@ -208,6 +216,7 @@ class Course:
         scene, seconds = self._scene, self._plan.seconds
         self._traffic.tell("next")
         self._observer.begin_part()
+        scene.series.forget_entropies()
         self._measured_since = time.monotonic()
         with _phase(scene, "measured"):
             while (elapsed := time.monotonic() - self._measured_since) < seconds and self._traffic.report is None:
@@ -235,7 +244,7 @@ class Course:
         while self._traffic.report is None and time.monotonic() < deadline:
             self._tick()
 
-    def _sum_up(self, reason: str) -> dict[str, Any]:
+    def _sum_up(self, reason: str, last_words: str) -> dict[str, Any]:
         scene = self._scene
         lasted_s = time.monotonic() - self._measured_since if self._measured_since is not None else 0.0
         scene.phase, scene.progress, scene.progress_text = "audit", 0.3, "workers end with all they hold delivered"
@@ -253,6 +262,7 @@ class Course:
             self._observer.part,
             Ending(
                 reason=reason,
+                last_words=last_words,
                 measured=self._measured_since is not None,
                 seconds=counts.get("seconds") or lasted_s,
                 traffic=counts,
@@ -302,9 +312,9 @@ class Course:
     def _watch(self) -> None:
         fallen = self._house.fallen()
         if fallen is not None:
-            raise Fallen(fallen)
+            raise Fallen(*fallen)
         if self._traffic.died():
-            raise Fallen(f"the simulated ad system ended by itself; its last words:\n{self._traffic.last_words()}")
+            raise Fallen("the simulated ad system", self._traffic.last_words())
 
 
 def _log_to(path: Path) -> None:

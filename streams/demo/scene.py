@@ -42,6 +42,11 @@ class Series:
         self.p50_ms.append(latency["p50"])
         self.p99_ms.append(latency["p99"])
 
+    def forget_entropies(self) -> None:
+        """Those of a young model are so high that nothing else could be seen beside them."""
+        self.live.clear()
+        self.frozen.clear()
+
     def add_observed(self, observer: Observer, now_ms: int) -> None:
         """A second of what was seen on the topics."""
         part = observer.part

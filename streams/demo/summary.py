@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -21,6 +22,8 @@ class Ending:
 
     reason: str
     """`finished`, `interrupted`, or what broke."""
+    last_words: str
+    """Of what broke: the end of its log."""
     measured: bool
     """The measured part began. If not, what was seen is of the warm-up."""
     seconds: float
@@ -44,6 +47,7 @@ def summarize_demo(observer: Observer, part: Part, ending: Ending) -> dict[str, 
     audit = ending.audit
     return {
         "exit_reason": ending.reason,
+        "last_words": ending.last_words or None,
         "part": "measured" if ending.measured else "warm-up",
         "seconds": round(ending.seconds, 1),
         "requests": traffic.get("requests", 0),
@@ -79,22 +83,22 @@ def summarize_demo(observer: Observer, part: Part, ending: Ending) -> dict[str, 
     }
 
 
-def view_of(summary: Mapping[str, Any], *, logs: str) -> RenderableType:
+def view_of(summary: Mapping[str, Any], *, logs: Path) -> RenderableType:
     """The summary as a person wants it: how fast, how fresh, what it was good for, what it cost, what was lost."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bright_black", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, line in rows(summary):
-        grid.add_row(name, Text(line))
-    grid.add_row("logs", Text(logs))
+    for name, sentence in rows(summary, logs=logs):
+        grid.add_row(name, Text(sentence))
     title = Text.assemble(("tiderank demo", "bold cyan"), f": summary of the {summary['part']} part")
     return Group(title, Text(), Padding(grid, (0, 2)))
 
 
-def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What it is about, and a sentence."""
+def rows(summary: Mapping[str, Any], *, logs: Path) -> list[tuple[str, str]]:
+    """What it is about, and a sentence; what continues the one before has no name."""
     found = [
         ("ended", f"{summary['exit_reason']}, after {summary['seconds']:.0f} s of the {summary['part']} part"),
+        ("", summary["last_words"] or ""),
         ("ranking", _ranking(summary)),
         ("freshness", _freshness(summary)),
         ("learning", _learning(summary)),
@@ -102,6 +106,7 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("routing", _routing(summary)),
         ("user log", _log(summary)),
         ("audit", _audit(summary)),
+        ("logs", str(logs)),
     ]
     return [(name, sentence) for name, sentence in found if sentence]
 

@@ -68,10 +68,10 @@ def render(scene: Scene, width: int) -> RenderableType:
     )
     layout["upper"].split_row(
         Layout(_panel("ranking", _ranking(scene, left - 4)), size=left),
-        Layout(_panel("freshness: click → first response that knows it", _freshness(scene, right - 4))),
+        Layout(_panel("freshness: click → response", _freshness(scene, right - 4))),
     )
     layout["lower"].split_row(
-        Layout(_panel("learning: normalized entropy, lower is better", _learning(scene, left - 4)), size=left),
+        Layout(_panel("learning: normalized entropy ↓", _learning(scene, left - 4)), size=left),
         Layout(_panel("routing: value − λ · cost", _routing(scene, right - 4))),
     )
     return layout
@@ -147,7 +147,8 @@ def _freshness(scene: Scene, width: int) -> RenderableType:
 
 def _learning(scene: Scene, width: int) -> RenderableType:
     found, series, room = scene.entropies, scene.series, width - 22
-    shown = [v for v in (*series.live, *series.frozen) if v is not None]
+    newest = (*list(series.live)[-room:], *list(series.frozen)[-room:])
+    shown = [v for v in newest if v is not None]
     low, high = min(shown, default=0.0), max(shown, default=1.0)
     live = sparkline(series.live, room, low=low, high=high)
     frozen = sparkline(series.frozen, room, low=low, high=high)
