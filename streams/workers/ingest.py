@@ -18,6 +18,7 @@ from feature_store.join import Joiner
 from streams import metric_names as metric
 from streams.codec import encode
 from streams.dead_letters import bury
+from streams.ends import Ends, EndsQuestion
 from streams.errors import Refused, StreamError
 from streams.events import EventKinds, to_example, to_fact, to_outcome
 from streams.loop import ReadAgain, run
@@ -46,6 +47,7 @@ class IngestWorker:
         joiner: Joiner,
         guard: ReconnectGuard,
         clock: EventClock,
+        ends: EndsQuestion,
         kinds: EventKinds,
         max_future_ms: int,
         wall_lag_ms: int | None,
@@ -56,6 +58,7 @@ class IngestWorker:
         self._joiner = joiner
         self._guard = guard
         self._clock = clock
+        self._ends = ends
         self._kinds = kinds
         self._max_future_ms = max_future_ms
         self._wall_lag_ms = wall_lag_ms
@@ -64,7 +67,9 @@ class IngestWorker:
         self._heartbeat = heartbeat
         self._sweep_due = 0.0
         self._sweeping = False
-        self._assigned: set[tuple[str, int]] = set()
+        self._consumer: Consumer | None = None
+        self._next: Places = {}
+        """Of each assigned partition the next offset to handle; below 0 while that is not known."""
 
     def handle(self, records: Sequence[Record]) -> None:
         facts: list[Fact] = []
@@ -83,7 +88,9 @@ class IngestWorker:
         except RedisError as error:
             log.warning("redis: %s; ingest pauses until it is back", error)
             metric.REDIS_PAUSES.labels("ingest").inc()
-            raise ReadAgain(self._places_to_read_again(_first_offsets(records))) from error
+            self._next = self._places_to_read_again(_first_offsets(records))
+            raise ReadAgain(self._next) from error
+        self._next |= next_offsets(records)
         for reply in replies:
             metric.EVENTS.labels(reply.outcome).inc()
             self._send(reply.labels)
@@ -95,15 +102,16 @@ class IngestWorker:
     def tick(self) -> None:
         """Closes the windows that event time has passed: swept, produced, and only then settled."""
         self._heartbeat.beat()
-        now = time.monotonic()
-        if self._sweeping or now < self._sweep_due:
+        if self._sweeping:
             return
-        self._sweep_due = now + SWEEP_EVERY_S
-        if self._wall_lag_ms is not None:
-            # The wall clock as a partition that is always at its end: it counts only where all is read.
-            wall_ms = int(time.time() * 1000) - self._wall_lag_ms
-            self._clock.observe("wall", 0, wall_ms, bound_ms=wall_ms)
-            self._clock.at_end("wall", 0)
+        ends = self._ends.answer()
+        if ends is None:
+            now = time.monotonic()
+            if not self._ends.open and now >= self._sweep_due:
+                self._sweep_due = now + SWEEP_EVERY_S
+                self._ends.ask(self._next)
+            return
+        self._move_clock(ends)
         try:
             closed = self._joiner.sweep(self._clock.now_ms(), SWEEP_LIMIT)
         except RedisError as error:
@@ -120,22 +128,42 @@ class IngestWorker:
         self._outbox.seal({}, then=lambda: self._settle(closed))
 
     def at_end(self, topic: str, partition: int) -> None:
-        self._clock.at_end(topic, partition)
+        """All is handled, also where the first record kept lies beyond the offset that was begun at, or none is."""
+        if self._consumer is not None and (topic, partition) in self._next:
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            self._next[topic, partition] = max(self._next[topic, partition], end)
+
+    def _move_clock(self, ends: Ends) -> None:
+        """A partition holds the clock unless all that the broker had of it was handled.
+
+        So no window closes over an event that the broker has had all along, whatever this process or the broker went
+        through meanwhile.
+        """
+        for place, end in ends.offsets.items():
+            if self._next.get(place, -1) >= end:
+                self._clock.at_end(*place)
+            else:
+                self._clock.behind(*place)
+        if self._wall_lag_ms is not None:
+            # The wall clock as a partition that is always at its end: it counts only where all is read.
+            wall_ms = ends.asked_ms - self._wall_lag_ms
+            self._clock.observe("wall", 0, wall_ms, bound_ms=wall_ms)
+            self._clock.at_end("wall", 0)
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
+        self._consumer = consumer
         stored = self._stored_offsets()
         for partition in consumer.committed(partitions, timeout=10.0):
             key = (partition.topic, partition.partition)
-            self._assigned.add(key)
             self._clock.add(*key)
-            partition.offset = _start(stored.get(key), partition.offset)
+            partition.offset = self._next[key] = _start(stored.get(key), partition.offset)
             log.info("%s[%d] from %d", *key, partition.offset)
         return [TopicPartition(p.topic, p.partition, p.offset) for p in partitions]
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
-            self._assigned.discard((partition.topic, partition.partition))
+            self._next.pop((partition.topic, partition.partition), None)
             self._clock.drop(partition.topic, partition.partition)
 
     def _send(self, labels: Sequence[Label]) -> None:
@@ -160,7 +188,7 @@ class IngestWorker:
         """What Redis still knows of each partition, and the start of the batch at hand, whichever is smaller."""
         stored = self._stored_offsets()
         # A partition that Redis knows nothing of any more is read from its beginning.
-        places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._assigned}
+        places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._next}
         return {key: min(place, first.get(key, place)) for key, place in places.items()}
 
     def _stored_offsets(self) -> Places:
@@ -197,6 +225,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         joiner=Joiner(redis, recipe.log, recipe.join),
         guard=ReconnectGuard(redis),
         clock=EventClock(),
+        ends=EndsQuestion(kafka.admin()),
         kinds=recipe.kinds,
         max_future_ms=recipe.max_future_ms,
         wall_lag_ms=recipe.wall_lag_ms,

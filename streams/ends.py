@@ -1,0 +1,56 @@
+"""Where partitions end, asked of the broker without waiting for the answer.
+
+What the last fetch said is out of date after any pause: of the process, of the machine, of the broker.
+"""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ListOffsetsResultInfo,
+    OffsetSpec,
+)
+
+TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    asked_ms: int
+    """Wall clock just before the question."""
+    offsets: dict[tuple[str, int], int]
+    """Next offset of each partition, at that time or later."""
+
+
+class EndsQuestion:
+    """One question under way at a time: `ask`, then take the answer when it is there."""
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._asked_ms = 0
+        self._futures: dict[TopicPartition, Future[ListOffsetsResultInfo]] = {}
+
+    @property
+    def open(self) -> bool:
+        return bool(self._futures)
+
+    def ask(self, places: Iterable[tuple[str, int]]) -> None:
+        """Asks about these partitions; a question that is open is forgotten."""
+        wanted = {TopicPartition(*place): OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+        self._asked_ms = int(time.time() * 1000)
+        self._futures = self._admin.list_offsets(wanted, request_timeout=TIMEOUT_S) if wanted else {}
+
+    def answer(self) -> Ends | None:
+        """The answer, once; None while it is under way, and where the broker does not give one."""
+        if not self._futures or not all(future.done() for future in self._futures.values()):
+            return None
+        futures, self._futures = self._futures, {}
+        try:
+            offsets = {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+        except KafkaException:
+            return None  # away, or choosing a leader: the next question may find it back
+        return Ends(self._asked_ms, offsets)
