@@ -36,6 +36,8 @@ from streams.local.redis import found_servers, redis_server
 T0 = 1_700_000_000_000
 LENGTH = 2048
 BATCH = 200
+MIN_EVENTS = 80_000
+"""Of a measurement: the server's own comings and goings are some 100 KB."""
 ITEMS_SERVED = 20
 ITEMS_SHOWN = 8
 CLICK_EVERY = 16
@@ -92,6 +94,7 @@ def empty(redis: Redis) -> None:
 
 
 def bytes_an_event(redis: Redis, fill: Callable[[Redis, int, int], None], users: int, events: int) -> float:
+    users = max(users, MIN_EVENTS // events)
     empty(redis)
     fill(redis, 4, events)  # functions and buffers are not the events'
     empty(redis)
