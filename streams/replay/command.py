@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from feature_store.join import Joiner
+from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
 from streams.errors import StartError
 from streams.local.stack import BrokerChoice
@@ -57,6 +58,7 @@ def replay_command(
     """Replay LOG in event time and judge the predictions: obd, ml-100k, or a .csv or .parquet FILE with --map.
 
     Without --up, the workers rank, ingest and train must run with `--recipe log:LOG` (of a file: `log:MAPPING.toml`).
+    Exit status 1 if the audit finds an event lost or doubled.
     """
     try:
         source = open_log(log, mapping)
@@ -67,6 +69,8 @@ def replay_command(
     with _running(recipe, broker) if up else _named(recipe) as settings:
         report = run_replay(settings, source, rows, pace=_pace(speed), seed=seed, bar=_bar(source.name, len(rows)))
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
+    if not report.audit.ok:
+        sys.exit(1)
 
 
 def run_replay(
@@ -102,7 +106,7 @@ def run_replay(
             replay.await_model(rows[0].event_ms)
             sent = replay.run(iter(rows))
             _settle(watch, sent)
-            return _report(source, sent, watch, shift_ms)
+            return _report(source, sent, watch, shift_ms, run_audit(settings))
         finally:
             watch.close()
 
@@ -115,7 +119,7 @@ def _settle(watch: Watch, sent: Sent) -> None:
         time.sleep(0.02)
 
 
-def _report(source: TrafficLog, sent: Sent, watch: Watch, shift_ms: int) -> ReplayReport:
+def _report(source: TrafficLog, sent: Sent, watch: Watch, shift_ms: int, audit: AuditReport) -> ReplayReport:
     try:
         grades, why = grade(watch.graded), ""
     except ValueError as error:
@@ -130,6 +134,7 @@ def _report(source: TrafficLog, sent: Sent, watch: Watch, shift_ms: int) -> Repl
         unlearned=watch.unlearned(),
         updates=watch.updates,
         shift_ms=shift_ms,
+        audit=audit,
         grades=grades,
         why_no_grades=why,
     )

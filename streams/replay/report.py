@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from streams.audit import AuditReport
 from streams.replay.baselines import BaseRate, Graded, RunningMeans, progressive
 from streams.replay.driver import Sent
 from streams.replay.metrics import F64, Interval, auc_difference, auc_interval, normalized_entropies
@@ -58,6 +59,8 @@ class ReplayReport:
     unlearned: int
     updates: int
     shift_ms: int
+    audit: AuditReport
+    """Of everything on the broker, by id: what was stored, joined, learned, lost or doubled."""
     grades: Grades | None
     why_no_grades: str = ""
 
@@ -76,6 +79,7 @@ class ReplayReport:
             "seconds": round(self.sent.seconds, 1),
             "requests_per_second": round(self.sent.requests / max(self.sent.seconds, 1e-9), 1),
         }
+        out["audit"] = self.audit.as_dict()
         if self.grades is None:
             return out | {"no_grades": self.why_no_grades}
         return out | {
@@ -103,7 +107,8 @@ class ReplayReport:
             )
         if self.notes:
             lines.append(f"note      {self.notes}")
-        return "\n".join([*lines, "", *(_table(self.grades) if self.grades else [self.why_no_grades])])
+        grades = _table(self.grades) if self.grades else [self.why_no_grades]
+        return "\n".join([*lines, "", self.audit.text(), "", *grades])
 
 
 def grade(examples: Sequence[Graded]) -> Grades:

@@ -71,6 +71,7 @@ def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> Non
     assert report.sent.clicks == clicks
     assert (report.joined, report.joined_clicks, report.repeated) == (LINES, clicks, 0)
     assert report.unlearned == 0
+    assert report.audit.ok, report.audit.text()
     assert report.updates > 0
     assert report.grades is not None
     assert report.grades.examples == LINES
