@@ -148,13 +148,10 @@ def aof_bytes(redis: Redis) -> int:
 
 
 def measure(redis: Redis, users: int, events: int) -> None:
-    full = LogConfig().capacity
-    log = bytes_an_event(redis, fill_log, users, LENGTH)
+    for held in (17, 300, 1_000, LENGTH, LogConfig().capacity):  # the smallest first: it also warms the server up
+        print(f"{f'user log, at {held:,} events':34}{bytes_an_event(redis, fill_log, users, held):8.2f} bytes/event")
     usage = cast(int, redis.memory_usage(log_key(user(0))))
-    print(f"{'user log, at 2,048 events':34}{log:8.2f} bytes/event   (MEMORY USAGE of one key: {usage / LENGTH:.2f})")
-    for events_held in (17, 300, 1_000):
-        print(f"{f'user log, at {events_held:,} events':34}{bytes_an_event(redis, fill_log, users, events_held):8.2f}")
-    print(f"{f'user log, full ({full:,} events)':34}{bytes_an_event(redis, fill_log, users, full):8.2f}")
+    print(f"{'  MEMORY USAGE of a full one':34}{usage:8,} bytes: {usage / LENGTH:.2f} an event at {LENGTH:,} of them")
     print(f"{'packed Stream, 2,048 entries':34}{bytes_an_event(redis, fill_packed_stream, users, LENGTH):8.2f}")
     print(f"{'Stream of JSON, 2,048 entries':34}{bytes_an_event(redis, fill_json_stream, users, LENGTH):8.2f}")
     print(time_join(redis, events))
