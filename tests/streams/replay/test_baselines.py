@@ -19,12 +19,21 @@ def test_the_base_rate_begins_at_one_click_in_two() -> None:
 
 
 def test_running_means_add_up_as_log_odds() -> None:
-    means = RunningMeans(weight=1.0)
+    means = RunningMeans(weight=1.0, clicks=0.0)
     means.learn("u", "i", 1.0)
     # Base (1 + 1) / (2 + 1) = 2/3, odds 2. User and item: (1 + 2/3) / 2 = 5/6, odds 5. Together 5 * 5 / 2 = 12.5.
     assert means.predict("u", "i") == pytest.approx(12.5 / 13.5)
     assert means.predict("u", "new") == pytest.approx(5 / 6)
     assert means.predict("new", "new") == pytest.approx(2 / 3)
+
+
+def test_where_clicks_are_rare_one_click_says_little() -> None:
+    means = RunningMeans()
+    for n in range(998):
+        means.learn(f"u{n}", f"i{n}", 0.0)
+    means.learn("u", "i", 1.0)
+    # Base 2 / 1001; user and item: (1 + 2) / (1 + 1001 / 2), each about 3 times the base.
+    assert means.predict("u", "i") == pytest.approx(9 * 2 / 1001, rel=0.05)
 
 
 def test_a_label_is_learned_when_its_time_is_over_and_no_sooner() -> None:
