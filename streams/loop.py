@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ReadAgain(Exception):
-    """Raised by `handle`: the batch had no lasting effect, read again from these places."""
+    """Raised by a worker: what it has not sealed had no lasting effect, read again from these places."""
 
     def __init__(self, places: dict[tuple[str, int], int]) -> None:
         super().__init__(f"reading again from {places}")
@@ -102,10 +102,10 @@ def run(
                     worker.handle(records)
                 for place in ended:  # after their records: they are what the worker has seen of the partition
                     worker.at_end(*place)
+                worker.tick()
             except ReadAgain as again:
                 outbox.discard()
                 _seek(consumer, again.places)
-            worker.tick()
             outbox.commit(consumer)
         if not outbox.drain(consumer, 5.0):
             log.warning("stopped with deliveries under way: their records will be read again")

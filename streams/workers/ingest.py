@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from redis.exceptions import RedisError
@@ -15,6 +16,8 @@ from redis.exceptions import RedisError
 from feature_store.clock import EventClock
 from feature_store.facts import Closed, Fact, Label
 from feature_store.join import Joiner
+from feature_store.keys import BUCKETS
+from feature_store.shared_clock import SharedClock
 from streams import metric_names as metric
 from streams.codec import encode
 from streams.dead_letters import bury
@@ -47,6 +50,7 @@ class IngestWorker:
         joiner: Joiner,
         guard: ReconnectGuard,
         clock: EventClock,
+        shared_clock: SharedClock,
         ends: EndsQuestion,
         kinds: EventKinds,
         max_future_ms: int,
@@ -58,6 +62,7 @@ class IngestWorker:
         self._joiner = joiner
         self._guard = guard
         self._clock = clock
+        self._shared_clock = shared_clock
         self._ends = ends
         self._kinds = kinds
         self._max_future_ms = max_future_ms
@@ -86,10 +91,7 @@ class IngestWorker:
         try:
             replies = self._joiner.apply(facts, next_offsets(records))
         except RedisError as error:
-            log.warning("redis: %s; ingest pauses until it is back", error)
-            metric.REDIS_PAUSES.labels("ingest").inc()
-            self._next = self._places_to_read_again(_first_offsets(records))
-            raise ReadAgain(self._next) from error
+            self._read_again(error, _first_offsets(records))
         self._next |= next_offsets(records)
         for reply in replies:
             metric.EVENTS.labels(reply.outcome).inc()
@@ -111,12 +113,15 @@ class IngestWorker:
                 self._sweep_due = now + SWEEP_EVERY_S
                 self._ends.ask(self._next)
             return
+        if not self._next:
+            return  # without a partition there is nothing to tell the time by
         self._move_clock(ends)
         try:
-            closed = self._joiner.sweep(self._clock.now_ms(), SWEEP_LIMIT)
+            agreed = self._shared_clock.agree(self._clock.now_ms())
+            buckets = range(agreed.place, BUCKETS, agreed.readers)
+            closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
-            log.warning("redis: %s; no windows are closed until it is back", error)
-            return
+            self._read_again(error, {})
         for window in closed:
             for outcome in window.outcomes:
                 metric.EVENTS.labels(outcome).inc()
@@ -184,12 +189,15 @@ class IngestWorker:
             # They stay due: the next sweep produces the same examples, with the same ids.
             log.warning("redis: %s; %d closed windows will be swept again", error, len(closed))
 
-    def _places_to_read_again(self, first: Places) -> Places:
-        """What Redis still knows of each partition, and the start of the batch at hand, whichever is smaller."""
+    def _read_again(self, error: RedisError, first: Places) -> NoReturn:
+        """Waits for Redis; then from what it still knows of each partition, or from `first`, whichever is smaller."""
+        log.warning("redis: %s; ingest pauses until it is back", error)
+        metric.REDIS_PAUSES.labels("ingest").inc()
         stored = self._stored_offsets()
         # A partition that Redis knows nothing of any more is read from its beginning.
         places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._next}
-        return {key: min(place, first.get(key, place)) for key, place in places.items()}
+        self._next = {key: min(place, first.get(key, place)) for key, place in places.items()}
+        raise ReadAgain(self._next) from error
 
     def _stored_offsets(self) -> Places:
         """Waits until Redis answers. Raises StreamError if the worker is asked to stop before that."""
@@ -225,6 +233,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         joiner=Joiner(redis, recipe.log, recipe.join),
         guard=ReconnectGuard(redis),
         clock=EventClock(),
+        shared_clock=SharedClock(redis, settings.instance),
         ends=EndsQuestion(kafka.admin()),
         kinds=recipe.kinds,
         max_future_ms=recipe.max_future_ms,

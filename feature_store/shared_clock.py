@@ -1,0 +1,57 @@
+"""One event time for several readers. Knows Redis; knows nothing of Kafka.
+
+Each reader closes windows of users whose events another one reads. So none may go further than the slowest of them:
+each tells the others how far it is, and all take the least.
+"""
+
+import time
+from dataclasses import dataclass
+
+from redis import Redis
+
+CLOCKS = b"ingest:clocks"
+"""Hash: reader → "beat:now_ms"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    now_ms: int
+    """What every reader has reached."""
+    place: int
+    readers: int
+    """This reader is number `place` of `readers`, by name: work that one should do goes by these."""
+
+
+class SharedClock:
+    """A reader's part in it. A reader that has said nothing for `silent_s` no longer counts."""
+
+    def __init__(self, redis: Redis, name: str, *, silent_s: float = 10.0) -> None:
+        self._redis = redis
+        self._name = name.encode()
+        self._silent_s = silent_s
+        self._beat = 0
+        self._now_ms = 0
+        # Whether another one lives is told by its beat moving, not by any clock of its machine.
+        self._heard: dict[bytes, tuple[bytes, float]] = {}
+
+    def agree(self, now_ms: int) -> Agreement:
+        """Says how far this reader is and returns what all have reached; never less than before. One round trip.
+
+        Raises redis' errors.
+        """
+        self._beat += 1
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(CLOCKS, self._name, b"%d:%d" % (self._beat, now_ms))
+            pipe.hgetall(CLOCKS)
+            clocks: dict[bytes, bytes] = pipe.execute()[1]
+        at = time.monotonic()
+        for name, said in clocks.items():
+            if self._heard.get(name, (b"", 0.0))[0] != said:
+                self._heard[name] = (said, at)
+        silent = [name for name in clocks if at - self._heard[name][1] > self._silent_s and name != self._name]
+        if silent:
+            self._redis.hdel(CLOCKS, *silent)
+        live = sorted(clocks.keys() - set(silent))
+        reached = min(int(clocks[name].partition(b":")[2]) for name in live)
+        self._now_ms = max(self._now_ms, reached)
+        return Agreement(self._now_ms, live.index(self._name), len(live))

@@ -1,0 +1,40 @@
+"""The shared clock: nobody goes further than the slowest that lives."""
+
+import time
+
+from redis import Redis
+
+from feature_store.shared_clock import CLOCKS, Agreement, SharedClock
+
+
+def test_one_reader_goes_by_itself(redis: Redis) -> None:
+    clock = SharedClock(redis, "a")
+    assert clock.agree(5) == Agreement(5, 0, 1)
+    assert clock.agree(9).now_ms == 9
+
+
+def test_the_slowest_decides_and_places_are_by_name(redis: Redis) -> None:
+    a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
+    assert b.agree(100) == Agreement(100, 0, 1)
+    assert a.agree(40) == Agreement(40, 0, 2)
+    assert b.agree(120) == Agreement(100, 1, 2)  # held, but never back
+    a.agree(110)
+    assert b.agree(130).now_ms == 110
+
+
+def test_a_silent_reader_no_longer_counts(redis: Redis) -> None:
+    a, b = SharedClock(redis, "a", silent_s=0.05), SharedClock(redis, "b")
+    b.agree(10)
+    assert a.agree(50).now_ms == 10
+    time.sleep(0.1)
+    assert a.agree(60) == Agreement(60, 0, 1)
+    assert redis.hkeys(CLOCKS) == [b"a"]
+    assert b.agree(55).readers == 2  # it comes back by speaking
+
+
+def test_a_reader_that_was_there_before_us_is_heard_out_first(redis: Redis) -> None:
+    redis.hset(CLOCKS, "dead", b"7:10")
+    clock = SharedClock(redis, "a", silent_s=0.05)
+    assert clock.agree(50).now_ms == 10
+    time.sleep(0.1)
+    assert clock.agree(51).now_ms == 51
