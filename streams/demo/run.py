@@ -255,8 +255,9 @@ class Course:
         scene.progress, scene.progress_text = 0.6, "every id on the topics and in Redis is accounted for"
         scene.second(self._observer, _now_ms())
         self._screen.show(scene)
-        report = self._traffic.report
-        counts = report["measured"] if report is not None else self._traffic.progress
+        report, counts = self._traffic.report, self._traffic.progress
+        if report is not None:
+            counts = report["measured"] if self._measured_since is not None else report["before"][-1]
         return summarize_demo(
             self._observer,
             self._observer.part,
