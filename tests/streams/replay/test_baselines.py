@@ -32,8 +32,8 @@ def test_where_clicks_are_rare_one_click_says_little() -> None:
     for n in range(998):
         means.learn(f"u{n}", f"i{n}", 0.0)
     means.learn("u", "i", 1.0)
-    # Base 2 / 1001; user and item: (1 + 2) / (1 + 1001 / 2), each about 3 times the base.
-    assert means.predict("u", "i") == pytest.approx(9 * 2 / 1001, rel=0.05)
+    # Base 2 / 1001, so 1001 examples hold two clicks. User and item: (1 + 2) / 1002 each, 1.5 times the base.
+    assert means.predict("u", "i") == pytest.approx(1.5 * 1.5 * 2 / 1001, rel=0.01)
 
 
 def test_a_label_is_learned_when_its_time_is_over_and_no_sooner() -> None:
