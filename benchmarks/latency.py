@@ -52,7 +52,8 @@ def one_tier_house(tier: str) -> Iterator[House]:
     recipe = f'base = "demo"\n[routing]\ntiers = ["{tier}"]\ncascades = []\n'
     with ExitStack() as closing:
         home = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="tiderank-latency-")))
-        house = open_house(home, recipe, closing, broker="kafka", announce=print)
+        house = open_house(home, closing, broker="kafka", announce=print)
+        house.set_recipe(recipe)
         house.start_workers()
         house.await_workers(print)
         yield house
