@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from streams.errors import StartError
@@ -52,7 +53,18 @@ class Kafka:
             }
         )
 
-    def group_consumer(self, group: str, instance: str, *, fetch_wait_ms: int = 10) -> Consumer:
+    def _fetch_wait_ms(self) -> int:
+        """How long the broker may hold a fetch that finds nothing.
+
+        A Kafka answers as soon as something comes, so a long wait costs nothing, and a short one makes it answer
+        hundreds of empty fetches a second. The in-memory broker holds every fetch for the whole wait.
+        """
+        try:
+            return 2 if _in_memory(self.admin().list_topics(timeout=CONNECT_TIMEOUT_S)) else 50
+        except KafkaException:
+            return 50  # it does not answer: the client will say so
+
+    def group_consumer(self, group: str, instance: str) -> Consumer:
         """A member of a group, known to the broker by name, so that a quick restart moves no partition."""
         return Consumer(
             self._base()
@@ -65,7 +77,7 @@ class Kafka:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": fetch_wait_ms,
+                "fetch.wait.max.ms": self._fetch_wait_ms(),
                 "topic.metadata.refresh.interval.ms": 30_000,
             }
         )
@@ -79,7 +91,7 @@ class Kafka:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": eof,
-                "fetch.wait.max.ms": fetch_wait_ms,
+                "fetch.wait.max.ms": self._fetch_wait_ms(),
             }
         )
 
@@ -104,7 +116,7 @@ class Kafka:
         missing = [t for t in topics if t.name not in present.topics]
         if not missing:
             return []
-        if (present.cluster_id or "").startswith("mockCluster"):
+        if _in_memory(present):
             # The in-memory broker takes no orders: it makes a topic, with 4 partitions, when first asked about it.
             for topic in missing:
                 admin.list_topics(topic.name, timeout=CONNECT_TIMEOUT_S)
@@ -135,6 +147,10 @@ class Kafka:
         if known.error is not None or not known.partitions:
             raise StartError(f"topic {topic} is not at {self.bootstrap}; create all with `tiderank topics create`")
         return sorted(known.partitions)
+
+
+def _in_memory(cluster: ClusterMetadata) -> bool:
+    return (cluster.cluster_id or "").startswith("mockCluster")
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:

@@ -36,8 +36,6 @@ class RankingConfig:
     """Of requests that name none; past it they get a fallback."""
     reply_prefix: str = "ranking.responses"
     """Reply topics must begin so: a request must not make the worker write into other topics."""
-    fetch_wait_ms: int = 2
-    """How long the broker may hold a fetch. The in-memory broker always holds it that long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,7 +42,7 @@ def read_topic(kafka: Kafka, topic: str, since: Mapping[int, int] | None = None)
     spans = {p: span for p, span in kept.items() if span[1] > span[0]}
     if not spans:
         return
-    reader = kafka.reader(fetch_wait_ms=50)
+    reader = kafka.reader()
     try:
         reader.assign([TopicPartition(topic, p, low) for p, (low, _) in spans.items()])
         left = {p: high for p, (_, high) in spans.items()}

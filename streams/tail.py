@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 class Tail:
     """Hands out what comes to some topics; in order within a partition, in any order between them."""
 
-    def __init__(self, kafka: Kafka, topics: Iterable[str], *, fetch_wait_ms: int = 50) -> None:
+    def __init__(self, kafka: Kafka, topics: Iterable[str]) -> None:
         """Raises StartError where a topic does not exist. What is produced after this returns is seen."""
-        self._reader = kafka.reader(fetch_wait_ms=fetch_wait_ms, eof=False)
+        self._reader = kafka.reader(eof=False)
         ends = {(t, p): watermarks(self._reader, t, p)[1] for t in topics for p in kafka.partitions(t)}
         self._reader.assign([TopicPartition(topic, p, end) for (topic, p), end in ends.items()])
         self._next = ends

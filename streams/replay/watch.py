@@ -18,7 +18,7 @@ class Watch:
 
     def __init__(self, kafka: Kafka, joiner: Joiner) -> None:
         self._joiner = joiner
-        self._examples: Consumer = kafka.reader(fetch_wait_ms=5, eof=False)
+        self._examples: Consumer = kafka.reader(eof=False)
         starts = {p: watermarks(self._examples, EXAMPLES, p)[1] for p in kafka.partitions(EXAMPLES)}
         self._examples.assign([TopicPartition(EXAMPLES, p, start) for p, start in starts.items()])
         self._updates = UpdateReader(kafka, start=watermarks(self._examples, UPDATES, 0)[1])

@@ -171,7 +171,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         heartbeat=heartbeat,
         name=settings.instance,
     )
-    consumer = kafka.group_consumer(GROUP, settings.instance, fetch_wait_ms=recipe.ranking.fetch_wait_ms)
+    consumer = kafka.group_consumer(GROUP, settings.instance)
     run(consumer, [REQUESTS], worker, outbox, stop=stop, batch_max=recipe.ranking.batch_max, idle_s=0.01)
 
 
