@@ -144,8 +144,8 @@ class IngestWorker:
         So no window closes over an event that the broker has had all along, whatever this process or the broker went
         through meanwhile.
         """
-        for place, end in ends.offsets.items():
-            if self._next.get(place, -1) >= end:
+        for place in ends.offsets.keys() & self._next.keys():  # some may be another member's since the question
+            if self._next[place] >= ends.offsets[place]:
                 self._clock.at_end(*place)
             else:
                 self._clock.behind(*place)

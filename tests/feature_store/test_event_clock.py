@@ -79,3 +79,17 @@ def test_a_partition_given_away_holds_nothing_back() -> None:
     clock.observe("t", 1, 70, bound_ms=100)
     clock.drop("t", 0)
     assert clock.now_ms() == 70
+
+
+def test_a_partition_known_to_have_more_holds_the_clock_where_it_stands() -> None:
+    clock = EventClock()
+    clock.observe("t", 0, 100, bound_ms=1_000)
+    clock.observe("t", 1, 50, bound_ms=1_000)
+    for partition in (0, 1):
+        clock.at_end("t", partition)
+    assert clock.now_ms() == 100
+    clock.behind("t", 1)
+    clock.observe("t", 0, 200, bound_ms=1_000)
+    assert clock.now_ms() == 100
+    clock.at_end("t", 1)
+    assert clock.now_ms() == 200
