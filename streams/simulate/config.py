@@ -31,7 +31,7 @@ class WorldConfig:
     """Of the part of that interest that changes."""
     interest_tau_s: float = 120.0
     """Seconds after which that part has forgotten itself to 1/e."""
-    trend: float = 0.6
+    trend: float = 0.4
     """Of what is in fashion: topics rise and fall for all users alike."""
     trend_tau_s: float = 60.0
     quality_drift: float = 0.15
