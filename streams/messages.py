@@ -170,8 +170,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     values: dict[Id, Number]
     """Predicted earnings of every plan."""
     costs: dict[Id, Number]
-    """Predicted milliseconds of every plan."""
+    """Predicted milliseconds of compute of every plan."""
     measured_ms: Number
+    """Milliseconds of compute that the chosen one took."""
     price: Number
     """λ: earnings that one millisecond must bring."""
     context: Features

@@ -160,6 +160,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         value=recipe.ranking.value,
         log_length=recipe.model.max_log_length,
         replica=settings.instance,
+        # A GPU computes while this thread waits.
+        compute_clock=time.thread_time if device.type == "cpu" else time.perf_counter,
     )
     worker = RankWorker(
         intake=_intake(settings, kafka),
