@@ -131,7 +131,7 @@ def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Recor
             ended.discard(place)
         elif error.code() == KafkaError._PARTITION_EOF:
             ended.add(place)
-        elif error.fatal():
+        elif error.fatal() or error.code() == KafkaError._FATAL:  # as an event the flag is not set
             raise KafkaException(error)
         else:
             log.warning("kafka: %s", error.str())  # the client retries by itself
