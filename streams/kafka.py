@@ -179,6 +179,7 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(topic.retention_ms),
+        "retention.bytes": str(topic.retention_bytes or -1),
         "max.message.bytes": str(topic.max_bytes + 2_000),  # the record's own framing and headers
         "message.timestamp.type": "LogAppendTime",
     }

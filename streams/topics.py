@@ -37,6 +37,8 @@ class Topic:
     """Of records without a `content-type` header."""
     partitions: int = USER_PARTITIONS
     retention_ms: int = 7 * DAY_MS
+    retention_bytes: int | None = None
+    """Of a partition; None: by time alone."""
     max_bytes: int = 1_000_000
     """Largest record the topic takes."""
     public: bool = False
@@ -56,7 +58,15 @@ TOPICS: dict[str, Topic] = {
         Topic(name=IMPRESSIONS, message=m.Impression, encoding="json", public=True),
         Topic(name=CONVERSIONS, message=m.Conversion, encoding="json", public=True),
         Topic(name=EXAMPLES, message=m.TrainingExample, encoding="msgpack"),
-        Topic(name=UPDATES, message=None, encoding="raw", partitions=1, retention_ms=DAY_MS, max_bytes=1_000_000),
+        # Several updates a second with all dense weights: a day of them would fill a disk. Snapshots come far sooner.
+        Topic(
+            name=UPDATES,
+            message=None,
+            encoding="raw",
+            partitions=1,
+            retention_ms=DAY_MS,
+            retention_bytes=8_000_000_000,
+        ),
         # Above every input limit, so that no refused record is itself refused.
         Topic(name=DEAD_LETTERS, message=None, encoding="raw", partitions=1, max_bytes=5_000_000),
     )
