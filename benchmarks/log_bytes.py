@@ -124,6 +124,7 @@ def time_join(redis: Redis, events: int) -> str:
     empty(redis)
     joiner = Joiner(redis, LogConfig(), JoinConfig())
     joiner.apply([], {("warm", 0): 0})
+    redis.config_set("auto-aof-rewrite-percentage", 0)  # a rewrite would make the file shorter in between
     written = aof_bytes(redis)
     source, applied, labels = history(users=1000), 0, 0
     started = time.perf_counter()

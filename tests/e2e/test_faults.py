@@ -75,7 +75,7 @@ class Load:
     _commands: Commands = field(default_factory=Commands)
 
     def run(self) -> None:
-        world = World(replace(demo(), candidates_median=30, candidates_max=60), seed=1)
+        world = World(replace(demo(), candidates_median=30, candidates_max=60, conversion_delay_s=1.0), seed=1)
         with RankingClient(self.house.kafka) as client:
             phases = [Phase(rate=RATE)]
             self.report = simulate(
