@@ -6,6 +6,7 @@ What the last fetch said is out of date after any pause: of the process, of the 
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -16,6 +17,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 TIMEOUT_S = 2.0
+REFRESH_S = 0.5
+"""How long a broker that gave an error may hold the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +55,11 @@ class EndsQuestion:
         try:
             offsets = {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
         except KafkaException:
-            return None  # away, or choosing a leader: the next question may find it back
+            self._learn_leaders()
+            return None
         return Ends(self._asked_ms, offsets)
+
+    def _learn_leaders(self) -> None:
+        """A broker that was restarted leads under another epoch; the client would ask with the old one for minutes."""
+        with suppress(KafkaException):  # still away
+            self._admin.list_topics(timeout=REFRESH_S)
