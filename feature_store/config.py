@@ -1,8 +1,11 @@
 """What can be chosen about the log and the join, with units and reasons."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 HOUR_MS = 3_600_000
+WINDOWS = "ingest:windows"
+"""Where the windows that labels were closed by are kept, for whoever checks the labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,3 +59,8 @@ class JoinConfig:
                 f"state_ttl_s must be longer than attribution_window_ms, got {self}; "
                 "state dropped before its window closes would lose labels"
             )
+
+
+def windows(config: JoinConfig) -> bytes:
+    """What is stored under WINDOWS."""
+    return json.dumps(asdict(config), sort_keys=True).encode()

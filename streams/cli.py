@@ -50,7 +50,7 @@ def cli() -> None:
     """A streaming ad-ranking system that never goes stale.
 
     `tiderank demo` shows all of it at work. `tiderank up` starts a broker and a Redis; then rank, ingest, train,
-    rewards and learn are the workers, each a process of its own that can be started many times.
+    rewards and learn are the workers, each a process of its own; rank and ingest can be started many times.
     """
 
 
@@ -188,8 +188,11 @@ def dlq_ls(limit: int, as_json: bool) -> None:
     """List dead letters, oldest first: number, where it was, worker, reason."""
     from streams.dlq import list_letters
 
-    for letter in list_letters(_kafka(), limit=limit):
+    letters = list_letters(_kafka(), limit=limit)
+    for letter in letters:
         click.echo(json.dumps(letter.summary()) if as_json else letter.line())
+    if not letters and not as_json:
+        click.echo("no dead letters")
 
 
 @dlq.command("show")
@@ -240,7 +243,16 @@ def freshness(seconds: float, as_json: bool) -> None:
     from streams.freshness_feed import measure
 
     summary = summarize(measure(_kafka(), seconds))
-    click.echo(json.dumps(summary) if as_json else json.dumps(summary, indent=2))
+    if as_json:
+        click.echo(json.dumps(summary))
+    elif not summary:
+        click.echo(f"in {seconds:g} s no event reached what is served; run `tiderank simulate` in another terminal")
+    for cause, found in summary.items() if not as_json else ():
+        stages = ", ".join(f"{stage} {ms['p50']:.0f}" for stage, ms in found["stages_ms"].items())
+        click.echo(
+            f"{cause:<11}{found['count']:>6} events: p50 {found['ms']['p50']:.0f} ms, p99 {found['ms']['p99']:.0f} ms "
+            f"(medians: {stages})"
+        )
 
 
 @cli.command()

@@ -1,6 +1,6 @@
 """The ad system's side: send requests and await the first response of each, report impressions and conversions.
 
-    with RankingClient(Kafka.from_environment("127.0.0.1:9092")) as client:
+    with RankingClient(Kafka.from_environment()) as client:  # at TIDERANK_BOOTSTRAP
         response = client.rank(RankingRequest(request_id="r1", user="u1", candidates=[Candidate(item="ad-1")]))
 
 Also importable where nothing else of tiderank runs: it needs confluent-kafka and msgspec alone.
@@ -32,6 +32,7 @@ class RankingClient:
     """
 
     def __init__(self, kafka: Kafka, *, reply_topic: str = RESPONSES, linger_ms: float = 0.0) -> None:
+        kafka.check()
         self._producer = kafka.producer(linger_ms=linger_ms)
         self._reader = kafka.reader(eof=False)
         self._reply_topic = reply_topic

@@ -48,6 +48,7 @@ CPU_FEATURES = {
     "amx_bf16": "amx-bf16",
 }
 TIMEOUT_S = 5.0
+NOT_SET = "not set: `up` and `demo` start their own, the other commands need it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def _local_redis() -> list[Finding]:
 def _named_broker() -> list[Finding]:
     bootstrap = os.environ.get("TIDERANK_BOOTSTRAP")
     if not bootstrap:
-        return [Finding("TIDERANK_BOOTSTRAP", None, "not set: the local broker is used")]
+        return [Finding("TIDERANK_BOOTSTRAP", None, NOT_SET)]
     kafka = Kafka.from_environment(bootstrap)
     try:
         seconds = broker_round_trip(kafka, timeout_s=TIMEOUT_S)
@@ -200,7 +201,7 @@ def _topics(kafka: Kafka) -> list[Finding]:
 def _named_redis() -> list[Finding]:
     url = os.environ.get("TIDERANK_REDIS_URL")
     if not url:
-        return [Finding("TIDERANK_REDIS_URL", None, "not set: the local Redis is used")]
+        return [Finding("TIDERANK_REDIS_URL", None, NOT_SET)]
     try:
         version = redis_round_trip(url, timeout_s=TIMEOUT_S)
     except StartError as error:

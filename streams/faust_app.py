@@ -7,6 +7,7 @@ in-memory broker cannot hold their changelog topics, so state lives in Redis.
 import asyncio
 import logging
 import ssl
+import tempfile
 import threading
 from collections.abc import Mapping
 
@@ -38,6 +39,7 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
+        datadir=tempfile.mkdtemp(prefix="tiderank-faust-"),  # of tables, which we have none of; else the working folder
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,

@@ -31,7 +31,14 @@ class Kafka:
     properties: Mapping[str, str]
 
     @classmethod
-    def from_environment(cls, bootstrap: str) -> "Kafka":
+    def from_environment(cls, bootstrap: str | None = None) -> "Kafka":
+        """At `bootstrap`, or else at TIDERANK_BOOTSTRAP. Raises StartError where neither is given."""
+        bootstrap = bootstrap or os.environ.get("TIDERANK_BOOTSTRAP")
+        if not bootstrap:
+            raise StartError(
+                "TIDERANK_BOOTSTRAP must be set (the broker's host:port); start `tiderank up --workers` and paste the "
+                "export line that it prints"
+            )
         extra = {k[len(_PREFIX) :].lower().replace("_", "."): v for k, v in os.environ.items() if k.startswith(_PREFIX)}
         return cls(bootstrap, extra)
 

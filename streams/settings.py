@@ -52,5 +52,7 @@ def from_environment(*, recipe: str | None = None, instance: str | None = None) 
 def required(name: str, what: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise StartError(f"{name} must be set ({what}); `tiderank up` prints both, or sets them for its own workers")
+        raise StartError(
+            f"{name} must be set ({what}); start `tiderank up --workers` and paste the export line that it prints"
+        )
     return value

@@ -10,7 +10,7 @@ from itertools import chain
 
 from redis import Redis
 
-from feature_store.config import JoinConfig, LogConfig
+from feature_store.config import WINDOWS, JoinConfig, LogConfig, windows
 from feature_store.join import Joiner
 from streams.audit.events import Events
 from streams.audit.joins import Joins
@@ -20,6 +20,7 @@ from streams.audit.report import AuditReport, Section
 from streams.audit.requests import Requests
 from streams.audit.rewards import Rewards
 from streams.audit.source import Place, Source
+from streams.errors import StartError
 from streams.redis_client import check, connect
 from streams.settings import Settings
 from streams.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED, UPDATES
@@ -36,6 +37,12 @@ def run_audit(settings: Settings) -> AuditReport:
     settings.kafka.check()
     redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
     check(redis, settings.redis_url)
+    used = redis.get(WINDOWS)
+    if used is not None and used != windows(settings.recipe.join):
+        raise StartError(
+            f"ingest closes windows by {used!r}, and recipe {settings.recipe.name} has other ones: "
+            "name ingest's recipe with --recipe, or every open label would look wrong"
+        )
     return _Audit(settings, Source(settings.kafka), redis).run()
 
 

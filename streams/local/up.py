@@ -1,5 +1,6 @@
 """`tiderank up`: the local stack in the foreground, with workers if asked, until a signal."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ import click
 from streams.kafka import Kafka
 from streams.local.stack import BrokerChoice, LocalStack, StackError, local_stack
 from streams.local.workers import WorkerProcess
+from streams.recipe import load_recipe
+from streams.settings import RECIPE
 
 WATCH_S = 0.5
 
@@ -29,7 +32,7 @@ def up(
     Returns after a clean stop. Raises StackError if something does not start, or ends by itself later.
     """
     # Both ways of asking us to stop then take the same way out, from wherever we are.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with local_stack(data_dir, broker=broker, announce=announce) as stack, ExitStack() as running:
             if stack.broker.ours:
@@ -38,6 +41,8 @@ def up(
             for process in processes:
                 process.await_ready()
                 announce(f"{process.name}: metrics at http://127.0.0.1:{process.metrics_port}/metrics")
+            if workers:
+                announce(_windows(recipe))
             announce("for other processes:")
             announce(f"  export TIDERANK_BOOTSTRAP={stack.bootstrap} TIDERANK_REDIS_URL={stack.redis_url}")
             announce(f"logs are in {data_dir / 'logs'}; Ctrl-C stops all")
@@ -45,7 +50,16 @@ def up(
     except KeyboardInterrupt:
         announce("stopped")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _windows(recipe: str | None) -> str:
+    chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    return (
+        f"recipe {chosen.name}: what is not clicked within {chosen.join.click_window_ms / 1000:g} s becomes a negative "
+        "example then; until the first have, the model sees clicks alone"
+    )
 
 
 def _worker(name: str, stack: LocalStack, home: Path, recipe: str | None, running: ExitStack) -> WorkerProcess:

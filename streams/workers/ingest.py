@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from redis.exceptions import RedisError
 
 from feature_store.clock import EventClock
+from feature_store.config import WINDOWS, windows
 from feature_store.facts import Closed, Fact, Label
 from feature_store.join import Joiner
 from feature_store.keys import BUCKETS
@@ -228,6 +229,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
+    redis.set(WINDOWS, windows(recipe.join))
     outbox = Outbox(kafka.producer(linger_ms=1.0))
     worker = IngestWorker(
         joiner=Joiner(redis, recipe.log, recipe.join),

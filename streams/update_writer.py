@@ -1,0 +1,102 @@
+"""The trainer's side of model.updates: opens its epoch, numbers and writes its updates, keeps the published image."""
+
+import logging
+import time
+from dataclasses import replace
+
+from ranker.image import Image
+from ranker.learner import Learner
+from ranker.update_log import Position, TrainerLog
+from ranker.updates import Update, UpdateHeader, encode_open, encode_update
+from streams.errors import StreamError
+from streams.outbox import Outbox
+from streams.topics import UPDATES
+from streams.updates import UpdateReader
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 30.0
+
+
+class UpdateWriter:
+    """Our epoch of the update log: opens it, numbers and writes its updates, keeps the image of what was published."""
+
+    def __init__(
+        self, image: Image, trainer_log: TrainerLog, reader: UpdateReader, outbox: Outbox, trainer: str
+    ) -> None:
+        self.image = image
+        self.number = 0
+        self._log = trainer_log
+        self._reader = reader
+        self._outbox = outbox
+        self._trainer = trainer
+
+    @property
+    def epoch(self) -> int:
+        return self._log.epoch
+
+    def open(self) -> None:
+        """Reads the log to its end, appends an open, and waits until the log says whose the epoch is.
+
+        Raises StreamError if another trainer was first, or the snapshot cannot be built on.
+        """
+        while not self._reader.at_end:
+            self.follow(timeout_s=0.1)
+        if self._log.fault is not None:
+            raise StreamError(f"{self._log.fault}; remove that snapshot and start again")
+        self._outbox.send(UPDATES, encode_open(self._log.open(now_ms())))
+        deadline = time.monotonic() + OPEN_TIMEOUT_S
+        while self._log.status == "opening":
+            self._outbox.poll()
+            self.follow(timeout_s=0.05)
+            if time.monotonic() > deadline:
+                raise StreamError(
+                    f"the open of epoch {self.epoch} did not appear on {UPDATES} in {OPEN_TIMEOUT_S:.0f} s"
+                )
+        self._check_ours()
+        log.info("opened epoch %d", self.epoch)
+
+    def follow(self, timeout_s: float = 0.0) -> None:
+        """Takes in what has come on the log. Raises StreamError once the epoch is another trainer's."""
+        for record in self._reader.poll(64, timeout_s):
+            self._log.feed(record.value or b"")
+        self._check_ours()
+
+    def write(self, learner: Learner, *, offsets: dict[str, int], watermark_ms: int, grades: dict[str, float]) -> int:
+        """Puts out everything that changed since the last update, as the next number; returns its bytes."""
+        self.number += 1
+        header = UpdateHeader(
+            epoch=self.epoch,
+            number=self.number,
+            previous=self.number - 1,
+            digest=learner.config.digest,
+            trainer=self._trainer,
+            reset=self.image.position is None,
+            offsets=offsets,
+            watermark_ms=watermark_ms,
+            created_ms=now_ms(),
+            grades=grades,
+        )
+        update = Update(header, learner.take_changes())
+        records = encode_update(update)
+        # Its place in the log is known when it is acknowledged; see `settled_position`.
+        position = Position(epoch=self.epoch, number=self.number, trainer=self._trainer, offset=0)
+        self.image.apply(update, position)
+        for record in records:
+            self._outbox.send(UPDATES, record)
+        return sum(map(len, records))
+
+    def settled_position(self) -> Position | None:
+        """Where the image stands, once the log is known to hold it before any newer epoch's open; None before."""
+        position = self.image.position
+        if position is None or self._log.confirmed < position.number or UPDATES not in self._outbox.newest:
+            return None
+        return replace(position, offset=self._outbox.newest[UPDATES] + 1)
+
+    def _check_ours(self) -> None:
+        if self._log.status == "lost":
+            raise StreamError("another trainer has opened a newer epoch: this one stops, and has changed nothing since")
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
