@@ -40,7 +40,7 @@ QUIET_S = 2.0
 QUIET_AT_MOST_S = 15.0
 FIRST_UPDATE_S = 60.0
 
-EXAMPLES_A_REQUEST = 4.5
+EXAMPLES_A_REQUEST = 5.5
 """The world shows 4 ads a page; the rest are conversions and their windows."""
 IN_FLIGHT_S = 15.0
 """Of the measured rate: examples of the warm-up that the frozen copy has not learned, and of the draining."""
