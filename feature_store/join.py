@@ -26,22 +26,11 @@ from feature_store.facts import (
     Position,
     Reply,
     ServedFact,
-    example_id,
 )
 from feature_store.functions import Call
 from feature_store.layout import decode_generation, draw_generation, growth_steps
 
-__all__ = [
-    "ActionFact",
-    "Closed",
-    "Fact",
-    "ImpressionFact",
-    "Joiner",
-    "Label",
-    "Reply",
-    "ServedFact",
-    "example_id",
-]
+__all__ = ["Joiner"]
 
 # As lua/join.lua's label_of writes it; the last but one is the number of the blob, from 1.
 _Label = tuple[
