@@ -66,5 +66,5 @@ def _parquet(path: Path) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Parquet files need pyarrow: pip install 'tiderank[replay]'") from error
+        raise ModuleNotFoundError("Parquet files need pyarrow: pip install 'tiderank[tables]'") from error
     return ParquetFile(path)
