@@ -42,12 +42,16 @@ class TableConfig:
     """Rows with a key of their own; the least recently used gives way when all are taken."""
     tail_rows: int = 1_024
     """Rows shared by hash: what a key that has no row (in serving: was never learned) reads."""
+    idle_steps: int | None = None
+    """A key that no step used for longer loses its row, a few at a time. None: only when another key needs it."""
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.tail_rows < 1:
             raise ValueError(
                 f"table {self.name!r} needs rows >= 1 and tail_rows >= 1, got {self.rows}, {self.tail_rows}"
             )
+        if self.idle_steps is not None and self.idle_steps < 1:
+            raise ValueError(f"table {self.name!r}: idle_steps must be >= 1, or None, got {self.idle_steps}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
