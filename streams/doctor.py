@@ -107,7 +107,7 @@ def _python() -> list[Finding]:
 
 
 def _processor() -> list[Finding]:
-    model, features = _cpu_info(Path("/proc/cpuinfo"))
+    model, features = cpu_info(Path("/proc/cpuinfo"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [
         Finding("CPU", None, f"{model}, {cores} cores"),
@@ -246,7 +246,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_info(path: Path) -> tuple[str, list[str]]:
+def cpu_info(path: Path) -> tuple[str, list[str]]:
     """Model and the features that matter to us, of a file in the form of /proc/cpuinfo."""
     text = path.read_text() if path.exists() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)

@@ -3,11 +3,11 @@
 import itertools
 import json
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +16,7 @@ from feature_store.join import Joiner
 from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
 from streams.errors import StartError
+from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
 from streams.redis_client import connect
 from streams.replay.driver import Pace, Replay, Sent, shift_into_the_past
@@ -66,7 +67,12 @@ def replay_command(
     except (ValueError, Unavailable) as error:
         raise StartError(str(error)) from error
     recipe = f"{PREFIX}{mapping or log}"
-    with _running(recipe, broker) if up else _named(recipe) as settings:
+    house = (
+        private_stack("replay", recipe, WORKERS, broker=broker, announce=partial(click.echo, err=True))
+        if up
+        else nullcontext(from_environment(recipe=recipe))
+    )
+    with house as settings:
         report = run_replay(settings, source, rows, pace=_pace(speed), seed=seed, bar=_bar(source.name, len(rows)))
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     if not report.audit.ok:
@@ -145,37 +151,6 @@ def _pace(speed: str) -> Pace:
         return Pace(speed=None if speed == "max" else float(speed))
     except ValueError as error:
         raise click.BadParameter(f"{speed!r}: {error}", param_hint="--speed") from error
-
-
-@contextmanager
-def _named(recipe: str) -> Iterator[Settings]:
-    yield from_environment(recipe=recipe)
-
-
-@contextmanager
-def _running(recipe: str, broker: BrokerChoice) -> Iterator[Settings]:
-    """A stack and workers of our own, in a folder that goes with them."""
-    from streams.kafka import Kafka
-    from streams.local.stack import local_stack
-    from streams.local.workers import WorkerProcess
-    from streams.recipe import load_recipe
-
-    def announce(line: str) -> None:
-        click.echo(line, err=True)
-
-    with ExitStack() as running:
-        home = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="tiderank-replay-")))
-        stack = running.enter_context(local_stack(home, broker=broker, announce=announce))
-        kafka = Kafka(stack.bootstrap, {})
-        kafka.create_topics()
-        addresses = {"bootstrap": stack.bootstrap, "redis_url": stack.redis_url}
-        workers = [WorkerProcess(name, home=home, recipe=recipe, **addresses) for name in WORKERS]
-        for worker in workers:
-            running.callback(worker.child.stop)
-            worker.child.start()
-        for worker in workers:
-            worker.await_ready()
-        yield Settings(**addresses, recipe=load_recipe(recipe), snapshots=str(home / "snapshots"), instance="replay")
 
 
 def _bar(name: str, total: int) -> Callable[[Sent], None]:

@@ -43,7 +43,7 @@ class WorldConfig:
     position_bias: float = 0.5
     """A place is looked at with probability (1 + position) ** -position_bias."""
     shown: int = 4
-    """Places on a page: the best of the response that are shown."""
+    """Places on a page: the best of the response that are shown. 0: nobody looks, so nothing is ever clicked."""
 
     bid_spread: float = 1.0
     """Standard deviation of the logarithm of a bid. Wide bids show also what does not have the highest probability."""
@@ -88,9 +88,11 @@ class WorldConfig:
     """How late, at most."""
 
     def __post_init__(self) -> None:
-        for name in ("users", "items", "topics", "campaigns", "advertisers", "shown", "sessions"):
+        for name in ("users", "items", "topics", "campaigns", "advertisers", "sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.shown < 0:
+            raise ValueError(f"shown must be >= 0, got {self.shown}")
         if not self.items >= self.campaigns >= self.advertisers:
             raise ValueError(
                 f"items >= campaigns >= advertisers must hold, got {self.items}, {self.campaigns}, {self.advertisers}"

@@ -1,17 +1,17 @@
 """The simulated ad system itself: asks for rankings at a given rate, shows what comes, and reports what happened.
 
-Open loop: request n of a phase is due at start + n / rate whatever has been answered, and its latency counts from
-then, so a slow ranker cannot hide by slowing its own load (coordinated omission). One thread; it never waits for
-anything but the next response or the next thing due.
+Open loop: request n of a phase is due at start + n / rate (or when the phase says) whatever has been answered, and its
+latency counts from then, so a slow ranker cannot hide by slowing its own load (coordinated omission). One thread; it
+never waits for anything but the next response or the next thing due.
 """
 
 import heapq
 import itertools
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,10 +35,22 @@ class Phase:
     requests: int | None = None
     seconds: float | None = None
     name: str = "run"
+    due_s: Sequence[float] | None = None
+    """When its requests are due, in seconds from its start; it ends when the last is sent. None: evenly, at `rate`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 100_000:
             raise ValueError(f"rate must be in (0, 100000] requests a second, got {self.rate}")
+
+
+class Observer(Protocol):
+    """Is told of every request as it happens, in the thread of the run."""
+
+    def sent(self, late_ms: float) -> None:
+        """A request left, so long after it was due."""
+
+    def answered(self, response: RankingResponse, latency_ms: float) -> None:
+        """The first response of a request was read, so long after the request was due."""
 
 
 Commands = queue.SimpleQueue[str]
@@ -61,6 +73,7 @@ def simulate(
     deadline_ms: int | None = None,
     commands: Commands | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    observer: Observer | None = None,
     drain_s: float = 10.0,
 ) -> SimReport:
     """Runs the phases one after another; the last is the measured one.
@@ -71,7 +84,7 @@ def simulate(
     """
     if not phases:
         raise ValueError("simulate needs at least one phase")
-    run = _Run(client, world, prefix, deadline_ms, commands, progress)
+    run = _Run(client, world, prefix, deadline_ms, commands, progress, observer)
     for phase in phases:
         run.phase(phase)
     run.drain(drain_s)
@@ -88,6 +101,7 @@ class _Run:
         deadline_ms: int | None,
         commands: Commands | None,
         progress: Callable[[dict[str, Any]], None] | None,
+        observer: Observer | None,
     ) -> None:
         self._client = client
         self._world = world
@@ -95,6 +109,7 @@ class _Run:
         self._deadline_ms = deadline_ms
         self._commands = commands
         self._progress = progress
+        self._observer = observer
         self._traffic = Traffic(world)
         self._users = [world.user_features(u) for u in range(world.config.users)]
         self._items = [world.item_features(i) for i in range(world.config.items)]
@@ -115,11 +130,12 @@ class _Run:
         self._tallies.append(tally)
         self._said_answers = 0
         start_s = time.monotonic()
-        next_s = start_s
+        due = _due_times(phase, tally)
+        next_s = start_s + next(due)
         while not self._stopped and not self._ended(phase, tally, time.monotonic() - start_s):
             if time.monotonic() >= next_s:
                 self._ask(tally, next_s)
-                next_s += 1 / tally.rate
+                next_s = start_s + next(due)
             self._serve(next_s)
             if self._steer(tally):
                 break
@@ -145,7 +161,8 @@ class _Run:
 
     @staticmethod
     def _ended(phase: Phase, tally: Tally, seconds: float) -> bool:
-        by_requests = phase.requests is not None and tally.requests >= phase.requests
+        requests = phase.requests if phase.due_s is None else len(phase.due_s)
+        by_requests = requests is not None and tally.requests >= requests
         return by_requests or (phase.seconds is not None and seconds >= phase.seconds)
 
     def _steer(self, tally: Tally) -> bool:
@@ -202,7 +219,10 @@ class _Run:
         self._request_ids.append(request_id)
         tally.requests += 1
         tally.candidates += len(visit.items)
-        tally.late_sends += time.monotonic() - due_s > LATE_S
+        late_s = time.monotonic() - due_s
+        tally.late_sends += late_s > LATE_S
+        if self._observer is not None:
+            self._observer.sent(1000 * late_s)
 
     def _candidate(self, item: int, bid: float) -> Candidate:
         candidate = self._candidates.get((item, bid))
@@ -215,7 +235,10 @@ class _Run:
 
     def _answered(self, response: RankingResponse) -> None:
         asked = self._asked.pop(response.request_id)
-        asked.tally.answer(response.status, (time.monotonic() - asked.due_s) * 1000)
+        latency_ms = 1000 * (time.monotonic() - asked.due_s)
+        asked.tally.answer(response.status, latency_ms)
+        if self._observer is not None:
+            self._observer.answered(response, latency_ms)
         if not response.items:
             return
         world, now_ms = self._world, time.time_ns() // 1_000_000
@@ -263,6 +286,18 @@ class _Run:
                 }
             )
         self._said_s, self._said_answers = now_s, len(tally.latency_ms)
+
+
+def _due_times(phase: Phase, tally: Tally) -> Iterator[float]:
+    """Seconds from the start of the phase, without end; an even rate may change on the way."""
+    if phase.due_s is not None:
+        yield from phase.due_s
+        while True:
+            yield float("inf")
+    at_s = 0.0
+    while True:
+        yield at_s
+        at_s += 1 / tally.rate
 
 
 def _kind(message: Impression | Conversion) -> str:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public by i
 )
 from rich.console import Console
 
-from streams.doctor import Finding, _cpu_info, print_report, report
+from streams.doctor import Finding, cpu_info, print_report, report
 from streams.kafka import Kafka
 from streams.local import kafka as local_kafka
 from streams.local.process import free_port
@@ -100,8 +100,8 @@ def test_named_servers_and_their_settings(named: LocalStack) -> None:
 def test_processor_features_are_read_from_its_flags(tmp_path: Path) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text("processor : 0\nmodel name : Fast One\nflags : fpu avx2 amx_bf16 avx512f\nflags : fpu\n")
-    assert _cpu_info(file) == ("Fast One", ["avx2", "avx512", "amx-bf16"])
-    assert _cpu_info(tmp_path / "absent") == ("unknown", [])
+    assert cpu_info(file) == ("Fast One", ["avx2", "avx512", "amx-bf16"])
+    assert cpu_info(tmp_path / "absent") == ("unknown", [])
 
 
 def test_the_table_shows_every_finding_and_names_what_is_wrong() -> None:
