@@ -23,6 +23,7 @@ class _Commands(click.Group):
 
     ELSEWHERE: ClassVar[dict[str, tuple[str, str]]] = {
         "simulate": ("streams.simulate.command", "Be an ad system whose truth is known: ask, show, click and buy."),
+        "load": ("streams.load.command", "Ask at a given rate, and say how long the answers took."),
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
     }
 

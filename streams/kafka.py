@@ -115,6 +115,10 @@ class Kafka:
                 "check TIDERANK_BOOTSTRAP, or unset it and run `tiderank up`"
             ) from error
 
+    def in_memory(self) -> bool:
+        """Whether the broker is the one built into librdkafka: a first look, nothing to be measured on."""
+        return _in_memory(self.admin().list_topics(timeout=CONNECT_TIMEOUT_S))
+
     def create_topics(self, topics: Iterable[Topic] = TOPICS.values(), *, replication: int = 1) -> list[str]:
         """Creates the topics that are missing, with their settings; returns their names. Leaves the others alone."""
         admin = self.admin()
