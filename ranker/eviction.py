@@ -1,4 +1,9 @@
-"""Which keys have a row of their own: new ones come in, the least recently used give way. For the trainer alone."""
+"""Which keys have a row of their own: new ones come in, unused ones give way. For the trainer alone.
+
+A clock hand goes round the rows (Corbató, 1968). Each step it looks at the next few of them, and the least recently
+used of those give way: near enough to the least recently used of all (a row that is used more often than most is
+never among the oldest eighth of what the hand sees), at a cost that does not depend on the size of the table.
+"""
 
 from dataclasses import dataclass
 
@@ -8,72 +13,99 @@ from ranker.hashing import U64
 from ranker.keymap import I64, KeyMap
 
 _NEVER = -1
-_STEPS_TO_TURN_OVER = 256
-"""Eviction looks at every row, so it makes room for a 256th of the table at a time, not for one key."""
+_LOOK_AT_LEAST = 1_024
+"""Rows the hand passes in a step; so many leave for being idle at most, and one that is idle leaves so late at most
+as the hand takes to come round: a million rows in 977 steps."""
+_LOOK_FOR_EACH = 8
+"""Rows the hand passes for each one that a new key needs."""
+_NO_KEYS: U64 = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """keys_K got rows_K; evicted_V had to leave for them."""
+    """keys_K got rows_K; evicted_V had to leave, and freed_V are the rows they had (keys_K may have got them)."""
 
     keys_K: U64
     rows_K: I64
     evicted_V: U64
+    freed_V: I64
 
 
 class Admission:
     """Gives rows of `key_map` to keys. The same calls give the same rows."""
 
-    def __init__(self, key_map: KeyMap) -> None:
+    def __init__(self, key_map: KeyMap, idle_steps: int | None = None) -> None:
+        """idle_steps: a row unused for more steps is freed, needed or not; None: only when it is needed."""
         self.key_map = key_map
         rows = key_map.num_rows
+        self._idle_steps = idle_steps
         self._used = np.full(rows, _NEVER, np.int64)  # the step a row was last used at
         self._free = np.arange(rows)[::-1].copy()  # a stack: its top is at _num_free - 1
         self._num_free = rows
+        self._hand = 0  # the row that is looked at next
 
     def admit(self, keys: U64, step: int) -> Admitted:
         """Mark these distinct keys as used at `step`; give a row to those without one.
 
-        Keys used at this step are never evicted; what then finds no row goes on sharing the tail.
+        Takes time in proportion to the keys, whatever the table's size. Keys used at this step are never evicted;
+        what then finds no row goes on sharing the tail.
         """
         rows = self.key_map.find(keys)
         self._used[rows[rows >= 0]] = step
         new = keys[rows < 0]
-        evicted = self._make_room(len(new), step)
+        freed = self._make_room(len(new), step)
+        evicted = self.key_map.key_of(freed)
         new = new[: self._num_free]
         rows = self._pop(len(new))
-        self.key_map.change(new, rows, np.empty(0, np.uint64))
+        self.key_map.change(new, rows, evicted)
         self._used[rows] = step
-        return Admitted(new, rows, evicted)
+        return Admitted(new, rows, evicted, freed)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, the key map included."""
         keys, rows = self.key_map.items()
-        return {"keys": keys, "rows": rows, "used": self._used.copy(), "free": self._free[: self._num_free].copy()}
+        return {
+            "keys": keys,
+            "rows": rows,
+            "used": self._used.copy(),
+            "free": self._free[: self._num_free].copy(),
+            "hand": np.array([self._hand]),
+        }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.key_map.clear()
-        self.key_map.change(state["keys"], state["rows"], np.empty(0, np.uint64))
+        self.key_map.change(state["keys"], state["rows"], _NO_KEYS)
         self._used[:] = state["used"]
         self._num_free = len(state["free"])
         self._free[: self._num_free] = state["free"]
+        self._hand = int(state["hand"][0])
 
     def _pop(self, count: int) -> I64:
         self._num_free -= count
         return self._free[self._num_free : self._num_free + count][::-1].copy()
 
-    def _make_room(self, wanted: int, step: int) -> U64:
-        """Evict until `wanted` rows are free, or as many as can be."""
-        if wanted <= self._num_free:
-            return np.empty(0, np.uint64)
-        candidates = np.flatnonzero((self._used != _NEVER) & (self._used != step))
-        count = min(max(wanted - self._num_free, self.key_map.num_rows // _STEPS_TO_TURN_OVER), len(candidates))
-        # Ties are broken by row, so that the choice does not depend on the partition's inner order.
-        age = self._used[candidates] * self.key_map.num_rows + candidates
-        rows = candidates[np.sort(np.argpartition(age, count - 1)[:count])] if count else candidates[:0]
-        evicted = self.key_map.key_of(rows)
-        self.key_map.change(evicted[:0], rows[:0], evicted)
+    def _make_room(self, wanted: int, step: int) -> I64:
+        """Free the rows that are idle, and more if `wanted` are not free: of what the hand passes, oldest first."""
+        short = max(wanted - self._num_free, 0)
+        if short == 0 and self._idle_steps is None:
+            return self._free[:0]
+        passed = self._advance(max(_LOOK_AT_LEAST, _LOOK_FOR_EACH * short))
+        used = self._used[passed]
+        candidates = passed[(used != _NEVER) & (used != step)]
+        used = self._used[candidates]
+        idle = 0 if self._idle_steps is None else int(np.count_nonzero(used < step - self._idle_steps))
+        count = min(max(short, idle), len(candidates))
+        # Equal ages go by row, so that the choice does not depend on where the hand began.
+        order = np.argsort(used * self.key_map.num_rows + candidates)
+        rows = np.sort(candidates[order[:count]])
         self._used[rows] = _NEVER
-        self._free[self._num_free : self._num_free + len(rows)] = rows[::-1]
-        self._num_free += len(rows)
-        return evicted
+        self._free[self._num_free : self._num_free + count] = rows[::-1]
+        self._num_free += count
+        return rows
+
+    def _advance(self, count: int) -> I64:
+        """The next `count` rows, or all."""
+        rows = self.key_map.num_rows
+        passed = (self._hand + np.arange(min(count, rows))) % rows
+        self._hand = (self._hand + len(passed)) % rows
+        return passed

@@ -1,8 +1,9 @@
 """u64 key → row of a table, many at once. Knows numpy; knows nothing of weights.
 
 Open addressing by buckets of eight: a key lives in its home bucket or, where that is full, in the next one with
-room. `passed` marks the buckets that some key found full on its way: a search ends at the first that is not marked.
-Rows, not keys, say what is taken, so every u64 is a key.
+room. `passed` counts, for each bucket, the keys that found it full on their way: a search ends at the first that none
+passed. A key that leaves is no longer counted, so that searches stay short however long the map lives, and no change
+ever has to rebuild it. Rows, not keys, say what is taken, so every u64 is a key.
 """
 
 import numpy as np
@@ -23,9 +24,8 @@ class KeyMap:
 
     def __init__(self, rows: int) -> None:
         self.num_rows = rows
-        # Half empty at the fullest: about 2 % of the buckets are then passed.
-        self._bits = max(_MIN_BUCKETS, 2 * rows // WIDTH).bit_length()
-        self._num_buckets = 1 << self._bits
+        # Half empty at the fullest: 2 % of the buckets are passed when it has filled, 10 % after a long life.
+        self._num_buckets = max(_MIN_BUCKETS, -(-2 * rows // WIDTH))
         self._key_of_row = np.zeros(rows, np.uint64)
         self._taken = np.zeros(rows, np.bool_)
         self._clear()
@@ -61,7 +61,7 @@ class KeyMap:
         self._remove(evicted)
         current = self.find(keys)
         new = current != rows
-        self._remove(keys[new])
+        self._remove(keys[new & (current >= 0)])
         self._insert(keys[new], rows[new])
 
     def check(self, keys: U64, rows: I64, evicted: U64, *, held: bool = True) -> None:
@@ -96,11 +96,18 @@ class KeyMap:
     def _clear(self) -> None:
         self._slot_key = np.zeros(self._num_buckets * WIDTH, np.uint64)
         self._slot_row = np.full(self._num_buckets * WIDTH, _FREE, np.int64)
-        self._passed = np.zeros(self._num_buckets, np.bool_)
+        self._passed = np.zeros(self._num_buckets, np.int32)
 
     def _home(self, keys: U64) -> I64:
-        # Fibonacci hashing (Knuth, volume 3, 6.4): the high bits of the product depend on all bits of the key.
-        return ((keys * _GOLDEN) >> np.uint64(64 - self._bits)).astype(np.int64)
+        # Fibonacci hashing (Knuth, volume 3, 6.4): the high bits of the product depend on all bits of the key. Scaled
+        # to any number of buckets by a second product (Lemire, 2019), which 32 of them are enough for.
+        high = (keys * _GOLDEN) >> np.uint64(32)
+        return ((high * np.uint64(self._num_buckets)) >> np.uint64(32)).astype(np.int64)
+
+    def _next(self, buckets: I64) -> I64:
+        following = buckets + 1
+        following[following == self._num_buckets] = 0
+        return following
 
     def _locate(self, keys: U64) -> I64:
         """The slot of each key, -1 where it has none."""
@@ -113,28 +120,27 @@ class KeyMap:
             column = here.argmax(axis=1)
             hit = here[np.arange(len(pending)), column]
             found[pending[hit]] = (bucket * WIDTH + column)[hit]
-            onward = ~hit & self._passed[bucket]
+            onward = ~hit & (self._passed[bucket] > 0)
             pending = pending[onward]
-            bucket = (bucket[onward] + 1) & (self._num_buckets - 1)
+            bucket = self._next(bucket[onward])
         return found
 
     def _remove(self, keys: U64) -> None:
         slots = self._locate(keys)
-        slots = slots[slots >= 0]
+        keys, slots = keys[slots >= 0], slots[slots >= 0]
         self._taken[self._slot_row[slots]] = False
         self._slot_row[slots] = _FREE
+        bucket, end = self._home(keys), slots // WIDTH
+        while len(bucket):
+            onward = bucket != end
+            bucket, end = bucket[onward], end[onward]
+            np.subtract.at(self._passed, bucket, 1)
+            bucket = self._next(bucket)
 
     def _insert(self, keys: U64, rows: I64) -> None:
         """Keys that are in no slot, rows that nobody holds."""
         self._key_of_row[rows] = keys
         self._taken[rows] = True
-        self._place(keys, rows)
-        # Marks are never taken back one by one; many of them make searches long.
-        if np.count_nonzero(self._passed) * 4 > self._num_buckets:
-            self._clear()
-            self._place(*self.items())
-
-    def _place(self, keys: U64, rows: I64) -> None:
         bucket = self._home(keys)
         while len(keys):
             order = np.argsort(bucket, kind="stable")
@@ -147,5 +153,6 @@ class KeyMap:
             slots = bucket[fits] * WIDTH + column
             self._slot_key[slots] = keys[fits]
             self._slot_row[slots] = rows[fits]
-            self._passed[bucket[~fits]] = True
-            keys, rows, bucket = keys[~fits], rows[~fits], (bucket[~fits] + 1) & (self._num_buckets - 1)
+            keys, rows, bucket = keys[~fits], rows[~fits], bucket[~fits]
+            np.add.at(self._passed, bucket, 1)
+            bucket = self._next(bucket)

@@ -67,7 +67,11 @@ class Learner:
         self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
         self.adam = torch.optim.Adam(self.parameters.values(), lr=learner.dense_rate, fused=True)
         self.adagrad_sums = {name: torch.zeros(len(w)) for name, w in self.tables.weights.items()}
-        self.admissions = {name: Admission(self.tables.key_maps[name]) for name in self.tables.weights}
+        self.admissions = {
+            t.name: Admission(self.tables.key_maps[t.name], t.idle_steps)
+            for t in config.tables
+            if t.name in self.tables.weights
+        }
         self.pending = PendingChanges(self.tables, getattr(torch, learner.wire_dtype))
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
         self._frozen: _Frozen | None = None
@@ -185,7 +189,7 @@ class Learner:
 
         It met them as serving does, in the tail, and taught the tail what an unknown key is like. A new row starts
         where its tail now is, with a fresh optimizer state: so the first example is not lost, the next ones count in
-        full, and a step that is not applied has nothing to take back.
+        full, and a step that is not applied has nothing to take back. A row that is freed is as if it had never been.
         """
         admitted = evicted = 0
         for table, admission in self.admissions.items():
@@ -197,8 +201,9 @@ class Learner:
             ]
             new = admission.admit(np.unique(np.concatenate(keys)), self.step)
             weights, rows_K = self.tables.weights[table], torch.from_numpy(new.rows_K)
+            freed_V = torch.from_numpy(new.freed_V)
+            weights[freed_V], self.adagrad_sums[table][freed_V] = 0, 0
             weights[rows_K] = weights[torch.from_numpy(self._featurizer.tail(table, new.keys_K))]
-            self.adagrad_sums[table][rows_K] = 0
             self.pending.touch(table, new.rows_K)
             self.pending.evict(table, new.evicted_V)
             admitted += len(new.keys_K)

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranker.eviction import Admission
 from ranker.hashing import U64
 from ranker.keymap import I64, KeyMap
 
@@ -59,7 +58,7 @@ def test_a_long_life_of_changes_keeps_searches_short() -> None:
         key_map.change(keys, np.arange(1000), NONE)
         key_map.change(NONE, rows(), keys)
         keys = rng.integers(0, 2**64, 1000, dtype=np.uint64)
-    assert np.count_nonzero(key_map._passed) * 4 <= len(key_map._passed)
+    assert not key_map._passed.any()  # an empty map is as good as new
 
 
 def test_applying_a_change_twice_is_harmless() -> None:
@@ -88,35 +87,3 @@ def test_a_refused_change_changes_nothing(keys: U64, new_rows: I64, evicted: U64
     with pytest.raises(ValueError, match=message):
         key_map.change(keys, new_rows, evicted)
     assert [a.tolist() for a in key_map.items()] == [[1, 2], [0, 1]]
-
-
-def test_the_least_recently_used_give_way_in_a_full_table() -> None:
-    admission = Admission(KeyMap(4))
-    assert admission.admit(u64(10, 11, 12, 13), step=0).rows_K.tolist() == [0, 1, 2, 3]
-    admission.admit(u64(10, 12), step=1)
-    admitted = admission.admit(u64(20, 21), step=2)
-    assert admitted.evicted_V.tolist() == [11, 13]
-    assert admitted.rows_K.tolist() == [1, 3]
-    assert admission.key_map.find(u64(10, 11, 12, 13, 20, 21)).tolist() == [0, -1, 2, -1, 1, 3]
-
-
-def test_keys_of_this_step_are_never_evicted_for_one_another() -> None:
-    admission = Admission(KeyMap(4))
-    admitted = admission.admit(u64(1, 2, 3, 4, 5, 6), step=0)
-    assert admitted.keys_K.tolist() == [1, 2, 3, 4]
-    assert admitted.evicted_V.tolist() == []
-    assert admission.admit(u64(5, 6, 1), step=1).evicted_V.tolist() == [2, 3]
-
-
-def test_admission_is_deterministic_and_survives_a_restore() -> None:
-    rng = np.random.default_rng(3)
-    first, second = Admission(KeyMap(300)), Admission(KeyMap(300))
-    for step in range(60):
-        keys = np.unique(rng.integers(0, 900, 40, dtype=np.uint64))
-        a, b = first.admit(keys, step), second.admit(keys, step)
-        assert a.rows_K.tolist() == b.rows_K.tolist()
-        assert a.evicted_V.tolist() == b.evicted_V.tolist()
-        restored = Admission(KeyMap(300))
-        restored.restore(second.state())
-        second = restored
-    assert len(first.key_map) > 250
