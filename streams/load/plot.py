@@ -7,8 +7,8 @@ from types import ModuleType
 from streams.errors import StartError
 from streams.load.measure import Row
 
-NINES = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
-"""Percentiles of the distribution's axis; each but the first is ten times rarer than the one two before it, or so."""
+TICKS = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
+"""Percentiles that the distribution's axis names; it goes by how rare what lies beyond is, so tails are seen."""
 
 
 def figure_module() -> ModuleType:
@@ -32,24 +32,28 @@ def plot(rows: Sequence[Row], title: str, file: Path) -> None:
     for percent, style in ((50, "o-"), (99, "s--")):
         values = [row.latency.percentile(percent) for row in rows]
         against_rate.plot(rates, values, style, label=f"p{percent}")
-    against_rate.set(xlabel="requests a second, asked", ylabel="ms, due to read", yscale="log", ylim=(1, None))
-    shares = [percent / 100 for percent in NINES]
+    against_rate.set(xlabel="requests a second, asked", ylabel="ms, due to read", yscale="log")
     for row in rows:
-        answered = [percent for percent in _steps() if (1 - percent / 100) * row.latency.count >= 1]
-        distribution.plot(
-            [1 / (1 - percent / 100) for percent in answered],
-            [row.latency.percentile(percent) for percent in answered],
-            label=f"{row.rate:g}/s",
-        )
-    distribution.set(xlabel="percentile", ylabel="ms, due to read", xscale="log", yscale="log", ylim=(1, None))
-    distribution.set_xticks([1 / (1 - share) for share in shares], [f"{percent:g}" for percent in NINES])
+        # Only percentiles that at least one value lies beyond: 100 values have no 99.9th.
+        known = [percent for percent in _steps() if _rarity(percent) <= row.latency.count]
+        latencies = [row.latency.percentile(percent) for percent in known]
+        distribution.plot([_rarity(percent) for percent in known], latencies, label=f"{row.rate:g}/s")
+    distribution.set(xlabel="percentile", ylabel="ms, due to read", xscale="log", yscale="log")
+    distribution.set_xticks([_rarity(percent) for percent in TICKS], [f"{percent:g}" for percent in TICKS])
+    distribution.set_xlim(0.9, max(row.latency.count for row in rows))
     for axes in (against_rate, distribution):
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(visible=True, which="both", alpha=0.3)
         axes.legend()
     figure.suptitle(title, fontsize=9)
     figure.savefig(file, format="png", dpi=120)
 
 
+def _rarity(percent: float) -> float:
+    """One of so many lies beyond that percentile."""
+    return 100 / (100 - percent)
+
+
 def _steps() -> list[float]:
-    """Percentiles evenly apart on the axis of nines: 20 for every factor of ten."""
+    """Percentiles evenly apart on the axis: 20 for every factor of ten."""
     return [100 * (1 - 10 ** (-step / 20)) for step in range(81)]

@@ -48,7 +48,7 @@ class LoadReport:
         low, high = self.log_lengths
         lines = [
             self.where,
-            f"{o.candidates} candidates, {o.users} users, {self.log_length} events in each log ({low} to {high} at last)",
+            f"{o.candidates} candidates; {o.users} users, logs of {self.log_length} events ({low}-{high} at the end)",
             f"deadline {o.deadline_ms} ms, {o.pacing} arrivals, {'with' if o.events else 'no'} events; "
             "times: ms from due to read; of phases the median of a micro-batch",
             HEAD,
@@ -60,12 +60,12 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def where(broker: str) -> str:
-    """This machine and the broker, in words; who else uses its cores shows in the load average."""
+def this_machine() -> str:
+    """In words. Who else uses its cores shows in the load average, so ask before the run adds to it."""
     model, features = cpu_info(Path("/proc/cpuinfo"))
-    load = os.getloadavg()[0]
     return (
-        f"{model} ({', '.join(features) or 'no features of note'}), {os.cpu_count()} cores, load {load:.1f}; {broker}"
+        f"{model} ({', '.join(features) or 'no features of note'}), {os.cpu_count()} cores, "
+        f"load average {os.getloadavg()[0]:.1f} before the run"
     )
 
 
