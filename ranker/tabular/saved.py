@@ -1,0 +1,75 @@
+"""A trained model on disk: weights as safetensors, all else in a JSON manifest that names their digest.
+
+Nothing is unpickled, and a directory whose parts do not fit together is refused, not guessed at.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import safetensors.torch
+
+from ranker.config import ModelConfig
+from ranker.tabular.encoding import Encoder
+from ranker.tabular.model import TabularModel
+
+FORMAT = 1
+MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    format: int = FORMAT
+    label: str
+    """Name of the label's column in training."""
+    encoder: Encoder
+    config: ModelConfig
+    digest: str
+    """Of the configuration."""
+    weights_blake2b: str
+
+
+def save_model(folder: Path, model: TabularModel, encoder: Encoder, *, label: str) -> None:
+    """Into the folder, which is made; a model that is there is replaced. The manifest is written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = safetensors.torch.save({name: t.contiguous() for name, t in model.state_dict().items()})
+    manifest = Manifest(
+        label=label,
+        encoder=encoder,
+        config=model.config,
+        digest=model.config.digest,
+        weights_blake2b=_digest(weights),
+    )
+    (folder / WEIGHTS).write_bytes(weights)
+    partial = folder / f"{MANIFEST}.part"
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    partial.replace(folder / MANIFEST)
+
+
+def load_model(folder: Path) -> tuple[TabularModel, Manifest]:
+    """Raises ValueError where the folder holds no model, or one whose parts do not fit together."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} holds no model ({error.strerror}: {error.filename}); `tiderank fit` makes one"
+        ) from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ValueError(f"{folder / MANIFEST} is not a manifest of a model: {error}") from error
+    config, encoder = manifest.config, manifest.encoder
+    if manifest.format != FORMAT:
+        raise ValueError(f"{folder} is of format {manifest.format}, this version reads {FORMAT}: fit it anew")
+    if config.digest != manifest.digest or (config.slots, config.tables) != (encoder.slots, encoder.tables):
+        raise ValueError(f"{folder / MANIFEST} was changed: configuration and columns do not fit together; fit it anew")
+    if _digest(weights) != manifest.weights_blake2b:
+        raise ValueError(f"{folder / WEIGHTS} is not what was written with {MANIFEST}: fit it anew")
+    model = TabularModel(config)
+    model.load_state_dict(safetensors.torch.load(weights))
+    model.eval()
+    return model, manifest
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,167 @@
+"""Training on encoded rows until validation no longer improves."""
+
+# N rows of a table, n of a minibatch.
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ranker.config import ModelConfig, TierConfig
+from ranker.tabular.encoding import Encoded, Encoder
+from ranker.tabular.metrics import Grades, grade
+from ranker.tabular.model import TabularModel
+from ranker.tabular.optimizer import RowAdam
+
+MAX_GRAD_NORM = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """How a table is learned. The defaults are what docs/tabular.md compares."""
+
+    tier: TierConfig = TierConfig(
+        name="fit", layers=1, log_length=0, user_tokens=2, fm_tokens=8, compressed_tokens=8, fm_rank=8, dropout=0.2
+    )
+    embedding_width: int = 16
+    batch: int = 1024
+    dense_rate: float = 1e-3
+    """Of Adam, for the tier's own weights."""
+    row_rate: float = 1e-3
+    """Of lazy Adam, for embedding rows."""
+    weight_decay: float = 0.0
+    """Decoupled (AdamW), of the tier's own weights."""
+    embedding_l2: float = 3e-4
+    """Times the row, added to the gradient of the mean log loss, of the rows that a minibatch reads."""
+    epochs_max: int = 100
+    patience: int = 2
+    """Epochs without improvement after which the rates fall, and training goes on from the best epoch."""
+    rate_drops: int = 1
+    """How often the rates fall by rate_factor before training ends."""
+    rate_factor: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.embedding_width, self.batch, self.epochs_max, self.patience) < 1 or self.rate_drops < 0:
+            raise ValueError(f"embedding_width, batch, epochs_max and patience must be >= 1, got {self}")
+        if min(self.dense_rate, self.row_rate) <= 0 or min(self.weight_decay, self.embedding_l2) < 0:
+            raise ValueError(f"rates must be > 0, weight_decay and embedding_l2 >= 0, got {self}")
+        if self.tier.log_length:
+            raise ValueError(f"a table has no log: the tier needs log_length=0, got {self.tier.log_length}")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What an epoch came to."""
+
+    number: int
+    """From 1."""
+    train_logloss: float
+    """Mean over the epoch, while learning (so with dropout)."""
+    valid: Grades
+    rate: float
+    """Of what the rates are in the configuration."""
+    best: bool
+    seconds: float
+
+
+def build_model(encoder: Encoder, config: FitConfig, *, click_prior: float) -> TabularModel:
+    """A model for these columns that begins by predicting click_prior."""
+    return TabularModel(
+        ModelConfig(
+            name="fit",
+            slots=encoder.slots,
+            tables=encoder.tables,
+            tiers=(config.tier,),
+            width=config.embedding_width,
+            max_position=1,
+            seed=config.seed,
+            click_prior=click_prior,
+            item_table=encoder.tables[0].name,
+        )
+    )
+
+
+def train(
+    model: TabularModel,
+    data: Encoded,
+    valid: Encoded,
+    config: FitConfig,
+    *,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[Epoch]:
+    """Learn `data` until `valid` no longer improves; the model is then that of the best epoch.
+
+    Better is a larger AUC minus log loss: order and probabilities both count. on_rows hears of each minibatch, with
+    its rows; on_epoch of each epoch. Both classes must be among the labels of `valid`. The same inputs give the same
+    weights on the same machine.
+    """
+    trainer = _Trainer(model, config)
+    shuffle = torch.Generator().manual_seed(config.seed)
+    epochs: list[Epoch] = []
+    best, best_weights, waited, drops, rate = float("-inf"), _weights(model), 0, 0, 1.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # of dropout
+        while len(epochs) < config.epochs_max:
+            started = time.perf_counter()
+            loss = trainer.epoch(data, shuffle, on_rows)
+            grades = grade(valid.label_N.double().numpy(), model.predict(valid))
+            worth = (grades.auc or 0.0) - grades.logloss
+            epoch = Epoch(len(epochs) + 1, loss, grades, rate, worth > best, time.perf_counter() - started)
+            epochs.append(epoch)
+            on_epoch(epoch)
+            waited += 1
+            if epoch.best:
+                best, best_weights, waited = worth, _weights(model), 0
+            elif waited >= config.patience:
+                if drops == config.rate_drops:
+                    break
+                model.load_state_dict(best_weights)
+                drops, waited, rate = drops + 1, 0, rate * config.rate_factor
+                trainer.set_rate(rate)
+    model.load_state_dict(best_weights)
+    return epochs
+
+
+class _Trainer:
+    """The optimizers of a model, and an epoch by them."""
+
+    def __init__(self, model: TabularModel, config: FitConfig) -> None:
+        self._model = model
+        self._config = config
+        self._tier = torch.optim.AdamW(
+            model.tier.parameters(), lr=config.dense_rate, weight_decay=config.weight_decay, foreach=True
+        )
+        self._rows = RowAdam(model.rows.weight, rate=config.row_rate, l2=config.embedding_l2)
+
+    def set_rate(self, factor: float) -> None:
+        for group in self._tier.param_groups:
+            group["lr"] = self._config.dense_rate * factor
+        self._rows.rate = self._config.row_rate * factor
+
+    def epoch(self, data: Encoded, shuffle: torch.Generator, on_rows: Callable[[int], None]) -> float:
+        """Mean log loss over all rows, each learned once."""
+        self._model.train()
+        total = torch.zeros((), dtype=torch.float64)
+        for index_n in torch.split(torch.randperm(len(data), generator=shuffle), self._config.batch):
+            logits_n = self._model(data.rows_NS[index_n].long(), data.dense_NF[index_n])
+            total += self._step(logits_n, data.label_N[index_n]) * len(index_n)
+            on_rows(len(index_n))
+        return float(total) / len(data)
+
+    def _step(self, logits_n: Tensor, label_n: Tensor) -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(logits_n, label_n)
+        self._tier.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._model.tier.parameters(), MAX_GRAD_NORM)
+        self._tier.step()
+        self._rows.step()
+        return loss.detach()
+
+
+def _weights(model: TabularModel) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,176 @@
+"""`tiderank fit` and `tiderank score`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ranker.tabular.metrics import Grades
+from ranker.tabular.training import Epoch, FitConfig
+from streams.errors import StartError
+from streams.fit.run import HELD_OUT, FitFiles, Prepared, fit, prepare, score
+
+DEFAULT = FitConfig()
+FILES = FitFiles(train=Path(), label="")
+_FILE = click.Path(path_type=Path)
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _columns(name: str, what: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}", default="", callback=_names, metavar="A,B", help=what)
+
+
+def _knob(name: str, kind: Any, default: object, what: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}", type=kind, default=default, show_default=True, help=what)
+
+
+@click.command("fit")
+@click.argument("train", type=_FILE)
+@click.option("--valid", type=_FILE, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
+@click.option("--test", type=_FILE, help="For the final figures. Without it they are those of validation.")
+@click.option("--label", required=True, help="Column of 0 and 1.")
+@click.option("--model", "folder", type=_FILE, metavar="DIR", help="Save the model here, for `tiderank score`.")
+@_columns("categorical", "Columns of categories, whatever they look like.")
+@_columns("numeric", "Columns of numbers, whatever they look like.")
+@_columns("ignore", "Columns to leave aside.")
+@_knob("embedding-width", click.IntRange(min=1), DEFAULT.embedding_width, "Numbers a category is embedded by.")
+@_knob("layers", click.IntRange(min=1), DEFAULT.tier.layers, "Wukong layers.")
+@_knob("tokens", click.IntRange(min=1), DEFAULT.tier.fm_tokens, "Tokens that each block of a layer puts out.")
+@_knob("hidden", click.IntRange(min=1), DEFAULT.tier.hidden, "Width of the blocks' MLPs and of the head.")
+@_knob("dropout", click.FloatRange(0, 1, max_open=True), DEFAULT.tier.dropout, "Share zeroed while learning.")
+@_knob("weight-decay", click.FloatRange(min=0), DEFAULT.weight_decay, "Of the tier's own weights.")
+@_knob("embedding-l2", click.FloatRange(min=0), DEFAULT.embedding_l2, "Of the embedding rows.")
+@_knob("min-count", click.IntRange(min=1), FILES.min_count, "Rarer categories share one row.")
+@_knob("buckets", click.IntRange(min=2), FILES.buckets, "Quantiles that a number is embedded by.")
+@_knob("batch", click.IntRange(min=1), DEFAULT.batch, "Rows a step.")
+@_knob("rate", click.FloatRange(min=0, min_open=True), DEFAULT.dense_rate, "Learning rate of the tier's own weights.")
+@_knob("row-rate", click.FloatRange(min=0, min_open=True), DEFAULT.row_rate, "Learning rate of the embedding rows.")
+@_knob("epochs-max", click.IntRange(min=1), DEFAULT.epochs_max, "Stop after so many, come what may.")
+@_knob("patience", click.IntRange(min=1), DEFAULT.patience, "Epochs to wait for an improvement.")
+@_knob("seed", int, DEFAULT.seed, "Of weights, shuffling and what is held out.")
+@_knob("threads", click.IntRange(min=1), 1, "Of the arithmetic.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, all else on the other."
+)
+def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, **options: Any) -> None:
+    """Train the ranking model on a table of categories and numbers: TRAIN, a .parquet or .csv file.
+
+    Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
+    """
+    torch.set_num_threads(threads)
+    files = FitFiles(train=train, **{n: options[n] for n in _FIELDS})
+    config = _config(options)
+    prepared = prepare(files, seed=config.seed)
+    _tell_columns(prepared, files, as_json)
+    with _progress(len(prepared.train), as_json) as bar:
+        result = fit(files, prepared, config, save_to=folder, on_epoch=bar.epoch, on_rows=bar.rows)
+    on = "validation" if prepared.test is None else "test"
+    click.echo(f"best epoch {result.best.number} of {len(result.epochs)}, {result.seconds:.1f} s", err=as_json)
+    if folder is not None:
+        click.echo(f"saved to {folder}", err=as_json)
+    click.echo(f"{on}: {_figures(result.grades)}", err=as_json)
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+
+
+@click.command("score")
+@click.argument("folder", type=_FILE, metavar="MODEL_DIR")
+@click.argument("file", type=_FILE)
+@click.option("--out", type=_FILE, help="Write FILE's columns and the probability p to this .parquet or .csv file.")
+@click.option("--label", help="Column of 0 and 1: grade the predictions by it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+def score_command(folder: Path, file: Path, out: Path | None, label: str | None, as_json: bool) -> None:
+    """Score the rows of FILE by a model that `tiderank fit` saved."""
+    if out is None and label is None:
+        raise StartError("nothing to do: name a file for the scores (--out), a label to grade by (--label), or both")
+    torch.set_num_threads(1)
+    scored = score(folder, file, out=out, label=label)
+    grades = scored.grades
+    if as_json:
+        found = {
+            "rows": len(scored.probability_N),
+            "mean_p": float(scored.probability_N.mean()),
+            "out": out and str(out),
+        }
+        if grades is not None:
+            found |= {"auc": grades.auc, "logloss": grades.logloss, "normalized_entropy": grades.normalized_entropy}
+        click.echo(json.dumps(found))
+        return
+    click.echo(
+        f"{len(scored.probability_N)} rows, mean p {scored.probability_N.mean():.4f}" + (f" → {out}" if out else "")
+    )
+    if grades is not None:
+        click.echo(_figures(grades))
+
+
+_FIELDS = ("valid", "test", "label", "categorical", "numeric", "ignore", "min_count", "buckets")
+
+
+def _config(options: dict[str, Any]) -> FitConfig:
+    tier = replace(
+        DEFAULT.tier,
+        layers=options["layers"],
+        fm_tokens=options["tokens"],
+        compressed_tokens=options["tokens"],
+        hidden=options["hidden"],
+        dropout=options["dropout"],
+        heads=1,  # of attention over a log, which a table has none of
+    )
+    same = ("embedding_width", "batch", "row_rate", "weight_decay", "embedding_l2", "epochs_max", "patience", "seed")
+    return FitConfig(tier=tier, dense_rate=options["rate"], **{name: options[name] for name in same})
+
+
+def _tell_columns(prepared: Prepared, files: FitFiles, as_json: bool) -> None:
+    width = max(len(column.name) for column in prepared.found)
+    for column in prepared.found:
+        warning = "warning: " if column.kind == "dropped" else ""
+        click.echo(f"{column.name:<{width}}  {column.kind:<11}  {warning}{column.reason}", err=as_json)
+    for path, names in prepared.extra.items():
+        click.echo(f"{path}: columns {names} are not in {files.train}, and left aside", err=as_json)
+    source = f"{files.valid}" if files.valid else f"held out of {files.train} (seeded)"
+    click.echo(f"{len(prepared.train)} rows to learn from, {len(prepared.valid)} to validate: {source}", err=as_json)
+
+
+def _figures(grades: Grades) -> str:
+    if grades.auc is None or grades.normalized_entropy is None:
+        return f"AUC n/a (labels of one class) log loss {grades.logloss:.5f}"
+    return f"AUC {grades.auc:.5f} log loss {grades.logloss:.5f} normalized entropy {grades.normalized_entropy:.5f}"
+
+
+class _Bar:
+    """A line an epoch; between them, on a terminal, how far the epoch is."""
+
+    def __init__(self, progress: Progress, count: int, as_json: bool) -> None:
+        self._progress = progress
+        self._task = progress.add_task("epoch 1", total=count)
+        self._as_json = as_json
+
+    def rows(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self._progress.reset(self._task, description=f"epoch {epoch.number + 1}")
+        click.echo(
+            f"epoch {epoch.number:>3}  train log loss {epoch.train_logloss:.5f}  validation {_figures(epoch.valid)}"
+            f"  {epoch.seconds:.1f} s{'  best so far' if epoch.best else ''}",
+            err=self._as_json,
+        )
+
+
+@contextmanager
+def _progress(count: int, as_json: bool) -> Iterator[_Bar]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    shown = console.is_terminal and not console.is_dumb_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        yield _Bar(progress, count, as_json)

@@ -1,0 +1,213 @@
+"""What `tiderank fit` and `tiderank score` do: files in, a trained model or predictions out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ranker.tabular.columns import F64, Found, find_columns
+from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
+from ranker.tabular.metrics import Grades, grade
+from ranker.tabular.model import TabularModel
+from ranker.tabular.saved import load_model, save_model
+from ranker.tabular.training import Epoch, FitConfig, build_model, train
+from streams.errors import StartError
+from streams.fit.files import FORMATS, labels, read_table, write_table
+
+HELD_OUT = 0.1
+"""Share of TRAIN that validates where no file does."""
+PREDICTION = "p"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitFiles:
+    """What is fitted to what."""
+
+    train: Path
+    valid: Path | None = None
+    test: Path | None = None
+    label: str
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    min_count: int = 2
+    """Categories seen less often in training share one embedding row, which an unseen one reads too."""
+    buckets: int = 32
+    """Quantiles that a number is embedded by, beside its value."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """The files, encoded by what the training rows say."""
+
+    found: list[Found]
+    encoder: Encoder
+    train: Encoded
+    valid: Encoded
+    test: Encoded | None
+    extra: dict[str, list[str]]
+    """By file: columns that training does not have, which are left aside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    prepared: Prepared
+    model: TabularModel
+    epochs: list[Epoch]
+    grades: Grades
+    """Of the test file where there is one, else of validation."""
+    seconds: float
+    config: FitConfig
+    saved: Path | None
+
+    @property
+    def best(self) -> Epoch:
+        return [epoch for epoch in self.epochs if epoch.best][-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        prepared = self.prepared
+        return {
+            "auc": self.grades.auc,
+            "logloss": self.grades.logloss,
+            "normalized_entropy": self.grades.normalized_entropy,
+            "graded_on": "validation" if prepared.test is None else "test",
+            "rows": {"train": len(prepared.train), "valid": len(prepared.valid), "test": len(prepared.test or ())},
+            "columns": [asdict(column) for column in prepared.found],
+            "parameters": self.model.parameters_of,
+            "epochs": len(self.epochs),
+            "best_epoch": self.best.number,
+            "seconds": round(self.seconds, 3),
+            "history": [asdict(epoch) for epoch in self.epochs],
+            "config": asdict(self.config),
+            "model": None if self.saved is None else str(self.saved),
+        }
+
+
+def prepare(files: FitFiles, *, seed: int) -> Prepared:
+    """Read and encode. Raises StartError for what a person must mend."""
+    told_text = set(files.categorical)
+    table = read_table(files.train, text=told_text)
+    label_N = labels(table, files.label, files.train, both=True)
+    with _mendable(files.train):
+        found = find_columns(
+            table,
+            label=files.label,
+            categorical=files.categorical,
+            numeric=files.numeric,
+            ignore=files.ignore,
+        )
+    held_out_N = hold_out(len(label_N), seed) if files.valid is None else np.zeros(len(label_N), bool)
+    learned, learned_label = table.filter(~held_out_N), label_N[~held_out_N]
+    with _mendable(files.train):
+        encoder = learn_encoder(learned, found, min_count=files.min_count, buckets=files.buckets)
+        data = encoder.encode(learned, learned_label)
+    extra: dict[str, list[str]] = {}
+
+    def other(path: Path, *, both: bool) -> Encoded:
+        text = told_text | {c.name for c in encoder.categorical if c.text}
+        rows = read_table(path, text=text)
+        if beside := [name for name in rows.column_names if name not in table.column_names]:
+            extra[str(path)] = beside
+        with _mendable(path):
+            return encoder.encode(rows, labels(rows, files.label, path, both=both))
+
+    if files.valid is None:
+        valid = encoder.encode(table.filter(held_out_N), label_N[held_out_N])
+        _check_split(data, valid, files)
+    else:
+        valid = other(files.valid, both=True)
+    test = None if files.test is None else other(files.test, both=False)
+    return Prepared(found=found, encoder=encoder, train=data, valid=valid, test=test, extra=extra)
+
+
+def fit(
+    files: FitFiles,
+    prepared: Prepared,
+    config: FitConfig,
+    *,
+    save_to: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> FitResult:
+    """Train, grade and, where asked to, save."""
+    started = time.perf_counter()
+    model = build_model(prepared.encoder, config, click_prior=float(prepared.train.label_N.mean()))
+    epochs = train(model, prepared.train, prepared.valid, config, on_epoch=on_epoch, on_rows=on_rows)
+    last = prepared.valid if prepared.test is None else prepared.test
+    grades = grade(last.label_N.double().numpy(), model.predict(last))
+    if save_to is not None:
+        try:
+            save_model(save_to, model, prepared.encoder, label=files.label)
+        except OSError as error:
+            raise StartError(f"the model cannot be saved to {save_to}: {error}") from error
+    return FitResult(
+        prepared=prepared,
+        model=model,
+        epochs=epochs,
+        grades=grades,
+        seconds=time.perf_counter() - started,
+        config=config,
+        saved=save_to,
+    )
+
+
+def hold_out(count: int, seed: int) -> npt.NDArray[np.bool_]:
+    """[count], true for a share of HELD_OUT, drawn by seed: what validates rather than teaches."""
+    held_out_N = np.zeros(count, bool)
+    held_out_N[np.random.default_rng(seed).permutation(count)[: max(1, round(count * HELD_OUT))]] = True
+    return held_out_N
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    probability_N: F64
+    grades: Grades | None = field(default=None)
+    """None without labels."""
+
+
+def score(folder: Path, path: Path, *, out: Path | None = None, label: str | None = None) -> Scored:
+    """Score a file by a saved model; `out` gets its columns and the probability.
+
+    Raises StartError for what a person must mend.
+    """
+    if out is not None and out.suffix not in FORMATS:
+        raise StartError(f"scores go to a {' or '.join(FORMATS)} file, got {out.name!r}")
+    with _mendable(folder):
+        model, manifest = load_model(folder)
+    table = read_table(path, text=[c.name for c in manifest.encoder.categorical if c.text])
+    with _mendable(path):
+        probability_N = model.predict(manifest.encoder.encode(table))
+    grades = None
+    if label is not None:
+        grades = grade(labels(table, label, path, both=False).double().numpy(), probability_N)
+    if out is not None:
+        if PREDICTION in table.column_names:
+            table = table.drop_columns([PREDICTION])
+        write_table(table.append_column(PREDICTION, [probability_N]), out)
+    return Scored(probability_N, grades)
+
+
+def _check_split(data: Encoded, valid: Encoded, files: FitFiles) -> None:
+    for part in (data, valid):
+        if not len(part) or bool(torch.all(part.label_N == part.label_N[0])):
+            raise StartError(
+                f"{files.train} is too small to hold rows out of it: each part needs rows of both labels; give --valid"
+            )
+
+
+class _mendable:  # noqa: N801  reads as a statement
+    """A ValueError about this file is for a person to mend."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError):
+            raise StartError(f"{self._path}: {error}") from error
