@@ -52,7 +52,7 @@ class LoadReport:
             f"deadline {o.deadline_ms} ms, {o.pacing} arrivals, {'with' if o.events else 'no'} events; "
             "times: ms from due to read; of phases the median of a micro-batch",
             HEAD,
-            *(_line(row) for row in self.rows),
+            *(line(row) for row in self.rows),
             *(_behind(row) for row in self.rows if row.sender_behind),
         ]
         if self.sustained:
@@ -69,7 +69,8 @@ def this_machine() -> str:
     )
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
+    """A row under HEAD."""
     latency = [row.latency.percentile(percent) or 0.0 for percent in (50, 90, 99, 99.9)]
     times = "".join(f"{value:8.1f}" for value in (*latency, row.latency.max or 0.0))
     phases = "  ".join(_cell(row.phases[name].percentile(50) if name in row.phases else None) for name in PHASES)

@@ -1,0 +1,123 @@
+"""Rates measured on a real broker against a ranker that does what the real one cannot be made to do."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streams.client import RankingClient
+from streams.errors import StreamError
+from streams.kafka import Kafka
+from streams.load.measure import LoadOptions, Row, measure, rate_reached
+from streams.local.stack import local_stack
+from streams.scan import read_topic
+from streams.topics import CONVERSIONS, IMPRESSIONS
+from tests.streams.load.answering import answering
+
+pytestmark = pytest.mark.e2e
+
+OPTIONS = LoadOptions(seconds=2.0, candidates=5, users=10, pacing="uniform")
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    with local_stack(tmp_path_factory.mktemp("load"), broker="memory") as stack:
+        kafka = Kafka(stack.bootstrap, {})
+        kafka.create_topics()
+        yield kafka
+
+
+def load(kafka: Kafka, rate: float, prefix: str, **changes: Any) -> Row:
+    options = replace(OPTIONS, **changes)
+    with RankingClient(kafka) as client:
+        return measure(client, options.world(), rate, options, prefix=prefix)
+
+
+def test_a_ranker_that_keeps_up_is_reported_as_it_is(kafka: Kafka) -> None:
+    with answering(kafka):
+        row = load(kafka, 50, "well")
+    found = row.as_dict()
+    assert (found["requests"], found["timeouts"], found["fallbacks"]) == (100, 0, {})
+    assert found["in_time_share"] == 1
+    assert found["rate_reached"] == pytest.approx(50, rel=0.03)
+    assert found["tier_share"] == {"only": 1}
+    assert found["phases_ms"] == pytest.approx({"decode": 0.1, "fetch": 0.2, "route": 0.3, "score": 4.0}, rel=0.01)
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= 1.01 * found["latency_ms"]["max"]
+
+
+def test_a_stall_is_paid_by_every_request_that_was_due_in_it(kafka: Kafka) -> None:
+    with answering(kafka) as ranker:
+        ranker.asleep.set()
+        threading.Timer(1.0, ranker.asleep.clear).start()
+        row = load(kafka, 50, "stall")
+    # A closed loop would have sent one request into the stall, and seen it in p99 alone. Here half of all were due in
+    # it, evenly: their latencies run from 1 s down to nothing.
+    p25, p75, p90 = (row.latency.percentile(percent) or 0.0 for percent in (25, 75, 90))
+    assert p25 < 200
+    assert p75 == pytest.approx(500, abs=150)
+    assert p90 == pytest.approx(800, abs=150)
+    assert (row.latency.max or 0.0) > 900
+    assert row.sent == 100
+
+
+def test_a_request_that_is_never_answered_counts_with_the_time_out(kafka: Kafka) -> None:
+    with answering(kafka, never_every=10):
+        row = load(kafka, 50, "never", deadline_ms=300, timeout_ms=1_500)
+    assert (row.timeouts, row.in_time, row.latency.count) == (10, 90, 100)
+    assert row.latency.percentile(95) == pytest.approx(1_500, rel=0.01)
+    assert (row.latency.percentile(85) or 0.0) < 300
+
+
+def test_an_answer_after_the_time_out_is_none(kafka: Kafka) -> None:
+    with answering(kafka) as ranker:
+        ranker.asleep.set()
+        threading.Timer(1.0, ranker.asleep.clear).start()
+        row = load(kafka, 50, "late", deadline_ms=200, timeout_ms=500)
+    assert row.timeouts == pytest.approx(25, abs=8)
+    assert row.in_time == pytest.approx(60, abs=8)
+    assert row.latency.max == 500
+
+
+def test_fallbacks_are_counted_by_reason_and_are_not_in_time(kafka: Kafka) -> None:
+    with answering(kafka, fallback_every=4):
+        row = load(kafka, 50, "fallback")
+    assert row.unscored == {"expired": 25}
+    assert (row.in_time, row.timeouts, row.tiers.total()) == (75, 0, 75)
+
+
+def test_nobody_answers_and_that_is_said(kafka: Kafka) -> None:
+    with pytest.raises(StreamError, match="none of 20 requests was answered within 300 ms; check that `tiderank rank`"):
+        load(kafka, 10, "nobody", deadline_ms=200, timeout_ms=300)
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_what_is_answered_is_shown_only_if_events_are_wanted(kafka: Kafka, events: bool) -> None:
+    prefix = f"events-{events}"
+    with answering(kafka):
+        load(kafka, 20, prefix, events=events)
+    sent = [r for topic in (IMPRESSIONS, CONVERSIONS) for r in read_topic(kafka, topic) if prefix in str(r.value)]
+    assert (len(sent) >= 4 * 40) if events else not sent
+
+
+def test_the_rate_reached_is_less_where_answers_fall_behind() -> None:
+    due_s = np.arange(1000) / 100
+    assert rate_reached(due_s + 0.03, 10.0, 30.0) == pytest.approx(100, rel=0.001)
+    falls_behind = due_s * 1.1  # serves 91 a second
+    assert rate_reached(falls_behind, 10.0, 500.0) == pytest.approx(95, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"candidates": 0}, "candidates must be 1 to 2000"),
+        ({"candidates": 2001}, "candidates must be 1 to 2000"),
+        ({"users": 0}, "users must be >= 1"),
+        ({"deadline_ms": 6_000}, "an answer that is still in time must not count as none"),
+    ],
+)
+def test_senseless_options_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(OPTIONS, **changes)
