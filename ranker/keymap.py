@@ -19,13 +19,22 @@ _FREE = -1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def map_bytes(rows: int) -> int:
+    """Memory of a KeyMap(rows): 41 bytes a row, but for the smallest."""
+    return _num_buckets(rows) * (WIDTH * 16 + 4) + rows * 9
+
+
+def _num_buckets(rows: int) -> int:
+    # Half empty at the fullest: 2 % of the buckets are passed when it has filled, 10 % after a long life.
+    return max(_MIN_BUCKETS, -(-2 * rows // WIDTH))
+
+
 class KeyMap:
     """At most `rows` keys, each with a row of its own in [0, rows)."""
 
     def __init__(self, rows: int) -> None:
         self.num_rows = rows
-        # Half empty at the fullest: 2 % of the buckets are passed when it has filled, 10 % after a long life.
-        self._num_buckets = max(_MIN_BUCKETS, -(-2 * rows // WIDTH))
+        self._num_buckets = _num_buckets(rows)
         self._key_of_row = np.zeros(rows, np.uint64)
         self._taken = np.zeros(rows, np.bool_)
         self._clear()

@@ -1,6 +1,6 @@
 """What a stream of keys holds, in bounded memory: how many distinct ones, and how often the frequent ones come.
 
-Keys are u64 that already are uniform (ranker.hashing.salted). Sketches of parts of a stream merge into that of the whole.
+Keys are u64 that are uniform already (ranker.hashing.salted). Sketches of parts of a stream merge into the whole's.
 """
 
 import math
@@ -130,6 +130,10 @@ class FrequentKeys:
     def error(self) -> int:
         self._settle()
         return self._error
+
+    def __len__(self) -> int:
+        self._settle()
+        return len(self._keys)
 
     def items(self) -> tuple[U64, I64]:
         """Keys and counts, the most frequent first; equal counts by key."""
