@@ -55,12 +55,27 @@ class TableConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """An MLP of a tier that was built, and then cut down to the hidden units that earn their place."""
+
+    mlp: str
+    """Its path among the tier's modules."""
+    hidden: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TierConfig:
     name: str
+    form: Literal["two_stack", "exact"] = "two_stack"
+    """two_stack: the request's tokens keep a stack of their own, and the candidates' rows cross it at every layer.
+    exact: one stack over the tokens of both, of which what does not depend on the candidate is computed once."""
     layers: int = 1
-    """Wukong layers of the user stack, and of the candidate stack."""
+    """Wukong layers (of each stack)."""
+    width: int = 0
+    """Of the tier's tokens; 0: as wide as the embeddings."""
     log_length: int = 64
-    """Newest events of the log that the encoder reads."""
+    """Newest events of the log that the encoder reads; 0: no log at all."""
+    encoder: Literal["softmax", "gated"] = "softmax"
     encoder_layers: int = 1
     user_tokens: int = 8
     """Width of the user stack: tokens after each of its layers. Its cost is divided by the candidates."""
@@ -70,10 +85,31 @@ class TierConfig:
     """Tokens that a layer's linear compression block puts out."""
     fm_rank: int = 8
     """Width of Y in X·XᵀY."""
+    attentive: bool = False
+    """Y follows from the tokens, rather than being the same for all."""
     hidden: int = 64
     """Of the blocks' MLPs and of the heads."""
     heads: int = 2
-    """Attention heads, of the encoder and of the queries over its states. Divides the embedding width."""
+    """Attention heads, of the encoder and of the queries over its states. Divides the tier's width."""
+    dropout: float = 0.0
+    """Share zeroed in training: of the input tokens, inside the blocks' MLPs and in the heads."""
+    distilled: bool = False
+    """Learns from the heaviest tier's scores as well, by an auxiliary head that serves nothing."""
+    pruned: tuple[Pruned, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.log_length < 0 or self.encoder_layers < 0 or self.width < 0:
+            raise ValueError(
+                f"tier {self.name!r} needs layers >= 1 and log_length, encoder_layers, width >= 0, got {self}"
+            )
+        if min(self.user_tokens, self.fm_tokens, self.compressed_tokens) < 1 or self.user_tokens < 2:
+            raise ValueError(
+                f"tier {self.name!r} needs user_tokens >= 2 and fm_tokens, compressed_tokens >= 1, got {self}"
+            )
+        if min(self.fm_rank, self.hidden, self.heads) < 1:
+            raise ValueError(f"tier {self.name!r} needs fm_rank, hidden and heads >= 1, got {self}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"tier {self.name!r}: dropout must be in [0, 1), got {self.dropout}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +120,14 @@ class ModelConfig:
     tiers: tuple[TierConfig, ...]
     """Cheapest first."""
     width: int = 16
-    """Of an embedding and of every token."""
+    """Of an embedding, and of every token of the tiers that do not say otherwise."""
     max_position: int = 32
     seed: int = 0
     """Of the initial weights."""
+    click_prior: float = 0.05
+    """Probability of a click before anything is learned."""
+    conversion_prior: float = 0.1
+    """Of a conversion after a click."""
     item_table: str = field(default="items")
 
     def __post_init__(self) -> None:
@@ -101,8 +141,11 @@ class ModelConfig:
         if not self.tiers:
             raise ValueError("a model needs at least one tier")
         for tier in self.tiers:
-            if self.width % tier.heads:
-                raise ValueError(f"tier {tier.name!r}: heads={tier.heads} must divide width={self.width}")
+            if (tier.width or self.width) % tier.heads:
+                raise ValueError(f"tier {tier.name!r}: heads={tier.heads} must divide {tier.width or self.width}")
+        for prior in (self.click_prior, self.conversion_prior):
+            if not 0 < prior < 1:
+                raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
 
     @property
     def digest(self) -> str:
@@ -141,11 +184,14 @@ class LearnerConfig:
     """Of the responses of cheaper tiers, what a dearer tier learns from."""
     conversion_weight: float = 1.0
     """Of a conversion label beside a click label."""
+    distillation_weight: float = 1.0
+    """Of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
     wire_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of rows and large dense tensors in an update."""
 
     def __post_init__(self) -> None:
-        if min(self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight) <= 0:
+        rates = (self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight)
+        if min(rates) <= 0:
             raise ValueError(f"rates, norm and weight must be > 0, got {self}")
         if not 0 <= self.dearer_share <= 1:
             raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")

@@ -3,6 +3,7 @@
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from kernels.linear_compress import Compress
 from ranker.adagrad import rowwise_adagrad
 from ranker.changes import Changes
 from ranker.config import LearnerConfig, ModelConfig
+from ranker.distillation import distillation_loss
 from ranker.engine import predict
 from ranker.eviction import Admission
 from ranker.features import Featurizer
@@ -78,7 +80,7 @@ class Learner:
 
     def freeze(self) -> None:
         """Keep a copy of the model as it is now, to be graded beside the served predictions from here on."""
-        tiers = {name: copy.deepcopy(tier).requires_grad_(False) for name, tier in self.tiers.items()}
+        tiers = {name: copy.deepcopy(tier).requires_grad_(False).eval() for name, tier in self.tiers.items()}
         tables = PlainTables(self.config)
         for name, weights in self.tables.weights.items():
             tables.weights[name].copy_(weights)
@@ -97,8 +99,9 @@ class Learner:
         labels = click.count + conversion.count
         if labels == 0:
             return StepReport(applied=False, click=click, conversion=conversion)
-        logits = [self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons]
+        logits = self._forward(lessons)
         losses = [_loss(out, x, settings.conversion_weight) for out, x in zip(logits, lessons, strict=True)]
+        losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
         loss = torch.stack(losses).sum() / labels
         self._zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -119,6 +122,7 @@ class Learner:
         for example in examples:
             self.click_rate.observe(example.click_N)
             self.conversion_rate.observe(example.conversion_N)
+        self._start_from_base_rates()
         self.step += 1
         return StepReport(
             applied=True,
@@ -137,6 +141,12 @@ class Learner:
     def mark_dirty(self, dirty: Dirty) -> None:
         """Have the next take_changes include what the log changed while this learner did not look."""
         self.pending.mark_dirty(dirty)
+
+    def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
+        """Dropout's draws follow from the number of the step, so that the same input gives the same step."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.step)
+            return [self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons]
 
     def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> tuple[LossSums, LossSums]:
         served = [np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)]) for name in _GRADED]
@@ -210,10 +220,26 @@ class Learner:
             evicted += len(new.evicted_V)
         return admitted, evicted
 
+    @torch.no_grad()
+    def _start_from_base_rates(self) -> None:
+        """While labels are few, each head's bias is the base rate's logit: rows and layers then need not bend for it,
+        which would spoil what they could learn (a batch's own mean is the strongest signal of the first steps)."""
+        rates = (self.click_rate, self.conversion_rate)
+        priors = (self.config.click_prior, self.config.conversion_prior)
+        for head, (rate, prior) in enumerate(zip(rates, priors, strict=True)):
+            if rate.count < _FEW_LABELS:
+                mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
+                for tier in self.tiers.values():
+                    tier.heads.out_bias[head] = math.log(mean / (1 - mean))
+
     def _zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)
         self.tables.zero_grad()
 
+
+_FEW_LABELS = 500
+_PRIOR_LABELS = 20
+"""What the configured prior weighs."""
 
 _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
 

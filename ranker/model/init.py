@@ -13,10 +13,14 @@ def normal(*shape: int, fan_in: int, gain: float = 1.0) -> nn.Parameter:
     return nn.Parameter(weight)
 
 
-def linear(size_in: int, size_out: int, *, after_relu: bool = False) -> nn.Linear:
-    """A linear layer without bias. After a ReLU, which halves the second moment, the gain is sqrt(2) (He, 2015)."""
+AFTER_RELU = 2.0**0.5
+"""A ReLU halves the second moment (He et al., 2015)."""
+
+
+def linear(size_in: int, size_out: int, *, gain: float = 1.0) -> nn.Linear:
+    """A linear layer without bias."""
     layer = nn.Linear(size_in, size_out, bias=False, device="meta")
-    layer.weight = normal(size_out, size_in, fan_in=size_in, gain=2.0**0.5 if after_relu else 1.0)
+    layer.weight = normal(size_out, size_in, fan_in=size_in, gain=gain)
     return layer
 
 

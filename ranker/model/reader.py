@@ -15,6 +15,8 @@ from ranker.model.init import linear, norm
 class Grouping:
     """Candidates laid out by request, [N, D] ↔ [B, C, D], so that they read their request's states in place."""
 
+    request_of_N: Tensor
+    """int64, ascending."""
     requests: int
     most: int
     """C."""
@@ -26,12 +28,12 @@ class Grouping:
         """From ascending request_of_N. Waits for the device, once, with several requests."""
         N = request_of_N.shape[0]
         if requests == 1 or N == 0:  # with no candidates at all, [B, 0, D] needs no places either
-            return cls(requests, N, None)
+            return cls(request_of_N, requests, N, None)
         count_B = torch.bincount(request_of_N, minlength=requests)
         most = int(count_B.max())
         gap_B = torch.arange(requests, device=count_B.device) * most - (count_B.cumsum(0) - count_B)
         place_N = torch.arange(N, device=count_B.device) + gap_B.index_select(0, request_of_N)
-        return cls(requests, most, place_N)
+        return cls(request_of_N, requests, most, place_N)
 
     def pad(self, rows_ND: Tensor) -> Tensor:
         D = rows_ND.shape[1]

@@ -10,6 +10,7 @@ the request's side among its candidates gives each the score that it would get a
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.linear_compress import Compress
@@ -27,9 +28,10 @@ from ranker.model.heads import (
     calibration_step,
 )
 from ranker.model.init import linear, normal
-from ranker.model.reader import Grouping, StateReader
+from ranker.model.prune import cut
+from ranker.model.reader import Grouping
+from ranker.model.stacks import STACKS, States
 from ranker.model.tokens import DenseToken, EventTokens, Log, newest, slot_tokens
-from ranker.model.wukong import CandidateLayer, UserLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,18 @@ class Logits:
 
     click_N: Tensor
     conversion_N: Tensor
+    distilled_NH: Tensor | None = None
+    """[N, 2], of the auxiliary head that learns from the heaviest tier; in training alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of requests [B, U, D] (the last is the request's own), of candidates [N, V, D] and of log items [E, D]."""
+
+    user_BUD: Tensor
+    item_NVD: Tensor
+    log: Log | None
+    log_ED: Tensor | None
 
 
 class Tier(nn.Module):
@@ -68,48 +82,44 @@ class Tier(nn.Module):
     def _build(
         self, model: ModelConfig, tier: TierConfig, user_features: int, item_features: int, compress: Compress
     ) -> None:
-        D = model.width
+        D, embedded = tier.width or model.width, model.width
+        # One projection for all: slots may share a table, and the layers tell tokens apart by their place.
+        self.widen = linear(embedded, D) if embedded != D else None
         self.user_dense = DenseToken(user_features, tier.hidden, D) if user_features else None
         self.item_dense = DenseToken(item_features, tier.hidden, D) if item_features else None
         sent = len(self.user_slots) + bool(user_features)
         self.request_token = normal(D, fan_in=D)
         self.request = linear(sent * D, D) if sent else None
-        self.events = EventTokens(D)
-        self.encoder = LogEncoder(layers=tier.encoder_layers, width=D, heads=tier.heads, hidden=tier.hidden)
-
-        self.readers, self.user_layers, self.item_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.events = EventTokens(D) if tier.log_length else None
+        self.encoder = (
+            LogEncoder(
+                tier.encoder,
+                layers=tier.encoder_layers,
+                width=D,
+                heads=tier.heads,
+                hidden=tier.hidden,
+                dropout=tier.dropout,
+            )
+            if tier.log_length
+            else None
+        )
         user_tokens, item_tokens = sent + 1, len(self.item_slots) + bool(item_features)
-        user_fm = tier.user_tokens // 2
-        for _ in range(tier.layers):
-            self.readers.append(
-                StateReader(user_tokens=user_tokens, item_tokens=item_tokens, width=D, heads=tier.heads)
-            )
-            self.item_layers.append(
-                CandidateLayer(
-                    tokens=item_tokens,
-                    user_tokens=user_tokens + 1,
-                    fm=tier.fm_tokens,
-                    compressed=tier.compressed_tokens,
-                    rank=tier.fm_rank,
-                    hidden=tier.hidden,
-                    width=D,
-                    compress=compress,
-                )
-            )
-            self.user_layers.append(
-                UserLayer(
-                    tokens=user_tokens,
-                    fm=user_fm,
-                    compressed=tier.user_tokens - user_fm,
-                    rank=tier.fm_rank,
-                    hidden=tier.hidden,
-                    width=D,
-                )
-            )
-            user_tokens, item_tokens = tier.user_tokens, tier.fm_tokens + tier.compressed_tokens
-        self.heads = Heads(user_tokens=user_tokens, item_tokens=item_tokens, hidden=tier.hidden, width=D)
+        self.stack = STACKS[tier.form](
+            tier, user_tokens=user_tokens, item_tokens=item_tokens, width=D, compress=compress
+        )
+        self.heads = Heads(
+            tier,
+            user_tokens=self.stack.user_tokens,
+            item_tokens=self.stack.item_tokens,
+            user_inputs=user_tokens,
+            item_inputs=item_tokens,
+            width=D,
+            priors=(model.click_prior, model.conversion_prior),
+        )
         self.position = PositionBias(model.max_position)
         self.register_buffer("calibration", calibration_identity())
+        for pruned in tier.pruned:
+            cut(self, pruned)
 
     def forward(self, batch: Batch, embedder: Embedder, position_N: Tensor | None) -> Logits:
         """Logits of every candidate of the batch (of at least one request).
@@ -117,42 +127,27 @@ class Tier(nn.Module):
         position_N: int64, where each candidate was shown: training. None: serving, with the bias of an average
         position, calibrated.
         """
-        user_BUD, item_NVD = self.run_stacks(batch, embedder)
-        logits_NH = self.heads(user_BUD, item_NVD, batch.request_of_N)
+        tokens = self.tokens(batch, embedder)
+        grouping = Grouping.of(batch.request_of_N, batch.num_requests)
+        user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
+        logits_NH, distilled_NH = self.heads(user_BUD, item_NVD, tokens.user_BUD, tokens.item_NVD, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:
-            return Logits(click_N + self.position.at(position_N), conversion_N)
+            bias_N = self.position.at(position_N)
+            if distilled_NH is not None:
+                distilled_NH = distilled_NH + torch.stack([bias_N, torch.zeros_like(bias_N)], dim=1)
+            return Logits(click_N + bias_N, conversion_N, distilled_NH)
         logits_NH = torch.stack([click_N + self.position.mean(), conversion_N], dim=1)
         calibrated_NH = calibrate(self.calibration, logits_NH)
         return Logits(calibrated_NH[:, CLICK], calibrated_NH[:, CONVERSION])
 
-    def run_stacks(self, batch: Batch, embedder: Embedder) -> tuple[Tensor, Tensor]:
-        """Final tokens of the requests [B, U, D] and of the candidates [N, V, D]."""
-        log = newest(batch, self.config.log_length)
-        user_BUD, item_NVD, log_ED = self._tokens(batch, log, embedder)
-        states, mask_B11L = self.encoder(
-            self.events(log, log_ED), log.lengths_B, log.longest, user_BUD[:, -1], embedder.pad
-        )
-        grouping = Grouping.of(batch.request_of_N, batch.num_requests)
-        for depth, (read, user_layer, item_layer) in enumerate(
-            zip(self.readers, self.user_layers, self.item_layers, strict=True)
-        ):
-            states_BLD = states[self._states_of(depth, len(states))]
-            user_read_B1D, item_read_N1D = read(states_BLD, mask_B11L, user_BUD, item_NVD, grouping)
-            user_all_BUD = torch.cat([user_BUD, user_read_B1D], dim=1)
-            item_all_NVD = torch.cat([item_NVD, item_read_N1D], dim=1)
-            item_NVD = item_layer(item_NVD, item_all_NVD, user_all_BUD, batch.request_of_N)
-            user_BUD = user_layer(user_BUD, user_all_BUD)
-        return user_BUD, item_NVD
-
-    def _states_of(self, depth: int, available: int) -> int:
-        """Each layer reads its own states: the last ones line up, and a shallow encoder's last serves the rest."""
-        return min(depth + max(available - self.config.layers, 0), available - 1)
-
-    def _tokens(self, batch: Batch, log: Log, embedder: Embedder) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens of requests [B, U, D] (the last is the request's own), candidates [N, V, D] and log items [E, D]."""
+    def tokens(self, batch: Batch, embedder: Embedder) -> Tokens:
+        """What the batch says, as tokens; in training with some of them zeroed, as dropout asks."""
+        log = newest(batch, self.config.log_length) if self.config.log_length else None
         slots: dict[str, SlotValues] = {s.name: batch.slots[s.name] for s in (*self.user_slots, *self.item_slots)}
-        embedded = embedder.embed({**slots, LOG: log.items})
+        embedded = embedder.embed(slots if log is None else {**slots, LOG: log.items})
+        if self.widen is not None:
+            embedded = {name: self.widen(values_TD) for name, values_TD in embedded.items()}
         user = slot_tokens(self.user_slots, batch, embedded, embedder)
         if self.user_dense is not None:
             user.append(self.user_dense(batch.dense_user_BF))
@@ -162,7 +157,21 @@ class Tier(nn.Module):
         request_BD = self.request_token.expand(batch.num_requests, -1)
         if self.request is not None:
             request_BD = request_BD + self.request(torch.cat(user, dim=1))
-        return torch.stack([*user, request_BD], dim=1), torch.stack(item, dim=1), embedded[LOG]
+        user_BUD, item_NVD = torch.stack([*user, request_BD], dim=1), torch.stack(item, dim=1)
+        if self.config.dropout:
+            user_BUD = F.dropout(user_BUD, self.config.dropout, self.training)
+            item_NVD = F.dropout(item_NVD, self.config.dropout, self.training)
+        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG])
+
+    def states(self, tokens: Tokens, embedder: Embedder) -> States | None:
+        """The log as every candidate of a request will read it; None for a tier that reads none."""
+        log, log_ED = tokens.log, tokens.log_ED
+        if self.events is None or self.encoder is None or log is None or log_ED is None:
+            return None
+        layers, mask_B11L = self.encoder(
+            self.events(log, log_ED), log.age_E, log.lengths_B, log.longest, tokens.user_BUD[:, -1], embedder.pad
+        )
+        return States(layers, mask_B11L)
 
     @torch.no_grad()
     def observe(

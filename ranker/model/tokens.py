@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ranker.batch import Batch, Embedder, SlotValues
 from ranker.config import LOG, Slot
 from ranker.model.init import linear, normal
+from ranker.model.mlp import Mlp
 
 ACTIONS = 32
 SURFACES = 32
@@ -32,11 +33,10 @@ class DenseToken(nn.Module):
 
     def __init__(self, features: int, hidden: int, width: int) -> None:
         super().__init__()
-        self.up = linear(features, hidden)
-        self.down = linear(hidden, width, after_relu=True)
+        self.mlp = Mlp(features, hidden, width)
 
     def forward(self, dense_nF: Tensor) -> Tensor:
-        token_nD: Tensor = self.down(F.relu(self.up(torch.asinh(dense_nF))))
+        token_nD: Tensor = self.mlp(torch.asinh(dense_nF))
         return token_nD
 
 

@@ -94,12 +94,22 @@ def test_every_tier_learns_what_it_should() -> None:
     assert sampled == [assign_tiers(config, labelled(i, request(), [1, 0]), 0.25) for i in range(2000)]
 
 
-def test_a_tier_that_learned_nothing_keeps_its_weights() -> None:
+def test_a_tier_that_learned_nothing_gets_the_base_rate_alone() -> None:
     learner = tiny_learner(tiny_model(), dearer_share=0.0)
     before = {name: p.detach().clone() for name, p in learner.parameters.items()}
     learner.learn([labelled(0, request(), [1, 0])])
-    changed = {name.split("/")[0] for name, p in learner.parameters.items() if not torch.equal(p, before[name])}
-    assert changed == {"light"}
+    changed = {name for name, p in learner.parameters.items() if not torch.equal(p, before[name])}
+    assert {name for name in changed if name.startswith("heavy/")} == {"heavy/heads.out_bias"}
+    assert len(changed) > 20
+
+
+def test_biases_follow_the_base_rate_while_labels_are_few() -> None:
+    learner = tiny_learner(dataclasses.replace(tiny_model(), click_prior=0.01), dearer_share=0.0)
+    for step in range(50):
+        learner.learn([labelled(step, request(), [1, 0])])
+    for tier in learner.tiers.values():
+        assert torch.sigmoid(tier.heads.out_bias[0]).item() == pytest.approx(0.5, abs=0.1)
+        assert torch.sigmoid(tier.heads.out_bias[1]).item() == pytest.approx(0.1, abs=0.03)
 
 
 @pytest.mark.parametrize("poison", ["light/heads.out_bias", "heavy/heads.out_bias", "items"])

@@ -1,7 +1,7 @@
 """A tier scores each candidate as if it were alone with its request, and trains whole."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,16 +9,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.linear_compress import bind
-from ranker.config import ModelConfig, Slot, TableConfig, TierConfig
+from ranker.batch import Batch
+from ranker.config import ModelConfig, Pruned, Slot, TableConfig, TierConfig
+from ranker.model.reader import Grouping
 from ranker.model.tier import Logits, Tier, count_parameters
-from tests.ranker.model.cases import HEAVY, LIGHT, MODEL, PlainEmbedder, make_batch, take
+from tests.ranker.model.cases import ALL, EXACT, HEAVY, LIGHT, MODEL, WITH_LOG, PlainEmbedder, make_batch, take
 
-TIERS = pytest.mark.parametrize("config", [LIGHT, HEAVY], ids=lambda c: c.name)
+TIERS = pytest.mark.parametrize("config", ALL, ids=lambda c: c.name)
 
 
 def make_tier(config: TierConfig, model: ModelConfig = MODEL) -> Tier:
     tier = Tier(model, config, compress=bind("decomposed"))
-    with torch.no_grad():  # fresh heads are all but equal: let candidates differ
+    with torch.no_grad():  # fresh heads are all but equal: let candidates differ, by all that the stacks say
         tier.heads.out_Hh.mul_(30)
         tier.position.bias_P.normal_(generator=torch.Generator().manual_seed(0))
     return tier
@@ -56,16 +58,20 @@ def test_scores_do_not_depend_on_the_company(config: TierConfig) -> None:
     assert_same(tier(take(batch, [2, 0, 1], reordered), embedder, None), scores, reordered)
 
 
+def user_side(tier: Tier, batch: Batch, embedder: PlainEmbedder) -> Tensor:
+    tokens, grouping = tier.tokens(batch, embedder), Grouping.of(batch.request_of_N, batch.num_requests)
+    user_BUD: Tensor = tier.stack(tokens.user_BUD, tokens.item_NVD, tier.states(tokens, embedder), grouping)[0]
+    return user_BUD
+
+
 @TIERS
 def test_nothing_of_a_candidate_reaches_the_user_side(config: TierConfig) -> None:
     tier, embedder = make_tier(config), PlainEmbedder()
     batch = make_batch([4, 3], [30, 2])
-    user_BUD, _ = tier.run_stacks(batch, embedder)
-    other, _ = tier.run_stacks(take(batch, [0, 1], [2, 6]), embedder)
-    assert torch.equal(user_BUD, other)
+    assert torch.equal(user_side(tier, batch, embedder), user_side(tier, take(batch, [0, 1], [2, 6]), embedder))
 
 
-@TIERS
+@pytest.mark.parametrize("config", WITH_LOG, ids=lambda c: c.name)
 def test_only_the_newest_events_are_read(config: TierConfig) -> None:
     tier, embedder = make_tier(config), PlainEmbedder()
     limit = config.log_length
@@ -88,7 +94,8 @@ def test_gradient_reaches_every_parameter(config: TierConfig) -> None:
     tier, embedder = make_tier(config), PlainEmbedder()
     batch = make_batch([3, 0, 5], [20, 4, 0])
     logits = tier(batch, embedder, torch.arange(8))
-    (logits.click_N.square().sum() + logits.conversion_N.square().sum()).backward()
+    distilled = torch.zeros(()) if logits.distilled_NH is None else logits.distilled_NH.square().sum()
+    (logits.click_N.square().sum() + logits.conversion_N.square().sum() + distilled).backward()
     for name, parameter in [*tier.named_parameters(), *embedder.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -113,20 +120,28 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("form", ["two_stack", "exact"])
 @pytest.mark.parametrize("training", [False, True])
-def test_nothing_of_log_or_user_width_is_repeated_for_candidates(training: bool) -> None:
+def test_nothing_of_log_or_user_width_is_repeated_for_candidates(
+    training: bool, form: Literal["two_stack", "exact"]
+) -> None:
     B, C, L = 4, 300, 256
     width, wide = MODEL.width, 400
-    config = TierConfig(name="wide", log_length=L, user_tokens=wide, fm_rank=2, hidden=8)
-    tier, embedder = make_tier(config), PlainEmbedder()
-    batch = make_batch([C] * B, [L] * B)
+    config = TierConfig(name="wide", form=form, log_length=L, user_tokens=wide, fm_rank=2, hidden=8)
+    model = MODEL
+    if form == "exact":  # its user side is as wide as the request has slots; of its pairs, rank numbers a token remain
+        more = tuple(Slot(name=f"more {i}", side="user") for i in range(wide))
+        model = replace(MODEL, slots=MODEL.slots + more)
+    tier, embedder = make_tier(config, model), PlainEmbedder(model)
+    batch = make_batch([C] * B, [L] * B, model=model)
     with LargestTensor() as largest, torch.set_grad_enabled(training):
         logits = tier(batch, embedder, None)
         if training:
             logits.click_N.sum().backward()
     # Below one float a (candidate, event) pair, and far below one user token's float a candidate.
-    assert largest.numel < B * C * L
-    assert largest.numel < B * C * wide * width / 10
+    assert form == "exact" or largest.numel < B * C * L
+    # (the exact form has rank = 2 numbers a user token and candidate, of its width 16).
+    assert largest.numel < B * C * wide * width / (5 if form == "exact" else 10)
     assert largest.numel >= B * (L + 1) * 3 * width  # it did look
 
 
@@ -144,6 +159,35 @@ def test_a_plain_table_of_candidate_columns_is_enough() -> None:
     )
     scores = make_tier(LIGHT, table)(make_batch([1] * 5, [0] * 5, model=table), PlainEmbedder(table), None)
     assert scores.click_N.std() > 0
+
+
+def test_a_pruned_tier_has_the_shapes_it_says() -> None:
+    pruned = (Pruned(mlp="stack.item_layers.0.blocks.fm", hidden=5), Pruned(mlp="heads", hidden=7))
+    tier, embedder = make_tier(replace(LIGHT, pruned=pruned)), PlainEmbedder()
+    shapes = {name: tuple(p.shape) for name, p in tier.named_parameters()}
+    assert shapes["stack.item_layers.0.blocks.fm.up.weight"][0] == 5
+    assert shapes["stack.item_layers.0.blocks.fm.down.weight"][1] == 5
+    assert shapes["heads.out_Hh"] == (2, 7)
+    assert shapes["heads.hidden_bias"] == (14,)
+    assert tier(make_batch([3], [9]), embedder, None).click_N.isfinite().all()
+    for wrong, message in ((Pruned(mlp="nowhere", hidden=1), "no module"), (Pruned(mlp="heads", hidden=65), "cannot")):
+        with pytest.raises(ValueError, match=message):
+            make_tier(replace(LIGHT, pruned=(wrong,)))
+
+
+def test_dropout_is_of_training_alone() -> None:
+    tier, embedder, batch = make_tier(replace(EXACT, dropout=0.5)), PlainEmbedder(), make_batch([4], [9])
+    position = torch.zeros(4, dtype=torch.int64)
+    assert not torch.equal(tier(batch, embedder, position).click_N, tier(batch, embedder, position).click_N)
+    tier.eval()
+    assert torch.equal(tier(batch, embedder, position).click_N, tier(batch, embedder, position).click_N)
+
+
+def test_a_fresh_tier_predicts_about_the_prior() -> None:
+    model = replace(MODEL, click_prior=0.01, conversion_prior=0.3)
+    logits = Tier(model, LIGHT, compress=bind("decomposed"))(make_batch([50], [9]), PlainEmbedder(), None)
+    assert 0.004 < torch.sigmoid(logits.click_N).median() < 0.025
+    assert 0.15 < torch.sigmoid(logits.conversion_N).median() < 0.5
 
 
 def test_a_model_without_candidate_slots_is_refused() -> None:

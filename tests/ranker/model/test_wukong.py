@@ -1,41 +1,55 @@
 """The layers' decompositions equal the plain formulas over [U; V]."""
 
+import pytest
 import torch
 
 from kernels.linear_compress import bind
+from ranker.config import TierConfig
 from ranker.model.reader import Grouping
-from ranker.model.wukong import CandidateLayer
+from ranker.model.wukong import CandidateLayer, ExactLayer
+from ranker.model.wukong_reference import exact_layer_reference
+
+TIER = TierConfig(name="tests", fm_tokens=3, compressed_tokens=2, fm_rank=6, hidden=16)
+B, U, N, V, D = 3, 5, 7, 4, 8
+REQUEST_OF_N = torch.tensor([0, 0, 0, 2, 2, 2, 2])
+
+
+def tokens() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(B, U, D), torch.randn(N, V, D)
 
 
 def test_candidate_layer_is_wukong_over_user_and_candidate_tokens() -> None:
-    torch.manual_seed(0)
-    B, U, N, V, D, fm, compressed, rank = 3, 5, 7, 4, 8, 3, 2, 6
-    layer = CandidateLayer(
-        tokens=V - 1,
-        user_tokens=U,
-        fm=fm,
-        compressed=compressed,
-        rank=rank,
-        hidden=16,
-        width=D,
-        compress=bind("decomposed"),
-    )
-    user_BUD, item_NVD = torch.randn(B, U, D), torch.randn(N, V, D)
-    request_of_N = torch.tensor([0, 0, 0, 2, 2, 2, 2])
-    out_NOD = layer(item_NVD[:, :-1], item_NVD, user_BUD, request_of_N)
+    user_BUD, item_NVD = tokens()
+    layer = CandidateLayer(TIER, tokens=V - 1, reads=1, user_tokens=U, width=D, compress=bind("decomposed"))
+    out_NOD = layer(item_NVD[:, :-1], item_NVD, user_BUD, REQUEST_OF_N)
 
+    compressed, blocks, skip_OV = layer.compressed, layer.blocks, layer.skip_OV
+    assert skip_OV is not None
     weights_KT = torch.cat([layer.w_user_KU, layer.w_item_KV], dim=1)
     W, Y = weights_KT[:compressed], weights_KT[compressed:].T
     for n in range(N):
-        X = torch.cat([user_BUD[request_of_N[n]], item_NVD[n]])
+        X = torch.cat([user_BUD[REQUEST_OF_N[n]], item_NVD[n]])
         pairs = (X @ (X.T @ Y))[U:]  # the candidate's rows of X·XᵀY
-        blocks = layer.blocks
-        fmb = blocks.fm_down(torch.relu(blocks.fm_up(blocks.fm_norm(pairs.flatten())))).view(fm, D)
-        assert blocks.skip_OT is None or blocks.skip_OT.shape == (fm + compressed, V - 1)
-        own = item_NVD[n, :-1]
-        skip = own if blocks.skip_OT is None else blocks.skip_OT @ own
-        expected = blocks.norm(torch.cat([fmb, W @ X]) + skip)
+        fmb = blocks.fm.down(torch.relu(blocks.fm.up(blocks.fm_norm(pairs.flatten())))).view(-1, D)
+        expected = blocks.norm(torch.cat([fmb, W @ X]) + skip_OV @ item_NVD[n, :-1])
         torch.testing.assert_close(out_NOD[n], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attentive", [False, True], ids=["one Y", "attentive Y"])
+@pytest.mark.parametrize(("user_tokens", "first"), [(U, True), (1, False), (0, False)])
+def test_exact_layer_is_wukong_over_all_tokens(user_tokens: int, first: bool, attentive: bool) -> None:
+    user_BUD, item_NVD = tokens()
+    user_BUD = user_BUD[:, :user_tokens]
+    tier = TierConfig(name="tests", fm_tokens=2, compressed_tokens=1, fm_rank=6, hidden=16, attentive=attentive)
+    layer = ExactLayer(
+        tier, tokens=V - 1, reads=1, user_tokens=user_tokens, first=first, width=D, compress=bind("decomposed")
+    )
+    grouping = Grouping.of(REQUEST_OF_N, B)
+    arguments = (item_NVD[:, :-1], item_NVD, user_BUD, grouping)
+    expected = exact_layer_reference(layer, *arguments)
+    assert expected.shape == (N, 3, D)
+    torch.testing.assert_close(layer(*arguments), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_grouping_pads_and_unpads_ragged_requests() -> None:
