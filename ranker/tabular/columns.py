@@ -55,7 +55,7 @@ def find_columns(
     for name in table.column_names:
         if name == label or name in ignore:
             continue
-        values = table[name]
+        values = _plain(table[name], name)
         if name in categorical:
             kind: tuple[Kind, str] = "categorical", "as told"
         elif name in numeric:
@@ -75,14 +75,8 @@ def texts(values: Any, name: str) -> Any:
     Whole floats read as integers do, so that a file in which a null made floats of them means the same. Raises
     ValueError for nested and binary columns.
     """
-    kind = values.type
-    if pat.is_dictionary(kind):
-        return texts(values.cast(kind.value_type), name)
-    if pat.is_nested(kind) or pat.is_binary(kind) or pat.is_large_binary(kind):
-        raise ValueError(
-            f"column {name!r} is of type {kind}: only plain values can be learned from; ignore or flatten it"
-        )
-    if pat.is_floating(kind):
+    values = _plain(values, name)
+    if pat.is_floating(values.type):
         whole = _whole(values)
         values = pc.if_else(pc.is_nan(values), None, values) if whole is None else whole
     strings = values.cast(pa.string())
@@ -94,9 +88,8 @@ def numbers(values: Any, name: str) -> F64:
 
     Raises ValueError where a value is no number.
     """
+    values = _plain(values, name)
     kind = values.type
-    if pat.is_dictionary(kind):
-        return numbers(values.cast(kind.value_type), name)
     if pat.is_string(kind) or pat.is_large_string(kind):
         values = texts(values, name)
     if pat.is_date(kind) or pat.is_timestamp(kind):
@@ -128,8 +121,6 @@ def _check_names(present: list[str], label: str, told: dict[str, Collection[str]
 
 def _detect(name: str, values: Any) -> tuple[Kind, str]:
     kind = values.type
-    if pat.is_dictionary(kind):
-        return _detect(name, values.cast(kind.value_type))
     if pat.is_date(kind) or pat.is_timestamp(kind):
         return "numeric", "times, as seconds"
     if pat.is_floating(kind):
@@ -160,7 +151,7 @@ def _detect_integers(name: str, values: Any) -> tuple[Kind, str]:
 
 def _useless(values: Any, kind: Kind) -> tuple[Kind, str] | None:
     """Why the column is dropped, if it is."""
-    distinct = pc.count_distinct(values, mode="only_valid").as_py()
+    distinct = len(pc.unique(values.drop_null()))
     if distinct + bool(values.null_count) <= 1:
         return "dropped", "constant"
     known = len(values) - values.null_count
@@ -171,6 +162,14 @@ def _useless(values: Any, kind: Kind) -> tuple[Kind, str] | None:
         if ends["max"] - ends["min"] + 1 == distinct:
             return "dropped", "consecutive integers, each once: a row number"
     return None
+
+
+def _plain(values: Any, name: str) -> Any:
+    """Dictionaries decoded, nulls without a type as text. Raises ValueError where a value is not one thing."""
+    kind = values.type.value_type if pat.is_dictionary(values.type) else values.type
+    if pat.is_nested(kind) or pat.is_binary(kind) or pat.is_large_binary(kind):
+        raise ValueError(f"column {name!r} is of type {kind}, which cannot be learned from: ignore or flatten it")
+    return values.cast(pa.string() if pat.is_null(kind) else kind)
 
 
 def _whole(values: Any) -> Any | None:

@@ -1,0 +1,131 @@
+"""What `tiderank fit` prints and saves, and what `tiderank score` makes of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from tests.ranker.tabular.tables import clicks
+from tests.streams.fit.running import files, fit, refused, run, write
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_fitted_model_is_saved_and_scores_as_it_was_graded(tmp_path: Path, suffix: str) -> None:
+    train, valid, test = files(tmp_path, suffix)
+    found = fit(train, "--valid", valid, "--test", test, "--model", tmp_path / "model")
+    assert found["graded_on"] == "test"
+    assert found["rows"] == {"train": 1500, "valid": 400, "test": 400}
+    assert {c["name"]: c["kind"] for c in found["columns"]} == {
+        "user": "categorical",
+        "genre": "categorical",
+        "price": "numeric",
+    }
+    assert len(found["history"]) == found["epochs"] == 2
+    out = tmp_path / f"scores{suffix}"
+    scored = json.loads(run("score", tmp_path / "model", test, "--out", out, "--label", "click", "--json").stdout)
+    assert scored["auc"] == pytest.approx(found["auc"], abs=1e-6)
+    table = pq.read_table(out) if suffix == ".parquet" else pyarrow.csv.read_csv(out)
+    label, p = table["click"].to_numpy(), table["p"].to_numpy()
+    assert table.column_names == ["user", "genre", "price", "click", "p"]
+    assert roc_auc_score(label, p) == pytest.approx(found["auc"], abs=1e-6)
+    assert log_loss(label, p) == pytest.approx(found["logloss"], rel=1e-4)
+
+
+def test_a_person_reads_columns_epochs_and_a_last_line(tmp_path: Path) -> None:
+    train, valid, _ = files(tmp_path)
+    result = run("fit", train, "--valid", valid, "--label", "click", "--epochs-max", 1)
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["user", "categorical", "string"]
+    assert any(line.startswith("epoch   1  train log loss 0.") and "validation AUC 0." in line for line in lines)
+    assert lines[-1].startswith("validation: AUC 0.")
+    assert " log loss 0." in lines[-1]
+
+
+def test_without_validation_a_seeded_share_is_held_out_and_said(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    result = run("fit", train, "--label", "click", "--epochs-max", 1)
+    assert f"1350 rows to learn from, 150 to validate: held out of {train} (seeded)" in result.stdout
+    same, other = fit(train, "--seed", 1), fit(train, "--seed", 2)
+    assert fit(train, "--seed", 1)["history"][0]["valid"] == same["history"][0]["valid"]
+    assert other["history"][0]["valid"] != same["history"][0]["valid"]
+
+
+def test_options_reach_the_model(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    plain = fit(train, "--epochs-max", 1)
+    found = fit(train, "--epochs-max", 1, "--layers", 2, "--embedding-width", 8, "--dropout", 0.5, "--ignore", "price")
+    assert found["config"]["tier"]["layers"] == 2
+    assert found["config"]["tier"]["dropout"] == 0.5
+    assert found["parameters"]["rows"] < plain["parameters"]["rows"] / 2
+    assert [column["name"] for column in found["columns"]] == ["user", "genre"]
+
+
+def test_labels_may_be_booleans_or_text(tmp_path: Path) -> None:
+    train = clicks(600)
+    expected = fit(write(train, tmp_path / "numbers.parquet"))
+    as_bool = train.set_column(3, "click", train["click"].cast(pa.bool_()))
+    as_text = train.set_column(3, "click", train["click"].cast(pa.string()))
+    for name, table in (("bool", as_bool), ("text", as_text)):
+        assert fit(write(table, tmp_path / f"{name}.parquet"))["auc"] == expected["auc"]
+
+
+def test_digits_that_were_text_in_training_stay_text(tmp_path: Path) -> None:
+    zips = ["01234", "1234", "x"]
+    table = clicks(900).append_column("zip", [[zips[i % 3] for i in range(900)]])
+    fit(write(table, tmp_path / "train.parquet"), "--model", tmp_path / "model")
+    half = write(table.filter(np.arange(900) % 3 < 2), tmp_path / "digits.csv")
+    whole = write(table, tmp_path / "all.parquet")
+    for path, out in ((half, "half.parquet"), (whole, "whole.parquet")):
+        run("score", tmp_path / "model", path, "--out", tmp_path / out)
+    expected = pq.read_table(tmp_path / "whole.parquet")["p"].to_numpy()[np.arange(900) % 3 < 2]
+    np.testing.assert_allclose(pq.read_table(tmp_path / "half.parquet")["p"].to_numpy(), expected, rtol=1e-5)
+
+
+class TestOtherRows:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("fitted")
+        fit(write(clicks(900), folder / "train.parquet"), "--model", folder / "model")
+        return folder
+
+    def test_unseen_missing_and_infinite_values_are_scored(self, folder: Path) -> None:
+        rows = pa.table(
+            {
+                "user": ["u1", "nobody", None, "u1"],
+                "genre": ["g1", "unheard of", None, ""],
+                "price": [20.0, float("inf"), None, float("nan")],
+            }
+        )
+        run("score", folder / "model", write(rows, folder / "odd.parquet"), "--out", folder / "odd_scores.parquet")
+        p = pq.read_table(folder / "odd_scores.parquet")["p"].to_numpy()
+        assert ((p > 0) & (p < 1)).all()
+
+    def test_unknown_columns_pass_through(self, folder: Path) -> None:
+        rows = clicks(20).append_column("note", [["x"] * 20])
+        run("score", folder / "model", write(rows, folder / "more.parquet"), "--out", folder / "more_scores.csv")
+        assert pyarrow.csv.read_csv(folder / "more_scores.csv").column_names[-2:] == ["note", "p"]
+
+    def test_one_class_is_graded_without_an_auc(self, folder: Path) -> None:
+        rows = clicks(200)
+        path = write(rows.filter(rows["click"].to_numpy() == 1), folder / "ones.parquet")
+        assert "AUC n/a (labels of one class)" in run("score", folder / "model", path, "--label", "click").stdout
+
+    def test_a_missing_column_is_named(self, folder: Path) -> None:
+        path = write(clicks(20).drop_columns(["genre"]), folder / "less.parquet")
+        message = refused("score", folder / "model", path, "--label", "click")
+        assert message == f"{path}: the table lacks columns ['genre'], which the model was trained on"
+
+    def test_text_where_numbers_were_is_refused(self, folder: Path) -> None:
+        rows = clicks(3).set_column(2, "price", [["1", "2", "cheap"]])
+        path = write(rows, folder / "words.parquet")
+        assert "column 'price' was to hold numbers" in refused("score", folder / "model", path, "--label", "click")
+
+    def test_a_model_that_is_none_is_refused(self, folder: Path) -> None:
+        message = refused("score", folder, folder / "train.parquet", "--label", "click")
+        assert "holds no model" in message
+        assert "nothing to do" in refused("score", folder / "model", folder / "train.parquet")
