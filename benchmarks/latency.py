@@ -17,23 +17,25 @@ from streams.load.run import prepared_load
 from streams.load.search import Sustained
 from streams.local.private import private_stack
 from streams.recipe import load_recipe
+from streams.settings import Settings
 
 START_RATE = 10.0
 
 
 def measure(tier: str, args: argparse.Namespace) -> tuple[float | None, Row | None]:
-    """The tier's highest sustained rate, and its row at half of it."""
-    options = LoadOptions(seconds=args.probe_seconds, candidates=args.candidates)
+    """The tier's highest sustained rate, and its row at half of it; None where it sustains none."""
     with tempfile.TemporaryDirectory(prefix="tiderank-recipe-") as folder:
         recipe = one_tier_recipe("demo", tier, Path(folder))
-        with (
-            private_stack("latency", recipe, WORKERS, broker="kafka", announce=print) as settings,
-            prepared_load(
-                settings, options, log_length=args.log_length, warm_up=(START_RATE, args.warm_up), say=print
-            ) as load,
-        ):
-            highest, _ = load.find_max(START_RATE, Sustained(p99_ms=args.p99_ms))
-            return highest, load.measure(highest / 2, seconds=args.seconds) if highest else None
+        with private_stack("latency", recipe, WORKERS, broker="kafka", announce=print) as settings:
+            return search(settings, args)
+
+
+def search(settings: Settings, args: argparse.Namespace) -> tuple[float | None, Row | None]:
+    options = LoadOptions(seconds=args.probe_seconds, candidates=args.candidates)
+    warm_up = (START_RATE, args.warm_up)
+    with prepared_load(settings, options, log_length=args.log_length, warm_up=warm_up, say=print) as load:
+        highest, _ = load.find_max(START_RATE, Sustained(p99_ms=args.p99_ms))
+        return highest, load.measure(highest / 2, seconds=args.seconds) if highest else None
 
 
 def main() -> None:

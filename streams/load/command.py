@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import click
+from redis.exceptions import RedisError
 
-from streams.errors import StartError
+from streams.errors import StartError, StreamError
 from streams.load.measure import LoadOptions
 from streams.load.plot import figure_module, plot
 from streams.load.report import LoadReport, this_machine
@@ -19,6 +20,7 @@ from streams.load.search import Sustained
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
 from streams.recipe import RECIPES
+from streams.redis_client import redacted
 from streams.settings import Settings, from_environment
 
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
@@ -124,6 +126,8 @@ def load_command(
             report = _run(settings, options, rates, log_length, warm_up, sustained, machine, say)
         except ValueError as error:
             raise StartError(str(error)) from error
+        except RedisError as error:
+            raise StreamError(f"Redis at {redacted(settings.redis_url)} went away: {error}") from error
     if picture is not None:
         plot(report.rows, report.where, picture)
         say(f"drawn: {picture}")

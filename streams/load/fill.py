@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from feature_store.config import LogConfig
-from feature_store.log import LogWant, UserLog
+from feature_store.log import LogSlice, LogWant, UserLog
 from streams.client import RankingClient
 from streams.errors import StreamError
 from streams.kafka import Kafka
@@ -20,6 +20,8 @@ from streams.simulate.world import World
 VIEW, SEARCH = "view", "search"
 AT_ONCE = 8_192
 """Events on their way to the logs at most: the in-memory broker forgets what it has no room for."""
+USERS_AT_ONCE = 50
+"""Logs read in one round trip: Redis serves others meanwhile."""
 STALL_S = 60.0
 SEARCH_SHARE = 0.2
 GAP_MS = 60_000
@@ -43,7 +45,7 @@ def fill_logs(
     """
     if not 0 <= length <= config.length:
         raise ValueError(f"log length must be 0 to {config.length}, what the recipe keeps; got {length}")
-    lacking = [max(0, length - count) for count in _counts(user_log, world.user_ids)]
+    lacking = [max(0, length - count) for count in log_counts(user_log, world.user_ids)]
     total, done = sum(lacking), 0
     with RankingClient(kafka, linger_ms=5.0) as client:
         for users in _batches(lacking):
@@ -90,15 +92,21 @@ def _past(world: World, user: int, number: int, prefix: str) -> Iterator[Convers
         )
 
 
-def _counts(user_log: UserLog, users: Sequence[str]) -> list[int]:
-    return [found.position.count for found in user_log.read([LogWant(user, 0) for user in users])]
+def log_counts(user_log: UserLog, users: Sequence[str]) -> list[int]:
+    """How many events each of these users' logs has ever taken."""
+    return [found.position.count for found in _read(user_log, users, 0)]
+
+
+def _read(user_log: UserLog, users: Sequence[str], length: int) -> Iterator[LogSlice]:
+    for start in range(0, len(users), USERS_AT_ONCE):
+        yield from user_log.read([LogWant(user, length) for user in users[start : start + USERS_AT_ONCE]])
 
 
 def _await_stored(user_log: UserLog, users: Sequence[str], length: int) -> None:
     """Raises StreamError if for a minute no event comes to these users' logs."""
     before, since_s = -1, time.monotonic()
     while True:
-        counts = _counts(user_log, users)
+        counts = log_counts(user_log, users)
         if min(counts) >= length:
             return
         if sum(counts) != before:
@@ -112,11 +120,8 @@ def _await_stored(user_log: UserLog, users: Sequence[str], length: int) -> None:
 
 
 def _check(user_log: UserLog, users: Sequence[str], length: int) -> None:
-    for start in range(0, len(users), 50):
-        some = users[start : start + 50]
-        for user, found in zip(some, user_log.read([LogWant(user, length) for user in some]), strict=True):
-            if len(found.events) != length:
-                raise StreamError(
-                    f"the log of {user} reads {len(found.events)} events, not {length}; "
-                    "is --recipe the one of the workers?"
-                )
+    for user, found in zip(users, _read(user_log, users, length), strict=True):
+        if len(found.events) != length:
+            raise StreamError(
+                f"the log of {user} reads {len(found.events)} events, not {length}; is --recipe the one of the workers?"
+            )

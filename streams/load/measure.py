@@ -129,13 +129,17 @@ class Row:
 
 
 class _Count:
-    """Observes a run into a row."""
+    """Observes a run into a row. Times are seconds from the run's start, which the first request tells."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, first_due_s: float) -> None:
         self.row = row
         self.read_s: list[float] = []
+        self._first_due_s = first_due_s
+        self._start_s = 0.0
 
     def sent(self, late_ms: float) -> None:
+        if not self.row.sent:
+            self._start_s = time.monotonic() - late_ms / 1000 - self._first_due_s
         self.row.sent += 1
         self.row.late.record(late_ms)
 
@@ -143,7 +147,7 @@ class _Count:
         row = self.row
         if latency_ms > row.timeout_ms:
             return  # as if it had not come
-        self.read_s.append(time.monotonic())
+        self.read_s.append(time.monotonic() - self._start_s)
         row.latency.record(latency_ms)
         if response.status != "ok":
             row.unscored[response.reason if response.status == "fallback" and response.reason else response.status] += 1
@@ -165,8 +169,7 @@ def measure(client: RankingClient, world: World, rate: float, options: LoadOptio
     """
     due_s = due_times(rate, options.seconds, pacing=options.pacing, seed=options.seed)
     row = Row(rate=rate, seconds=options.seconds, deadline_ms=options.deadline_ms, timeout_ms=options.timeout_ms)
-    count = _Count(row)
-    began_s = time.monotonic()
+    count = _Count(row, float(due_s[0]))
     try:
         simulate(
             client,
@@ -187,7 +190,7 @@ def measure(client: RankingClient, world: World, rate: float, options: LoadOptio
     row.timeouts = row.sent - row.latency.count
     if row.timeouts:
         row.latency.record(options.timeout_ms, times=row.timeouts)
-    row.answers_per_s = rate_reached(np.array(count.read_s) - began_s, options.seconds, row.latency.percentile(50) or 0)
+    row.answers_per_s = rate_reached(np.array(count.read_s), options.seconds, row.latency.percentile(50) or 0)
     return row
 
 

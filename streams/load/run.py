@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from feature_store.log import LogWant, UserLog
+from feature_store.log import UserLog
 from streams.client import RankingClient
 from streams.errors import StreamError
-from streams.load.fill import fill_logs
+from streams.load.fill import fill_logs, log_counts
 from streams.load.measure import LoadOptions, Row, measure
 from streams.load.search import Sustained, find_max
 from streams.messages import Candidate, RankingRequest
@@ -64,7 +64,7 @@ class Load:
 
     def log_lengths(self) -> tuple[int, int]:
         """The fewest and the most events that a user's log has taken."""
-        counts = [found.position.count for found in self._user_log.read([LogWant(u, 0) for u in self._world.user_ids])]
+        counts = log_counts(self._user_log, self._world.user_ids)
         return min(counts), max(counts)
 
 

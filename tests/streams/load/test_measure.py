@@ -13,9 +13,10 @@ from streams.errors import StreamError
 from streams.kafka import Kafka
 from streams.load.measure import LoadOptions, Row, measure, rate_reached
 from streams.local.stack import local_stack
+from streams.messages import RankedItem, RankingRequest, RankingResponse, Timings
 from streams.scan import read_topic
 from streams.topics import CONVERSIONS, IMPRESSIONS
-from tests.streams.load.answering import answering
+from tests.streams.answering import answering
 
 pytestmark = pytest.mark.e2e
 
@@ -30,6 +31,33 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         yield kafka
 
 
+def scored(request: RankingRequest, number: int) -> list[RankingResponse]:
+    items = [RankedItem(item=candidate.item, pctr=0.1) for candidate in request.candidates[: request.top_k]]
+    timings = Timings(decode=0.1, fetch=0.2, route=0.3, score=4.0)
+    found = RankingResponse(
+        response_id=f"{request.request_id}-r",
+        request_id=request.request_id,
+        status="ok",
+        items=items,
+        tier="only",
+        timings=timings,
+    )
+    return [found]
+
+
+def fallback_every_fourth(request: RankingRequest, number: int) -> list[RankingResponse]:
+    if number % 4:
+        return scored(request, number)
+    response_id = f"{request.request_id}-r"
+    return [
+        RankingResponse(response_id=response_id, request_id=request.request_id, status="fallback", reason="expired")
+    ]
+
+
+def nothing_every_tenth(request: RankingRequest, number: int) -> list[RankingResponse]:
+    return scored(request, number) if number % 10 else []
+
+
 def load(kafka: Kafka, rate: float, prefix: str, **changes: Any) -> Row:
     options = replace(OPTIONS, **changes)
     with RankingClient(kafka) as client:
@@ -37,7 +65,7 @@ def load(kafka: Kafka, rate: float, prefix: str, **changes: Any) -> Row:
 
 
 def test_a_ranker_that_keeps_up_is_reported_as_it_is(kafka: Kafka) -> None:
-    with answering(kafka):
+    with answering(kafka, scored):
         row = load(kafka, 50, "well")
     found = row.as_dict()
     assert (found["requests"], found["timeouts"], found["fallbacks"]) == (100, 0, {})
@@ -49,7 +77,7 @@ def test_a_ranker_that_keeps_up_is_reported_as_it_is(kafka: Kafka) -> None:
 
 
 def test_a_stall_is_paid_by_every_request_that_was_due_in_it(kafka: Kafka) -> None:
-    with answering(kafka) as ranker:
+    with answering(kafka, scored) as ranker:
         ranker.asleep.set()
         threading.Timer(1.0, ranker.asleep.clear).start()
         row = load(kafka, 50, "stall")
@@ -64,7 +92,7 @@ def test_a_stall_is_paid_by_every_request_that_was_due_in_it(kafka: Kafka) -> No
 
 
 def test_a_request_that_is_never_answered_counts_with_the_time_out(kafka: Kafka) -> None:
-    with answering(kafka, never_every=10):
+    with answering(kafka, nothing_every_tenth):
         row = load(kafka, 50, "never", deadline_ms=300, timeout_ms=1_500)
     assert (row.timeouts, row.in_time, row.latency.count) == (10, 90, 100)
     assert row.latency.percentile(95) == pytest.approx(1_500, rel=0.01)
@@ -72,7 +100,7 @@ def test_a_request_that_is_never_answered_counts_with_the_time_out(kafka: Kafka)
 
 
 def test_an_answer_after_the_time_out_is_none(kafka: Kafka) -> None:
-    with answering(kafka) as ranker:
+    with answering(kafka, scored) as ranker:
         ranker.asleep.set()
         threading.Timer(1.0, ranker.asleep.clear).start()
         row = load(kafka, 50, "late", deadline_ms=200, timeout_ms=500)
@@ -82,7 +110,7 @@ def test_an_answer_after_the_time_out_is_none(kafka: Kafka) -> None:
 
 
 def test_fallbacks_are_counted_by_reason_and_are_not_in_time(kafka: Kafka) -> None:
-    with answering(kafka, fallback_every=4):
+    with answering(kafka, fallback_every_fourth):
         row = load(kafka, 50, "fallback")
     assert row.unscored == {"expired": 25}
     assert (row.in_time, row.timeouts, row.tiers.total()) == (75, 0, 75)
@@ -96,7 +124,7 @@ def test_nobody_answers_and_that_is_said(kafka: Kafka) -> None:
 @pytest.mark.parametrize("events", [True, False])
 def test_what_is_answered_is_shown_only_if_events_are_wanted(kafka: Kafka, events: bool) -> None:
     prefix = f"events-{events}"
-    with answering(kafka):
+    with answering(kafka, scored):
         load(kafka, 20, prefix, events=events)
     sent = [r for topic in (IMPRESSIONS, CONVERSIONS) for r in read_topic(kafka, topic) if prefix in str(r.value)]
     assert (len(sent) >= 4 * 40) if events else not sent

@@ -3,14 +3,13 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
 
 from streams.client import RankingClient
-from streams.codec import decode, encode
+from streams.codec import decode
 from streams.kafka import Kafka
 from streams.local.stack import local_stack
 from streams.messages import RankedItem, RankingRequest, RankingResponse
@@ -19,7 +18,8 @@ from streams.simulate.config import WorldConfig, demo
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World, sigmoid
-from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
+from streams.topics import CONVERSIONS, IMPRESSIONS, TOPICS
+from tests.streams.answering import Ranker, answering
 
 pytestmark = pytest.mark.e2e
 
@@ -33,39 +33,17 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 class Oracle:
-    """Answers with the true probabilities; some twice, some never, and none while `asleep`."""
+    """Answers with the true probabilities; the first requests never, those that follow twice."""
 
-    def __init__(self, kafka: Kafka, world: World, *, twice: int = 0, never: int = 0) -> None:
+    def __init__(self, world: World, *, twice: int = 0, never: int = 0) -> None:
         self._world = world
         self._twice, self._never = twice, never
-        self._reader = kafka.reader(eof=False)
-        starts = [TopicPartition(REQUESTS, p) for p in kafka.partitions(REQUESTS)]
-        for start in starts:
-            start.offset = self._reader.get_watermark_offsets(start, timeout=10.0)[1]
-        self._reader.assign(starts)
-        self._producer = kafka.producer()
-        self.answered = 0
-        self.asleep = threading.Event()
-        self.stop = threading.Event()
 
-    def run(self) -> None:
-        while not self.stop.is_set():
-            message = self._reader.poll(0.02)
-            while self.asleep.is_set():
-                time.sleep(0.01)
-            if message is not None and message.error() is None:
-                self._answer(decode(TOPICS[REQUESTS], message.value()))
-            self._producer.poll(0)
-        self._producer.flush(5)
-        self._reader.close()
-
-    def _answer(self, request: RankingRequest) -> None:
-        self.answered += 1
-        if self.answered <= self._never:
-            return
-        for copy in range(2 if self.answered <= self._never + self._twice else 1):
-            response = self._response(request, f"{request.request_id}-{copy}")
-            self._producer.produce(RESPONSES, encode(TOPICS[RESPONSES], response), request.user)
+    def __call__(self, request: RankingRequest, number: int) -> list[RankingResponse]:
+        if number <= self._never:
+            return []
+        copies = 2 if number <= self._never + self._twice else 1
+        return [self._response(request, f"{request.request_id}-{copy}") for copy in range(copies)]
 
     def _response(self, request: RankingRequest, response_id: str) -> RankingResponse:
         world = self._world
@@ -82,17 +60,8 @@ class Oracle:
         )
 
 
-@contextmanager
-def oracle(kafka: Kafka, world: World, **faults: int) -> Iterator[Oracle]:
-    ranker = Oracle(kafka, world, **faults)
-    thread = threading.Thread(target=ranker.run)
-    thread.start()
-    try:
-        yield ranker
-    finally:
-        ranker.asleep.clear()
-        ranker.stop.set()
-        thread.join()
+def oracle(kafka: Kafka, world: World, *, twice: int = 0, never: int = 0) -> AbstractContextManager[Ranker]:
+    return answering(kafka, Oracle(world, twice=twice, never=never))
 
 
 def world(seed: int, **changes: Any) -> World:
