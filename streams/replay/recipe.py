@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from feature_store.config import JoinConfig, LogConfig
-from ranker.config import LearnerConfig
-from streams.recipe import RankingConfig, Recipe, RoutingConfig, TrainingConfig
+from streams.recipe import RankingConfig, Recipe, RoutingConfig
 from streams.replay.mapping import load_mapping
 from streams.replay.sources import open_log
 
@@ -35,7 +34,5 @@ def log_recipe(log: str) -> Recipe:
         ),
         ranking=RankingConfig(value="pctr"),
         routing=RoutingConfig(tiers=tuple(tier.name for tier in model.tiers), cascades=(), reward_window_ms=window_ms),
-        # Ids carry most of what such logs tell, and each is seen a few dozen times: their rows must move fast.
-        training=TrainingConfig(learner=LearnerConfig(row_rate=0.3)),
         clock="event",
     )
