@@ -1,11 +1,10 @@
 """One rate, measured: requests go out when they are due, and what comes back is counted. Knows nothing of Redis."""
 
 import time
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from streams.client import RankingClient
 from streams.errors import StreamError
@@ -97,8 +96,17 @@ class Row:
     """Milliseconds of a micro-batch, as the worker tells them."""
     versions: set[tuple[int, int]] = field(default_factory=set)
     """(epoch, number) of the weights that scored."""
-    answers_per_s: float = 0.0
-    """Rate reached: see `rate_reached`."""
+    read_s: list[float] = field(default_factory=list)
+    """When answers were read, in seconds from the start, in that order."""
+
+    def reached(self, grace_ms: float | None = None) -> float:
+        """Answers a second over the time that requests were due.
+
+        Those count that were read up to `grace_ms` after that time, by default the median latency: they were on their
+        way as answers always are. Who cannot keep up has more on the way than that.
+        """
+        grace_ms = self.latency.percentile(50) or 0.0 if grace_ms is None else grace_ms
+        return bisect_right(self.read_s, self.seconds + grace_ms / 1000) / self.seconds
 
     @property
     def in_time_share(self) -> float:
@@ -113,7 +121,7 @@ class Row:
         """As JSON; times in ms."""
         return {
             "rate": self.rate,
-            "rate_reached": round(self.answers_per_s, 2),
+            "rate_reached": round(self.reached(), 2),
             "seconds": self.seconds,
             "requests": self.sent,
             "in_time_share": round(self.in_time_share, 4),
@@ -133,7 +141,6 @@ class _Count:
 
     def __init__(self, row: Row, first_due_s: float) -> None:
         self.row = row
-        self.read_s: list[float] = []
         self._first_due_s = first_due_s
         self._start_s = 0.0
 
@@ -147,7 +154,7 @@ class _Count:
         row = self.row
         if latency_ms > row.timeout_ms:
             return  # as if it had not come
-        self.read_s.append(time.monotonic() - self._start_s)
+        row.read_s.append(time.monotonic() - self._start_s)
         row.latency.record(latency_ms)
         if response.status != "ok":
             row.unscored[response.reason if response.status == "fallback" and response.reason else response.status] += 1
@@ -169,7 +176,6 @@ def measure(client: RankingClient, world: World, rate: float, options: LoadOptio
     """
     due_s = due_times(rate, options.seconds, pacing=options.pacing, seed=options.seed)
     row = Row(rate=rate, seconds=options.seconds, deadline_ms=options.deadline_ms, timeout_ms=options.timeout_ms)
-    count = _Count(row, float(due_s[0]))
     try:
         simulate(
             client,
@@ -177,7 +183,7 @@ def measure(client: RankingClient, world: World, rate: float, options: LoadOptio
             [Phase(rate=rate, due_s=due_s.tolist())],
             prefix=prefix,
             deadline_ms=options.deadline_ms,
-            observer=count,
+            observer=_Count(row, float(due_s[0])),
             drain_s=options.timeout_ms / 1000,
         )
     except TimeoutError as error:
@@ -190,17 +196,7 @@ def measure(client: RankingClient, world: World, rate: float, options: LoadOptio
     row.timeouts = row.sent - row.latency.count
     if row.timeouts:
         row.latency.record(options.timeout_ms, times=row.timeouts)
-    row.answers_per_s = rate_reached(np.array(count.read_s), options.seconds, row.latency.percentile(50) or 0)
     return row
-
-
-def rate_reached(read_s: np.ndarray[Any, np.dtype[np.float64]], seconds: float, usual_ms: float) -> float:
-    """Answers a second over the time that requests were due.
-
-    read_s: [answers] seconds from the start to when each was read. Those read within the usual latency after the last
-    was due count: they were on their way as they always are. Who cannot keep up has more on the way than that.
-    """
-    return float(np.count_nonzero(read_s <= seconds + usual_ms / 1000)) / seconds
 
 
 def _percentiles(histogram: Histogram) -> dict[str, float | None]:

@@ -43,6 +43,7 @@ def plot(rows: Sequence[Row], title: str, file: Path) -> None:
     distribution.set_xlim(0.9, max(row.latency.count for row in rows))
     for axes in (against_rate, distribution):
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(visible=True, which="both", alpha=0.3)
         axes.legend()
     figure.suptitle(title, fontsize=9)

@@ -53,8 +53,9 @@ class LoadReport:
             "times: ms from due to read; of phases the median of a micro-batch",
             HEAD,
             *(line(row) for row in self.rows),
-            *(_behind(row) for row in self.rows if row.sender_behind),
         ]
+        if behind := [row for row in self.rows if row.sender_behind]:
+            lines.append(_behind(behind))
         if self.sustained:
             lines.append(_searched(self.sustained, self.max_rate))
         return "\n".join(lines)
@@ -77,7 +78,7 @@ def line(row: Row) -> str:
     tiers = [f"{tier} {n / row.tiers.total():.0%}" for tier, n in row.tiers.most_common()]
     fallbacks = [f"{reason} {n}" for reason, n in row.unscored.most_common()]
     return (
-        f"{row.rate:7.1f}  {row.answers_per_s:7.1f} {times}  {row.in_time_share:7.2%}  {row.timeouts:8d}   "
+        f"{row.rate:7.1f}  {row.reached():7.1f} {times}  {row.in_time_share:7.2%}  {row.timeouts:8d}   "
         f"{phases}  {len(row.versions):7d}  {'; '.join(filter(None, (', '.join(tiers), ', '.join(fallbacks))))}"
     )
 
@@ -86,11 +87,9 @@ def _cell(value: float | None) -> str:
     return f"{value:6.2f}" if value is not None else "     –"
 
 
-def _behind(row: Row) -> str:
-    return (
-        f"at {row.rate:g}/s the sender itself was late: 1 of 100 requests left {row.late.percentile(99) or 0:.0f} ms "
-        f"or more after it was due, one {row.late.max or 0:.0f} ms; that is part of the latency"
-    )
+def _behind(rows: Sequence[Row]) -> str:
+    late = ", ".join(f"{row.late.percentile(99) or 0:.0f} ms at {row.rate:g}/s" for row in rows)
+    return f"the sender itself was late, which is part of the latency; in 1 of 100 requests by at least {late}"
 
 
 def _searched(sustained: Sustained, max_rate: float | None) -> str:

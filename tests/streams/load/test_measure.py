@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from streams.client import RankingClient
 from streams.errors import StreamError
 from streams.kafka import Kafka
-from streams.load.measure import LoadOptions, Row, measure, rate_reached
+from streams.load.measure import LoadOptions, Row, measure
 from streams.local.stack import local_stack
 from streams.messages import RankedItem, RankingRequest, RankingResponse, Timings
 from streams.scan import read_topic
@@ -19,6 +20,8 @@ from streams.topics import CONVERSIONS, IMPRESSIONS
 from tests.streams.answering import answering
 
 pytestmark = pytest.mark.e2e
+
+Floats = npt.NDArray[np.float64]
 
 OPTIONS = LoadOptions(seconds=2.0, candidates=5, users=10, pacing="uniform")
 
@@ -132,9 +135,17 @@ def test_what_is_answered_is_shown_only_if_events_are_wanted(kafka: Kafka, event
 
 def test_the_rate_reached_is_less_where_answers_fall_behind() -> None:
     due_s = np.arange(1000) / 100
-    assert rate_reached(due_s + 0.03, 10.0, 30.0) == pytest.approx(100, rel=0.001)
-    falls_behind = due_s * 1.1  # serves 91 a second
-    assert rate_reached(falls_behind, 10.0, 500.0) == pytest.approx(95, abs=1)
+
+    def reached(read_s: Floats) -> float:
+        row = Row(rate=100, seconds=10, deadline_ms=1_000, timeout_ms=5_000, read_s=read_s.tolist())
+        for latency_ms in 1000 * (read_s - due_s):
+            row.latency.record(latency_ms)
+        return row.reached()
+
+    assert reached(due_s + 0.03) == pytest.approx(100, rel=0.001)
+    assert reached(due_s * 1.1) == pytest.approx(
+        95, abs=1
+    )  # it serves 91 a second, and is half a second behind at last
 
 
 @pytest.mark.parametrize(
