@@ -25,6 +25,7 @@ class _Commands(click.Group):
         "simulate": ("streams.simulate.command", "Be an ad system whose truth is known: ask, show, click and buy."),
         "load": ("streams.load.command", "Ask at a given rate, and say how long the answers took."),
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
+        "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -41,7 +42,9 @@ class _Commands(click.Group):
         name = args[0]
         if name not in self.ELSEWHERE:
             return super().resolve_command(ctx, args)
-        command: click.Command = getattr(import_module(self.ELSEWHERE[name][0]), f"{name}_command")
+        command: click.Command = getattr(
+            import_module(self.ELSEWHERE[name][0]), f"{name.replace('-', '_')}_command"
+        )
         return name, command, args[1:]
 
 

@@ -3,9 +3,10 @@
 All tables compete for the same bytes, and one price settles what each gets: the occurrences that a row must serve to be
 worth its memory. A key that comes at least so often has a row of its own; what is left shares the table's tail, whose
 rows must serve as much for each of their (fewer) bytes. The price is the lowest that the budget allows, so that the
-next byte would serve as many occurrences in one table as in any other. Two rules stand above it:
+next byte would serve as many occurrences in one table as in any other. Some rules stand above it:
 
-- a key seen fewer than `min_count` times never has a row of its own: one occurrence teaches nothing that comes back;
+- a key seen fewer than `min_count` times never has a row of its own (one occurrence teaches nothing that comes back),
+  and a tail row serves `tail_count` at least;
 - a table whose keys all fit into a twentieth of the budget has a row for each, and for a quarter more.
 """
 
@@ -159,7 +160,7 @@ class _Demand:
             return [len(counts) for counts in self.counts]
         return [_at_least(counts, price) for counts in self.counts]
 
-    def size(self, price: float, tail_load: float, width: int) -> tuple[int, int]:
+    def size(self, price: float, tail_count: int, width: int) -> tuple[int, int]:
         """Rows and tail rows."""
         by_slot = self.rows_of_slots(price)
         rows = sum(by_slot)
@@ -167,7 +168,7 @@ class _Demand:
         left_keys = max(self.distinct - rows, 0)
         if self.small:
             rows = math.ceil(rows * (1 + _SPARE))
-        load = max(price * _tail_row_bytes(width) / _row_bytes(width), 1) * tail_load
+        load = max(price * _tail_row_bytes(width) / _row_bytes(width), tail_count)
         return max(rows, 1), max(math.ceil(min(max(self.occurrences - served, 0) / load, left_keys)), 1)
 
 
@@ -177,11 +178,11 @@ def capacity_for(budget_bytes: int, width: int) -> int:
 
 
 def plan_tables(
-    slots: Sequence[SlotCounts], *, width: int, budget_bytes: int, min_count: int = 2, tail_load: float = 4.0
+    slots: Sequence[SlotCounts], *, width: int, budget_bytes: int, min_count: int = 2, tail_count: int = 8
 ) -> Plan:
     """Sizes of the tables that the slots name.
 
-    tail_load: how many times what its bytes are worth a tail row must serve, for several keys learn in its place.
+    tail_count: occurrences that a tail row serves at least; what learned from fewer would be noise to all its keys.
     Raises ValueError if nothing came in any slot, or the budget does not hold one row and one tail row a table.
     """
     if not any(slot.occurrences for slot in slots):
@@ -189,7 +190,7 @@ def plan_tables(
     demands = [_demand(table, slots, width, budget_bytes) for table in dict.fromkeys(slot.table for slot in slots)]
 
     def total(price: float) -> int:
-        return sum(table_bytes(*d.size(price, tail_load, width), width) for d in demands)
+        return sum(table_bytes(*d.size(price, tail_count, width), width) for d in demands)
 
     low, high = float(min_count), float(min_count) * sum(d.occurrences for d in demands) + 1  # which no key can pay
     if total(high) > budget_bytes:
@@ -204,7 +205,7 @@ def plan_tables(
         low, high = (low, middle) if total(middle) <= budget_bytes else (middle, high)
     return Plan(
         slots=[planned for d in demands for planned in _planned_slots(d, high)],
-        tables=[_planned_table(d, high, tail_load, width) for d in demands],
+        tables=[_planned_table(d, high, tail_count, width) for d in demands],
         width=width,
         budget_bytes=budget_bytes,
         price=high,
@@ -236,8 +237,8 @@ def _planned_slots(demand: _Demand, price: float) -> list[PlannedSlot]:
     ]
 
 
-def _planned_table(demand: _Demand, price: float, tail_load: float, width: int) -> PlannedTable:
-    rows, tail_rows = demand.size(price, tail_load, width)
+def _planned_table(demand: _Demand, price: float, tail_count: int, width: int) -> PlannedTable:
+    rows, tail_rows = demand.size(price, tail_count, width)
     keys = max(demand.distinct - sum(demand.rows_of_slots(price)), 0.0)
     alone = (1 - 1 / tail_rows) ** max(keys - 1, 0)
     return PlannedTable(demand.name, rows, tail_rows, table_bytes(rows, tail_rows, width), keys, keys * (1 - alone))

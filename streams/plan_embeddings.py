@@ -1,0 +1,283 @@
+"""`tiderank plan-embeddings`: how large the model's tables should be, from what ranking saw or from a file."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ranker.config import LOG, ModelConfig, TableConfig
+from ranker.hashing import hash64, salted
+from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
+from streams.cli import recipe_option
+from streams.errors import Refused, StartError
+from streams.messages import Served
+from streams.recipe import load_recipe
+from streams.settings import BOOTSTRAP, RECIPE, required
+from streams.topics import SERVED, TOPICS
+
+_MIB = 1 << 20
+_BATCH = 512
+_HEADER = (
+    "slot",
+    "table",
+    "keys",
+    "occurrences",
+    "90 % in",
+    "covered",
+    "rows",
+    "tail rows",
+    "MiB",
+    "in tail",
+    "shared",
+)
+_OTHER_COLUMNS = "shared"
+"""The table of a file's columns that the recipe does not name."""
+
+
+@click.command("plan-embeddings")
+@click.option("--from", "source", default="kafka", show_default=True, metavar="kafka|FILE.parquet|FILE.csv")
+@click.option("--budget-mb", type=click.FloatRange(min=0, min_open=True), default=64.0, show_default=True)
+@click.option("--min-count", type=click.IntRange(min=1), default=2, show_default=True, help="A rarer key gets no row.")
+@click.option("--width", type=click.IntRange(min=1), help="Of an embedding.  [default: the recipe's]")
+@click.option("--column", "columns", multiple=True, help="Of a file, a column to plan for.  [default: all categories]")
+@click.option("--skip", multiple=True, help="Of a file, a column to leave out: the label, a time.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print the tables of a recipe, to be pasted.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+@recipe_option
+def plan_embeddings_command(
+    source: str,
+    budget_mb: float,
+    min_count: int,
+    width: int | None,
+    columns: tuple[str, ...],
+    skip: tuple[str, ...],
+    as_toml: bool,
+    as_json: bool,
+    recipe: str | None,
+) -> None:
+    """Size the embedding tables under a memory budget, from the cardinality and occurrences of each slot.
+
+    From Kafka: all that `ranking.served` holds, with the slots and tables of the recipe. From a file: each column is a
+    slot, in the table that the recipe gives a slot of that name, or in "shared". The budget, in MiB, is of the trainer:
+    weights, optimizer state, key map, order of use; a ranking process holds less.
+    """
+    model = load_recipe(recipe or os.environ.get(RECIPE, "default")).model
+    width, budget_bytes = width or model.width, round(budget_mb * _MIB)
+    capacity = capacity_for(budget_bytes, width)
+    try:
+        if source == "kafka":
+            counts = count_served(_served(), model, capacity)
+        else:
+            counts = count_file(Path(source), model, capacity, columns=columns, skip=skip)
+        plan = plan_tables(counts, width=width, budget_bytes=budget_bytes, min_count=min_count)
+    except ValueError as error:
+        raise StartError(f"{source}: {error}") from error
+    if as_toml:
+        click.echo(to_toml(plan, model))
+    elif not as_json:
+        click.echo(to_text(plan))
+    if as_json:
+        click.echo(json.dumps(plan.as_dict()))
+
+
+def count_served(messages: Iterable[Served], model: ModelConfig, capacity: int) -> list[SlotCounts]:
+    """Of every categorical slot, the keys as scoring made them. The log's items share the keys of `item`."""
+    from ranker.features import Featurizer
+    from ranker.requests import ScoringRequest
+
+    featurizer = Featurizer(model)
+    counts = {
+        slot.name: SlotCounts(slot.name, slot.table, capacity) for slot in model.slots if slot.kind == "categorical"
+    }
+    for batch in _batches(messages):
+        requests = [
+            ScoringRequest(
+                user=message.user,
+                event_ms=message.event_ms,
+                items=[item.item for item in message.items],
+                item_features=[item.features for item in message.items],
+                features=message.features,
+                context=message.context,
+                surface=message.surface,
+            )
+            for message in batch
+        ]
+        for name, slot in featurizer.keys(requests, 1).slots.items():
+            if name != LOG:
+                counts[name].add(slot.keys_T)
+    if not any(slot.occurrences for slot in counts.values()):
+        raise ValueError(f"{SERVED} holds nothing to count; send requests first, or plan --from a file")
+    return list(counts.values())
+
+
+def count_file(
+    path: Path, model: ModelConfig, capacity: int, *, columns: tuple[str, ...] = (), skip: tuple[str, ...] = ()
+) -> list[SlotCounts]:
+    """Of each column with categories: strings, lists of them, integers, booleans; of any that `columns` names.
+
+    Raises ValueError where the file cannot be read, is empty, or lacks a column.
+    """
+    schema, batches = _table(path)
+    if unknown := {*columns, *skip} - set(schema):
+        raise ValueError(f"no columns {sorted(unknown)}; there are {list(schema)}")
+    chosen = [name for name in columns or (n for n, is_category in schema.items() if is_category) if name not in skip]
+    if not chosen:
+        raise ValueError(f"no column of categories among {list(schema)}; name some with --column")
+    table_of = {slot.name: slot.table for slot in model.slots if slot.kind == "categorical"}
+    counts = {name: SlotCounts(name, table_of.get(name, _OTHER_COLUMNS), capacity) for name in chosen}
+    for batch in batches:
+        for name, slot in counts.items():
+            values = batch.column(name)
+            found = _flat(values).value_counts()
+            texts = [_category(value) for value in found.field("values").to_pylist()]
+            keys = salted(np.fromiter(map(hash64, texts), np.uint64, len(texts)), name)
+            slot.add(keys, found.field("counts").to_numpy())
+    if not any(slot.occurrences for slot in counts.values()):
+        raise ValueError("the file has no rows")
+    return list(counts.values())
+
+
+def to_toml(plan: Plan, model: ModelConfig) -> str:
+    """The `model.tables` of a recipe: planned ones, and as they are those of the model that nothing was seen of."""
+    planned = [TableConfig(name=t.name, rows=t.rows, tail_rows=t.tail_rows) for t in plan.tables]
+    names = {table.name for table in planned}
+    return "\n\n".join(
+        f"[[model.tables]]\nname = {json.dumps(t.name)}\nrows = {t.rows}\ntail_rows = {t.tail_rows}"
+        for t in [*planned, *(table for table in model.tables if table.name not in names)]
+    )
+
+
+def to_text(plan: Plan) -> str:
+    """A line for each slot, then one for its table."""
+    lines = [_HEADER]
+    for table in plan.tables:
+        lines += [_slot_line(slot) for slot in plan.slots if slot.table == table.name]
+        lines.append(_table_line(table))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join(
+        [
+            *(line.rstrip() for line in text),
+            "",
+            f"{plan.nbytes / _MIB:.2f} of {plan.budget_bytes / _MIB:.2f} MiB at width {plan.width}; "
+            f"a key has a row of its own from {plan.price:.1f} occurrences on.",
+            "90 % in: keys that make up 90 % of occurrences. covered: occurrences of keys with a row of their own.",
+            "in tail: keys without one. shared: those of them expected to share their tail row.",
+        ]
+    )
+
+
+def _slot_line(slot: PlannedSlot) -> tuple[str, ...]:
+    error = f" ±{slot.distinct_error:,.0f}" if slot.distinct_error else ""
+    return (
+        slot.name,
+        slot.table,
+        f"{slot.distinct:,.0f}{error}",
+        f"{slot.occurrences:,}",
+        f"{slot.rows_for_90_percent:,}",
+        f"{slot.covered:.1%}",
+        f"{slot.rows:,}",
+        *[""] * 4,
+    )
+
+
+def _table_line(table: PlannedTable) -> tuple[str, ...]:
+    return (
+        "=",
+        table.name,
+        *[""] * 4,
+        f"{table.rows:,}",
+        f"{table.tail_rows:,}",
+        f"{table.nbytes / _MIB:.2f}",
+        f"{table.tail_keys:,.0f}",
+        f"{table.tail_collisions:,.0f}",
+    )
+
+
+def _served() -> Iterator[Served]:
+    """What does not decode is somebody else's to report (`tiderank dlq`)."""
+    from streams.codec import decode
+    from streams.kafka import Kafka
+    from streams.scan import read_topic
+
+    kafka = Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port"))
+    for record in read_topic(kafka, SERVED):
+        try:
+            yield decode(TOPICS[SERVED], record.value)
+        except Refused:
+            continue
+
+
+def _batches(messages: Iterable[Served]) -> Iterator[list[Served]]:
+    batch: list[Served] = []
+    for message in messages:
+        batch.append(message)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _table(path: Path) -> tuple[Mapping[str, bool], Iterator[Any]]:
+    """Of each column, whether it holds categories; and the record batches."""
+    try:
+        import pyarrow.csv
+        import pyarrow.parquet
+        from pyarrow import ArrowException
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("files of columns need pyarrow: pip install 'tiderank[tables]'") from error
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError("a plan is made from kafka, a .parquet or a .csv file")
+    if not path.is_file():
+        raise ValueError("no such file")
+    try:
+        if path.suffix == ".parquet":
+            file = pyarrow.parquet.ParquetFile(path)
+            return _categories(file.schema_arrow), file.iter_batches()
+        reader = pyarrow.csv.open_csv(path)
+        return _categories(reader.schema), iter(reader)
+    except ArrowException as error:
+        raise ValueError(f"cannot be read: {error}") from error
+
+
+def _categories(schema: Any) -> dict[str, bool]:
+    from pyarrow import types
+
+    kinds: tuple[Callable[[Any], bool], ...] = (
+        types.is_string,
+        types.is_large_string,
+        types.is_integer,
+        types.is_boolean,
+        types.is_dictionary,
+        types.is_list,
+        types.is_null,
+    )
+    return {field.name: any(kind(field.type) for kind in kinds) for field in schema}
+
+
+def _flat(values: Any) -> Any:
+    """Lists as their elements, an empty or missing one as a missing category."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_list(values.type):
+        return values
+    missing = pc.sum(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0)).as_py() or 0
+    return pa.concat_arrays([pc.list_flatten(values), pa.nulls(missing, values.type.value_type)])
+
+
+def _category(value: object) -> str:
+    """As ranker.features has it."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.15g}" if isinstance(value, int | float) else str(value)
