@@ -3,10 +3,10 @@
     python -m benchmarks.world [--seeds 11,12,13] [--seconds 120] [--broker kafka]
 
 For each seed `tiderank demo` runs as a user would run it: a warm-up, then a frozen copy of the model is graded beside
-the live one on the same served impressions. Prints normalized entropies (lower is better; base: of the base rate so far) with the paired 95 %
-interval of live minus frozen, how fast the simulated
-world drifts (the correlation of its click logits with those of a minute before), and what the audit found. Exit status 1 if, for any
-seed, the interval reaches zero, a model is no better than the base rate, or an event was lost or stored twice.
+the live one on the same served impressions. Prints normalized entropies (lower is better; base: of the base rate so
+far), the paired 95 % interval of live minus frozen, how fast the simulated world drifts (the correlation of its click
+logits with those of a minute before), and what the audit found. Exit status 1 if, for any seed, the interval reaches
+zero, a model is no better than the base rate, or an event was lost or stored twice.
 """
 
 import argparse
@@ -37,11 +37,18 @@ def holds(shown: dict[str, Any]) -> bool:
 
 def row(seed: int, shown: dict[str, Any]) -> str:
     low, high = shown["ne_difference_95"] or (float("nan"), float("nan"))
-    return (
-        f"{seed:>5} {shown['examples_before_freeze']:>8} {shown['ne_labels']:>7} {shown['ne_live']:>7.4f} "
-        f"{shown['ne_frozen']:>7.4f} {shown['ne_base']:>7.4f}   [{low:+.4f}, {high:+.4f}] {shown['drift_correlation_per_minute']:>9.3f} "
-        f"{shown['events_lost']:>5} {shown['events_stored_twice']:>6}   {'yes' if holds(shown) else 'NO'}"
-    )
+    cells = [
+        f"{seed:>5}",
+        f"{shown['examples_before_freeze']:>8}",
+        f"{shown['ne_labels']:>7}",
+        *(f"{shown[name]:>7.4f}" for name in ("ne_live", "ne_frozen", "ne_base")),
+        f"  [{low:+.4f}, {high:+.4f}]",
+        f"{shown['drift_correlation_per_minute']:>8.3f}",
+        f"{shown['events_lost']:>5}",
+        f"{shown['events_stored_twice']:>6}",
+        f"  {'yes' if holds(shown) else 'NO'}",
+    ]
+    return " ".join(cells)
 
 
 def main() -> int:
