@@ -1,0 +1,161 @@
+"""What does sharing the request's side save? Time of one request against its candidates, in four ways.
+
+    python -m benchmarks.sharing [--log 512] [--candidates 1,10,100,500,1000,2000] [--layers 2] [--width 32]
+
+    per pair    each candidate a request of its own: log encoder, tokens and layers all over again
+    repeated    the log's states once, the request's tokens copied for each candidate (the exact form's reference)
+    exact       the exact form: what does not depend on the candidate once, the rest per candidate; same scores
+    two-stack   the request's tokens in a stack of their own, which the candidates' rows cross at every layer
+
+The first three have the same weights, and must agree before anything is timed. One request, float32, one thread; the
+ways take turns, so that what else the machine does falls on all of them alike. Medians, in milliseconds.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from kernels.linear_compress import bind
+from ranker.batch import Batch, SlotValues
+from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.model.tier import Logits, Tier
+from ranker.model.wukong import ExactLayer
+from ranker.model.wukong_reference import exact_layer_reference
+from ranker.tables import PlainTables
+
+PER_PAIR_AT_MOST = 100
+"""Candidates that are evaluated pair by pair; more take as much longer as they are more."""
+
+
+def model_of(args: argparse.Namespace, form: str) -> ModelConfig:
+    user = tuple(Slot(name=f"user {i}", side="user") for i in range(args.user_slots))
+    item = tuple(Slot(name=f"item {i}", side="candidate") for i in range(args.item_slots))
+    tier = TierConfig(
+        name="tier",
+        layers=args.layers,
+        encoder_layers=args.layers,
+        log_length=args.log,
+        user_tokens=args.user_tokens,
+        fm_tokens=4,
+        compressed_tokens=4,
+        fm_rank=8,
+        hidden=args.hidden,
+    )
+    tier = replace(tier, form="exact" if form == "exact" else "two_stack")
+    tables = (TableConfig(name="shared", rows=10_000),)
+    return ModelConfig(
+        name="sharing", slots=user + item, tables=tables, tiers=(tier,), width=args.width, item_table="shared"
+    )
+
+
+def request(model: ModelConfig, candidates: int, log: int, *, copies: int = 1) -> Batch:
+    """One request; with copies, as that many requests of one candidate each, which are the request's own in turn."""
+    generator = torch.Generator().manual_seed(0)
+    rows = model.tables[0].rows + model.tables[0].tail_rows
+
+    def ints(high: int, count: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator)
+
+    slots = {}
+    for slot in model.slots:
+        if slot.side == "candidate":
+            slots[slot.name] = SlotValues(ints(rows, candidates), None)
+        else:
+            slots[slot.name] = SlotValues(ints(rows, 1).repeat(copies), None)
+    slots[LOG] = SlotValues(ints(rows, log).repeat(copies), torch.full((copies,), log))
+    return Batch(
+        request_of_N=torch.arange(copies) if copies > 1 else torch.zeros(candidates, dtype=torch.int64),
+        slots=slots,
+        dense_user_BF=torch.zeros(copies, 0),
+        dense_item_NF=torch.zeros(candidates, 0),
+        log_action_E=ints(32, log).repeat(copies),
+        log_surface_E=ints(32, log).repeat(copies),
+        log_age_E=torch.rand(log, generator=generator).mul(10).repeat(copies),
+        log_value_E=torch.rand(log, generator=generator).repeat(copies),
+    )
+
+
+def repeated(tier: Tier, batch: Batch, tables: PlainTables) -> Tensor:
+    with patch.object(ExactLayer, "forward", exact_layer_reference):
+        return clicks(tier, batch, tables)
+
+
+def clicks(tier: Tier, batch: Batch, tables: PlainTables) -> Tensor:
+    logits: Logits = tier(batch, tables, None)
+    return logits.click_N
+
+
+def medians(ways: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, float]:
+    for run in ways.values():
+        run()
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            began = time.perf_counter()
+            run()
+            spent[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def measure(args: argparse.Namespace, candidates: int) -> dict[str, float]:
+    compress = bind("decomposed")
+    exact_model, two_stack_model = model_of(args, "exact"), model_of(args, "two-stack")
+    exact = Tier(exact_model, exact_model.tiers[0], compress=compress).eval()
+    two_stack = Tier(two_stack_model, two_stack_model.tiers[0], compress=compress).eval()
+    tables = PlainTables(exact_model)
+    shared = request(exact_model, candidates, args.log)
+    pairs = min(candidates, PER_PAIR_AT_MOST)
+    alone = request(exact_model, pairs, args.log, copies=pairs)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "repeated": lambda: repeated(exact, shared, tables),
+        "exact": lambda: clicks(exact, shared, tables),
+        "two-stack": lambda: clicks(two_stack, shared, tables),
+    }
+    torch.testing.assert_close(ways["exact"](), ways["repeated"](), rtol=1e-3, atol=1e-4)
+    times = medians(ways, args.repeats)
+    per_pair = medians({"per pair": lambda: clicks(exact, alone, tables)}, 3)["per pair"]
+    return {"per pair": per_pair * candidates / pairs} | times
+
+
+def cpu() -> str:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return models[0].split(":")[1].strip() if models else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", default="1,10,100,500,1000,2000")
+    for name, default in (
+        ("log", 512),
+        ("layers", 2),
+        ("width", 32),
+        ("user-slots", 24),
+        ("item-slots", 6),
+        ("user-tokens", 24),
+        ("hidden", 64),
+        ("repeats", 15),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    names = ("per pair", "repeated", "exact", "two-stack")
+    print(f"{cpu()}; {args.log} events, {args.layers} + {args.layers} layers, width {args.width}, ", end="")
+    print(f"{args.user_slots} + {args.item_slots} slots, {args.user_tokens} user tokens; milliseconds a request")
+    print("candidates " + " ".join(f"{name:>10}" for name in names) + "   repeated / two-stack")
+    with torch.inference_mode():
+        for candidates in map(int, args.candidates.split(",")):
+            times = measure(args, candidates)
+            cells = " ".join(f"{times[name]:>10.2f}" for name in names)
+            print(f"{candidates:>10} {cells} {times['repeated'] / times['two-stack']:>12.1f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()
