@@ -24,12 +24,14 @@ class FitConfig:
     """How a table is learned. The defaults are what docs/tabular.md compares."""
 
     tier: TierConfig = TierConfig(
-        name="fit", layers=1, log_length=0, user_tokens=2, fm_tokens=8, compressed_tokens=8, fm_rank=8, dropout=0.2
+        name="fit", layers=1, log_length=0, user_tokens=2, fm_tokens=4, compressed_tokens=4, fm_rank=8, dropout=0.2
     )
     embedding_width: int = 16
     batch: int = 1024
     dense_rate: float = 1e-3
     """Of Adam, for the tier's own weights."""
+    linear_rate: float = 1e-2
+    """Of Adam, for the linear path from the columns to the logit: what needs no interaction is to be learned first."""
     row_rate: float = 1e-3
     """Of lazy Adam, for embedding rows."""
     weight_decay: float = 0.0
@@ -47,7 +49,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         if min(self.embedding_width, self.batch, self.epochs_max, self.patience) < 1 or self.rate_drops < 0:
             raise ValueError(f"embedding_width, batch, epochs_max and patience must be >= 1, got {self}")
-        if min(self.dense_rate, self.row_rate) <= 0 or min(self.weight_decay, self.embedding_l2) < 0:
+        if min(self.dense_rate, self.linear_rate, self.row_rate) <= 0 or min(self.weight_decay, self.embedding_l2) < 0:
             raise ValueError(f"rates must be > 0, weight_decay and embedding_l2 >= 0, got {self}")
         if self.tier.log_length:
             raise ValueError(f"a table has no log: the tier needs log_length=0, got {self.tier.log_length}")
@@ -96,7 +98,7 @@ def train(
 ) -> list[Epoch]:
     """Learn `data` until `valid` no longer improves; the model is then that of the best epoch.
 
-    Better is a larger AUC minus log loss: order and probabilities both count. on_rows hears of each minibatch, with
+    Better is a larger AUC minus log loss, calibrated on `valid`, as the model then is: order and probabilities count. on_rows hears of each minibatch, with
     its rows; on_epoch of each epoch. Both classes must be among the labels of `valid`. The same inputs give the same
     weights on the same machine.
     """
@@ -109,6 +111,7 @@ def train(
         while len(epochs) < config.epochs_max:
             started = time.perf_counter()
             loss = trainer.epoch(data, shuffle, on_rows)
+            model.calibrate(valid)
             grades = grade(valid.label_N.double().numpy(), model.predict(valid))
             worth = (grades.auc or 0.0) - grades.logloss
             epoch = Epoch(len(epochs) + 1, loss, grades, rate, worth > best, time.perf_counter() - started)
@@ -133,14 +136,17 @@ class _Trainer:
     def __init__(self, model: TabularModel, config: FitConfig) -> None:
         self._model = model
         self._config = config
+        linear = model.tier.heads.linear_item.weight
+        others = [p for p in model.tier.parameters() if p is not linear]
+        self._groups = ((others, config.dense_rate), ([linear], config.linear_rate))
         self._tier = torch.optim.AdamW(
-            model.tier.parameters(), lr=config.dense_rate, weight_decay=config.weight_decay, foreach=True
+            [{"params": params, "lr": rate} for params, rate in self._groups], weight_decay=config.weight_decay
         )
         self._rows = RowAdam(model.rows.weight, rate=config.row_rate, l2=config.embedding_l2)
 
     def set_rate(self, factor: float) -> None:
-        for group in self._tier.param_groups:
-            group["lr"] = self._config.dense_rate * factor
+        for group, (_, rate) in zip(self._tier.param_groups, self._groups, strict=True):
+            group["lr"] = rate * factor
         self._rows.rate = self._config.row_rate * factor
 
     def epoch(self, data: Encoded, shuffle: torch.Generator, on_rows: Callable[[int], None]) -> float:

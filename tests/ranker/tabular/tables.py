@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 
 
-def clicks(rows: int = 4000, *, seed: int = 0) -> pa.Table:
+def clicks(rows: int = 3000, *, seed: int = 0) -> pa.Table:
     """Users like or dislike a genre each; price matters in the middle of its range alone."""
     rng = np.random.default_rng(seed)
-    user, genre, price = rng.integers(0, 40, rows), rng.integers(0, 6, rows), rng.normal(20, 5, rows)
-    taste = np.random.default_rng(7).normal(0, 1.5, (40, 6))
+    user, genre, price = rng.integers(0, 12, rows), rng.integers(0, 4, rows), rng.normal(20, 5, rows)
+    taste = np.random.default_rng(7).normal(0, 1.5, (12, 4))
     logit = taste[user, genre] + 2 * (np.abs(price - 20) < 4) - 1
     return pa.table(
         {

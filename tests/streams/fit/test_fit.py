@@ -86,13 +86,14 @@ def test_digits_that_were_text_in_training_stay_text(tmp_path: Path) -> None:
     np.testing.assert_allclose(pq.read_table(tmp_path / "half.parquet")["p"].to_numpy(), expected, rtol=1e-5)
 
 
-class TestOtherRows:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("fitted")
-        fit(write(clicks(900), folder / "train.parquet"), "--model", folder / "model")
-        return folder
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitted")
+    fit(write(clicks(900), folder / "train.parquet"), "--model", folder / "model")
+    return folder
 
+
+class TestOtherRows:
     def test_unseen_missing_and_infinite_values_are_scored(self, folder: Path) -> None:
         rows = pa.table(
             {
