@@ -24,8 +24,9 @@ class Sustained:
         p99, answers = row.latency.percentile(99), row.reached(grace_ms=self.p99_ms)
         if row.in_time_share < self.in_time:
             return f"{row.in_time_share:.1%} scored within {row.deadline_ms} ms, needs {self.in_time:.0%}"
-        if answers < self.reached * row.rate:
-            return f"{answers:.1f} answers a second, needs {self.reached * row.rate:.1f}"
+        needed = self.reached * row.sent / row.seconds  # a whole number of requests is not quite the rate
+        if answers < needed:
+            return f"{answers:.2f} answers a second, needs {needed:.2f}"
         if p99 is None or p99 > self.p99_ms:
             return f"p99 {p99 or 0:.0f} ms, needs {self.p99_ms:g}"
         return None
