@@ -1,13 +1,13 @@
 """What do shared, planned tables gain over one table for each feature of equal size, in the same memory?
 
-    python -m benchmarks.embeddings [--budgets-kb 40,150,600,2400] [--seeds 3] [--steps 150]
+    python -m benchmarks.embeddings [--budgets-kb 40,150,600,6000] [--seeds 3] [--steps 100]
 
 A generated stream whose truth is known: six features with from 5 to 60,000 ids, as frequent as rank^-1; the log-odds of a
 click are the sum of an effect of each feature's id and of one pair. The product's own learner takes one step a batch
 and its engine scores each batch before it is learned; normalized entropy is that of the last third of the stream, 1
 being what the base rate alone would get. At each budget (bytes as the trainer holds them, see plan.table_bytes):
 
-    planned   all features in two tables, sized by ranker.planning from a sample of the stream
+    planned   all features in two tables, sized by ranker.planning from another stream of the same world
     apart     a table for each feature, all equal, an eighth of their bytes for the tail
     hashed    a table for each feature, all equal, all of it tail: the hashing trick
 """
@@ -148,9 +148,9 @@ def oracle(world: World, seed: int, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budgets-kb", default="40,150,600,2400")
+    parser.add_argument("--budgets-kb", default="40,150,600,6000")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.monotonic()
