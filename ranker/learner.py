@@ -5,7 +5,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,8 +37,8 @@ class StepReport:
 
     applied: bool
     """False: nothing changed, because loss or gradients were not finite or there was no label."""
-    click: LossSums
-    conversion: LossSums
+    click: LossSums = LossSums()
+    conversion: LossSums = LossSums()
     loss: float = 0.0
     """Mean over labels, summed over the tiers that learned."""
     grad_norm: float = 0.0
@@ -93,12 +93,18 @@ class Learner:
         Each tier's loss is the mean over the batch's labels, and shared rows get the sum over tiers. Leaves everything
         as it was, optimizer state included, if loss or gradients are not finite.
         """
-        settings = self._settings
-        lessons = make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, settings.dearer_share)
+        share = self._settings.dearer_share
+        lessons = make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, share)
         click, conversion = self._grade(examples, lessons)
-        labels = click.count + conversion.count
+        report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
+        return replace(report, click=click, conversion=conversion)
+
+    def learn_from(self, lessons: Sequence[Lesson], click_N: F32, conversion_N: F32) -> StepReport:
+        """The step of `learn`, without its grades; labels as in LabelledRequest, each once, whatever the lessons."""
+        settings = self._settings
+        labels = int(np.count_nonzero(~np.isnan(click_N)) + np.count_nonzero(~np.isnan(conversion_N)))
         if labels == 0:
-            return StepReport(applied=False, click=click, conversion=conversion)
+            return StepReport(applied=False)
         logits = self._forward(lessons)
         losses = [_loss(out, x, settings.conversion_weight) for out, x in zip(logits, lessons, strict=True)]
         losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
@@ -112,27 +118,16 @@ class Learner:
         finite = torch.stack([loss, norm, *(g_KD.sum() for _, _, g_KD in rows)]).isfinite().all()
         if not finite:
             self._zero_grad()
-            return StepReport(
-                applied=False, click=click, conversion=conversion, loss=float(loss), grad_norm=float(norm)
-            )
+            return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
         self._take_step(rows, norm)
         admitted, evicted = self._admit(lessons)
         for out, lesson in zip(logits, lessons, strict=True):
             self.tiers[lesson.tier].observe(out, lesson.position_N, lesson.click_N, lesson.conversion_N)
-        for example in examples:
-            self.click_rate.observe(example.click_N)
-            self.conversion_rate.observe(example.conversion_N)
+        self.click_rate.observe(click_N)
+        self.conversion_rate.observe(conversion_N)
         self._start_from_base_rates()
         self.step += 1
-        return StepReport(
-            applied=True,
-            click=click,
-            conversion=conversion,
-            loss=float(loss),
-            grad_norm=float(norm),
-            admitted=admitted,
-            evicted=evicted,
-        )
+        return StepReport(applied=True, loss=float(loss), grad_norm=float(norm), admitted=admitted, evicted=evicted)
 
     def take_changes(self) -> Changes:
         """What changed since the last call, in absolute values of the wire's precision; all dense tensors."""
@@ -149,7 +144,7 @@ class Learner:
             return [self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons]
 
     def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> tuple[LossSums, LossSums]:
-        served = [np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)]) for name in _GRADED]
+        served = [_joined(examples, name) for name in _GRADED]
         frozen = self._frozen_predictions(examples, lessons)
         click_N, conversion_N, pctr_N, pcvr_N = served
         return (
@@ -242,6 +237,10 @@ _PRIOR_LABELS = 20
 """What the configured prior weighs."""
 
 _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
+
+
+def _joined(examples: Sequence[LabelledRequest], name: str) -> F32:
+    return np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)])
 
 
 def _loss(logits: Logits, lesson: Lesson, conversion_weight: float) -> Tensor:
