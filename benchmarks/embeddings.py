@@ -2,7 +2,7 @@
 
     python -m benchmarks.embeddings [--budgets-kb 40,150,600,6000] [--seeds 3] [--steps 100]
 
-A generated stream whose truth is known: six features with from 5 to 60,000 ids, as frequent as rank^-1; the log-odds of a
+A generated stream whose truth is known: six features with 5 to 60,000 ids, as frequent as rank^-1; the log-odds of a
 click are the sum of an effect of each feature's id and of one pair. The product's own learner takes one step a batch
 and its engine scores each batch before it is learned; normalized entropy is that of the last third of the stream, 1
 being what the base rate alone would get. At each budget (bytes as the trainer holds them, see plan.table_bytes):

@@ -4,8 +4,8 @@
 
 First admission alone: each step brings so many keys never seen before, and as many must leave. Then the product's
 learner and a replica's engine, in turns, 64 requests of 16 candidates a step: once every candidate is new (full churn),
-once all are known; the replica scores 100 candidates between two updates. Prints milliseconds of wall clock and of this process's
-CPU time, which other work on the machine disturbs less.
+once all are known; the replica scores 100 candidates between two updates. Prints milliseconds of wall clock and of this
+process's CPU time, which other work on the machine disturbs less.
 """
 
 import argparse
