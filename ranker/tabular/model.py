@@ -35,7 +35,10 @@ class TabularModel(nn.Module):
         self.tier = Tier(config, tier, compress=bind("decomposed"))
 
     def forward(self, rows_nS: Tensor, dense_nF: Tensor) -> Tensor:
-        """Logits [n], calibrated in evaluation mode. rows_nS: integers, rows of each slot's table; dense_nF: float32."""
+        """Logits [n], calibrated in evaluation mode.
+
+        rows_nS: int64, rows of each slot's own table; dense_nF: float32.
+        """
         n = rows_nS.shape[0]
         slots = {name: SlotValues(rows_n, None) for name, rows_n in zip(self._slots, rows_nS.T, strict=True)}
         none, no_ids = torch.empty(0), torch.empty(0, dtype=torch.int64)

@@ -98,9 +98,9 @@ def train(
 ) -> list[Epoch]:
     """Learn `data` until `valid` no longer improves; the model is then that of the best epoch.
 
-    Better is a larger AUC minus log loss, calibrated on `valid`, as the model then is: order and probabilities count. on_rows hears of each minibatch, with
-    its rows; on_epoch of each epoch. Both classes must be among the labels of `valid`. The same inputs give the same
-    weights on the same machine.
+    Better is a larger AUC minus log loss: order and probabilities both count. Logits are calibrated on `valid` before
+    they are graded. on_rows hears of each minibatch, with its rows; on_epoch of each epoch. Both classes must be among
+    the labels of `valid`. The same inputs give the same weights on the same machine.
     """
     trainer = _Trainer(model, config)
     shuffle = torch.Generator().manual_seed(config.seed)
@@ -140,7 +140,9 @@ class _Trainer:
         others = [p for p in model.tier.parameters() if p is not linear]
         self._groups = ((others, config.dense_rate), ([linear], config.linear_rate))
         self._tier = torch.optim.AdamW(
-            [{"params": params, "lr": rate} for params, rate in self._groups], weight_decay=config.weight_decay
+            [{"params": params, "lr": rate} for params, rate in self._groups],
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self._rows = RowAdam(model.rows.weight, rate=config.row_rate, l2=config.embedding_l2)
 

@@ -10,12 +10,12 @@ import torch
 from ranker.tabular.columns import find_columns
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import auc, grade
-from ranker.tabular.model import TabularModel
+from ranker.tabular.model import TabularModel, platt
 from ranker.tabular.optimizer import RowAdam
 from ranker.tabular.training import Epoch, FitConfig, build_model, train
 from tests.ranker.tabular.tables import clicks
 
-FAST = FitConfig(batch=128, epochs_max=12, row_rate=3e-3, dense_rate=3e-3)
+FAST = FitConfig(batch=128, epochs_max=12, row_rate=1e-2, dense_rate=3e-3)
 
 
 def encoded(table: pa.Table, encoder: Encoder) -> Encoded:
@@ -37,7 +37,7 @@ def fitted(config: FitConfig = FAST) -> tuple[TabularModel, list[Epoch], Encoded
 def test_learns_an_interaction_and_a_number_that_no_line_fits() -> None:
     _, epochs, _ = fitted()
     best = max(epoch.valid.auc or 0 for epoch in epochs)
-    assert best > 0.80  # the truth's own is 0.85; without the interaction 0.71
+    assert best > 0.785  # the truth's own is 0.829; without the price 0.770, without the interaction 0.722
 
 
 def test_begins_at_the_mean_label() -> None:
@@ -47,9 +47,9 @@ def test_begins_at_the_mean_label() -> None:
 
 
 def test_ends_with_the_best_epoch_after_waiting_for_a_better_one() -> None:
-    config = replace(FAST, epochs_max=100, patience=1, rate_drops=1, row_rate=0.05)
+    config = replace(FAST, epochs_max=30, patience=1, rate_drops=1, row_rate=0.05)
     model, epochs, valid = fitted(config)
-    assert len(epochs) < 100
+    assert len(epochs) < 30
     assert sorted({epoch.rate for epoch in epochs}) == [config.rate_factor, 1.0]
     best = [epoch for epoch in epochs if epoch.best][-1]
     assert best.number < len(epochs)
@@ -111,3 +111,18 @@ class TestGrades:
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(FAST, **wrong)  # type: ignore[arg-type]
+
+
+def test_calibration_undoes_what_scaled_and_shifted_the_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logit = torch.randn(20_000, generator=generator, dtype=torch.float64)
+    label = (torch.rand(20_000, generator=generator) < logit.sigmoid()).double()
+    scale, shift = platt(3 * logit - 1, label).tolist()
+    assert scale == pytest.approx(1 / 3, abs=0.02)
+    assert shift == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_calibration_stays_finite_where_the_labels_can_be_told_apart_and_keeps_the_order() -> None:
+    logit = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    assert platt(logit, torch.tensor([0.0, 1.0], dtype=torch.float64)).isfinite().all()
+    assert platt(100 * logit, torch.tensor([1.0, 0.0], dtype=torch.float64))[0] > 0
