@@ -24,8 +24,11 @@ class _Commands(click.Group):
     ELSEWHERE: ClassVar[dict[str, tuple[str, str]]] = {
         "simulate": ("streams.simulate.command", "Be an ad system whose truth is known: ask, show, click and buy."),
         "load": ("streams.load.command", "Ask at a given rate, and say how long the answers took."),
+        "fit": ("streams.fit.command", "Train the ranking model on a plain table."),
+        "score": ("streams.fit.command", "Score a table by a model that `fit` saved."),
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
+        "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
