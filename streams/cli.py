@@ -45,9 +45,7 @@ class _Commands(click.Group):
         name = args[0]
         if name not in self.ELSEWHERE:
             return super().resolve_command(ctx, args)
-        command: click.Command = getattr(
-            import_module(self.ELSEWHERE[name][0]), f"{name.replace('-', '_')}_command"
-        )
+        command: click.Command = getattr(import_module(self.ELSEWHERE[name][0]), f"{name.replace('-', '_')}_command")
         return name, command, args[1:]
 
 
@@ -72,6 +70,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except StreamError as error:
         click.echo(f"tiderank: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        redis = sys.modules.get("redis.exceptions")  # imported by whoever talks to it, not by every command
+        if redis is None or not isinstance(error, redis.RedisError):
+            raise
+        click.echo(f"tiderank: Redis: {error}; is it running, and not stalled?", err=True)
         sys.exit(2)
 
 

@@ -9,6 +9,9 @@ from redis.retry import Retry
 
 from streams.errors import StartError
 
+PATIENT_S = 30.0
+"""For a tool that can wait, where a serving loop cannot: a busy machine may stall any server for seconds."""
+
 
 def connect(url: str, *, timeout_s: float = 1.0) -> Redis:
     """One connection, never retried behind our back: whoever asks decides what an absent Redis means.

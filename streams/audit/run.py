@@ -21,13 +21,12 @@ from streams.audit.requests import Requests
 from streams.audit.rewards import Rewards
 from streams.audit.source import Place, Source
 from streams.errors import StartError
-from streams.redis_client import check, connect
+from streams.redis_client import PATIENT_S, check, connect
 from streams.settings import Settings
 from streams.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED, UPDATES
 from streams.workers.ingest import GROUP as INGEST
 
 EVENTS = (SERVED, IMPRESSIONS, CONVERSIONS)
-REDIS_TIMEOUT_S = 10.0
 OUTCOME_GRACE_MS = 5_000
 """An example's outcome is delivered within this after it."""
 
@@ -35,7 +34,7 @@ OUTCOME_GRACE_MS = 5_000
 def run_audit(settings: Settings) -> AuditReport:
     """Reads all topics and Redis. Changes nothing. Raises StartError where the broker or Redis does not answer."""
     settings.kafka.check()
-    redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
+    redis = connect(settings.redis_url, timeout_s=PATIENT_S)
     check(redis, settings.redis_url)
     used = redis.get(WINDOWS)
     if used is not None and used != windows(settings.recipe.join):

@@ -25,7 +25,7 @@ from streams.demo.traffic import Traffic
 from streams.errors import StreamError
 from streams.local.stack import BrokerChoice
 from streams.recipe import load_recipe
-from streams.redis_client import connect
+from streams.redis_client import PATIENT_S, connect
 from streams.settings import data_dir
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _run(plan: Plan, home: Path, broker: BrokerChoice, console: Console, closing
     house.set_recipe(plan.recipe(budget_ms(alone_ms)))
     taken = ", ".join(f"{tier} {ms:.1f} ms" for tier, ms in alone_ms.items())
     announce(f"budget: a request of 100 candidates takes {taken} here; {budget_ms(alone_ms):g} ms may be spent on one")
-    redis = connect(house.stack.redis_url)
+    redis = connect(house.stack.redis_url, timeout_s=PATIENT_S)
     closing.callback(redis.close)
     observer = Observer(house.kafka, redis)
     closing.callback(observer.close)

@@ -12,7 +12,7 @@ from streams.load.fill import fill_logs, log_counts
 from streams.load.measure import LoadOptions, Row, measure
 from streams.load.search import Sustained, find_max
 from streams.messages import Candidate, RankingRequest
-from streams.redis_client import check, connect
+from streams.redis_client import PATIENT_S, check, connect
 from streams.settings import Settings
 from streams.simulate.world import World
 
@@ -78,7 +78,7 @@ def prepared_load(
     """
     kafka, recipe = settings.kafka, settings.recipe
     kafka.check()
-    redis = connect(settings.redis_url)
+    redis = connect(settings.redis_url, timeout_s=PATIENT_S)
     check(redis, settings.redis_url)
     user_log, world = UserLog(redis, recipe.log), options.world()
     prefix = f"load-{time.time_ns() // 1_000_000:x}"

@@ -18,7 +18,7 @@ from streams.client import RankingClient
 from streams.errors import StartError
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
-from streams.redis_client import connect
+from streams.redis_client import PATIENT_S, connect
 from streams.replay.driver import Pace, Replay, Sent, shift_into_the_past
 from streams.replay.fetch import Unavailable
 from streams.replay.log import LoggedImpression, TrafficLog
@@ -95,7 +95,7 @@ def run_replay(
     if not rows:
         raise StartError(f"{source.name} holds no impressions")
     shift_ms = shift_into_the_past(rows[-1].event_ms, source.click_window_ms, time.time_ns() // 1_000_000)
-    joiner = Joiner(connect(settings.redis_url), settings.recipe.log, settings.recipe.join)
+    joiner = Joiner(connect(settings.redis_url, timeout_s=PATIENT_S), settings.recipe.log, settings.recipe.join)
     with RankingClient(settings.kafka) as client:
         watch = Watch(settings.kafka, joiner)
         try:
