@@ -1,5 +1,7 @@
 """Whole configurations, as functions."""
 
+from dataclasses import replace
+
 from ranker.config import HOUR, ITEM, SURFACE, USER, ModelConfig, Slot, TableConfig, TierConfig
 
 
@@ -37,4 +39,39 @@ def demo_model() -> ModelConfig:
             ),
         ),
         width=16,
+    )
+
+
+def three_tiers() -> ModelConfig:
+    """Light, medium and heavy: each reads a longer log with more layers, and costs more; what a router chooses from.
+
+    What is added goes to the user's side first, which a request pays for once.
+    """
+    demo = demo_model()
+    return replace(
+        demo,
+        name="three-tiers",
+        slots=(*demo.slots, Slot(name="theme", side="candidate")),
+        tiers=(
+            TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32, distilled=True),
+            TierConfig(
+                name="medium",
+                layers=2,
+                log_length=512,
+                encoder_layers=0,
+                user_tokens=12,
+                hidden=48,
+                distilled=True,
+            ),
+            TierConfig(
+                name="heavy",
+                layers=3,
+                log_length=2_048,
+                encoder_layers=0,
+                user_tokens=24,
+                fm_tokens=6,
+                compressed_tokens=6,
+                hidden=64,
+            ),
+        ),
     )

@@ -40,6 +40,22 @@ class WorldConfig:
     context: float = 0.2
     """Of device by topic, of surface, and of the hour of the day by topic; each."""
 
+    themes: int = 0
+    """Finer topics: an item has one of its topic's, and says so. 0: none, nor what is of a rich world below."""
+    theme_interest: float = 0.0
+    """Of a user's own passions for themes: each for few of them, seldom met, so that only a long log shows which."""
+    theme_share: float = 0.15
+    """Of the themes, how many a user has a passion for."""
+    cross: float = 0.0
+    """Of what no two features show alone: segment by topic by device, and topic by surface by quarter of the day;
+    each."""
+    price_taste: float = 0.0
+    """Of how liking changes with the price: a segment's for a topic, and a user's own; each."""
+    fatigue: float = 0.0
+    """Click logits that an ad loses for a user who was shown it this moment."""
+    fatigue_tau_s: float = 3_600.0
+    """Seconds after which that has faded to 1/e."""
+
     position_bias: float = 0.5
     """A place is looked at with probability (1 + position) ** -position_bias."""
     shown: int = 4
@@ -91,6 +107,8 @@ class WorldConfig:
         for name in ("users", "items", "topics", "campaigns", "advertisers", "sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.themes and self.themes % self.topics:
+            raise ValueError(f"themes must be a multiple of the {self.topics} topics, got {self.themes}")
         if self.shown < 0:
             raise ValueError(f"shown must be >= 0, got {self.shown}")
         if not self.items >= self.campaigns >= self.advertisers:
@@ -105,8 +123,9 @@ class WorldConfig:
         for name in ("search_share", "duplicate_share", "reorder_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share and must be in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.flight_share <= 1:
-            raise ValueError(f"flight_share must be in (0, 1], got {self.flight_share}")
+        for name in ("flight_share", "theme_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         for name in (
             "interest_tau_s",
             "trend_tau_s",
@@ -114,6 +133,7 @@ class WorldConfig:
             "flight_s",
             "conversion_delay_s",
             "click_delay_s",
+            "fatigue_tau_s",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0 seconds, got {getattr(self, name)}")
@@ -149,4 +169,24 @@ def large() -> WorldConfig:
     )
 
 
-WORLDS = {"demo": demo, "steady": steady, "large": large}
+def rich() -> WorldConfig:
+    """What is worth a heavy tier: passions for themes met once in dozens of ads, crosses of three features, fatigue."""
+    return replace(
+        steady(),
+        users=600,
+        items=480,
+        topics=8,
+        campaigns=96,
+        advertisers=24,
+        base_logit=-2.4,
+        segment=0.7,
+        interest=0.4,
+        themes=48,
+        theme_interest=0.9,
+        cross=0.5,
+        price_taste=0.3,
+        fatigue=1.5,
+    )
+
+
+WORLDS = {"demo": demo, "steady": steady, "large": large, "rich": rich}

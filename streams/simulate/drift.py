@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
+Index = int | slice | npt.NDArray[np.int64] | tuple[int | npt.NDArray[np.int64], ...]
 
 WAVES = 16
 
@@ -25,8 +26,11 @@ class Drift:
         self._per_s: F64 = np.tan(np.pi / 2 * quantiles) / tau_s
         self._phase: F64 = rng.uniform(0, 2 * np.pi, size=(*shape, WAVES))
 
-    def at(self, time_s: float, index: int | slice | tuple[int, ...] = slice(None)) -> F64:
-        """The paths under `index` (of the leading axes) at this time, in seconds; shape as indexing gives it."""
-        waves = np.cos(self._per_s[index] * time_s + self._phase[index])
+    def at(self, time_s: float | F64, index: Index = slice(None)) -> F64:
+        """The paths under `index` (of the leading axes) at this time, in seconds; shape as indexing gives it.
+
+        Times of that shape are each path's own.
+        """
+        waves = np.cos(self._per_s[index] * np.asarray(time_s)[..., None] + self._phase[index])
         value: F64 = waves.sum(axis=-1) * np.sqrt(2 / WAVES)
         return value

@@ -1,6 +1,7 @@
 """The truth of a simulated world: who likes what, when, and what it brings. Knows numpy; nothing of Kafka.
 
     click logit = base + quality(item) + interest(user, topic) + trend(topic) + wear(campaign) + context
+                  [+ passion(user, theme) + crosses + price taste - fatigue]      of a rich world, see riches.py
     P(click)    = P(looked at | position) · sigmoid(click logit)          position-based model, Richardson et al. 2007
 
 Interest has a lasting and a drifting part; trend and wear drift. All of it is a pure function of configuration, seed
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from streams.simulate.config import DEVICES, SEGMENTS, SURFACES, WorldConfig
 from streams.simulate.drift import F64, Drift
+from streams.simulate.riches import Riches
 
 I64 = npt.NDArray[np.int64]
 
@@ -57,6 +59,11 @@ class World:
         self._device = c.context * rng.standard_normal((len(DEVICES), c.topics))
         self._peak_hour = rng.uniform(0, 24, c.topics)
 
+        self._riches = Riches(c, seed) if c.themes else None
+        # Themes of a topic are its number, and every `topics` further on.
+        self.item_theme: I64 = self.item_topic + c.topics * (np.arange(c.items) % max(1, c.themes // c.topics))
+        self._dearness: F64 = np.log(self.item_price / c.value_median) / max(c.value_spread / 2, 1e-9)
+
         # A few users make much of the traffic.
         activity = (np.arange(c.users) + 10.0) ** -0.7
         self.user_activity: F64 = rng.permutation(activity / activity.sum())
@@ -70,12 +77,15 @@ class World:
 
     def item_features(self, item: int) -> dict[str, str | float]:
         campaign = int(self.item_campaign[item])
-        return {
+        features: dict[str, str | float] = {
             "category": self.topics[self.item_topic[item]],
             "campaign": f"c{campaign}",
             "advertiser": f"a{self.campaign_advertiser[campaign]}",
             "price": round(float(np.log(self.item_price[item])), 3),
         }
+        if self.config.themes:
+            features["theme"] = f"theme{self.item_theme[item]}"
+        return features
 
     def interest(self, user: int, now_ms: int) -> F64:
         """[topics]: what this user likes now, in click logits."""
@@ -83,22 +93,48 @@ class World:
         value: F64 = self._lasting[user] + c.interest_drift * self._passing.at(self._seconds(now_ms), user)
         return value
 
-    def click_logit(self, user: int, items: I64, now_ms: int, *, surface: str = "feed", device: str = "phone") -> F64:
-        """[n] of items [n]: log-odds of a click, given that the ad is looked at."""
+    def click_logit(
+        self,
+        user: int | I64,
+        items: I64,
+        now_ms: int | I64,
+        *,
+        surface: str | I64 = "feed",
+        device: str | I64 = "phone",
+        idle_s: F64 | None = None,
+    ) -> F64:
+        """[n] of items [n]: log-odds of a click, given that the ad is looked at.
+
+        One user and moment for all, or [n] of each (surface and device then as places in SURFACES and DEVICES).
+        idle_s: seconds since this user was last shown the item, inf if never; None: never, for all.
+        """
         c = self.config
-        seconds = self._seconds(now_ms)
+        at_surface = SURFACES.index(surface) if isinstance(surface, str) else surface
+        on_device = DEVICES.index(device) if isinstance(device, str) else device
+        seconds: float | F64 = (now_ms - self.start_ms) / 1000
         hour = now_ms / 1000 % DAY_S / 3600
-        by_topic = (
-            self.interest(user, now_ms)
-            + c.trend * self._trend.at(seconds)
-            + self._device[DEVICES.index(device)]
-            + c.context * np.sqrt(2) * np.cos(2 * np.pi * (hour - self._peak_hour) / 24)
-        )
-        by_campaign = c.quality_drift * self._wear.at(seconds)
-        constant = c.base_logit + self._surface[SURFACES.index(surface)]
+        topic, campaign = self.item_topic[items], self.item_campaign[items]
         logit: F64 = (
-            constant + self._quality[items] + by_topic[self.item_topic[items]] + by_campaign[self.item_campaign[items]]
+            c.base_logit
+            + self._quality[items]
+            + self._lasting[user, topic]
+            + self._surface[at_surface]
+            + self._device[on_device, topic]
+            + c.context * np.sqrt(2) * np.cos(2 * np.pi * (hour - self._peak_hour[topic]) / 24)
         )
+        if c.interest_drift:
+            logit += c.interest_drift * self._passing.at(seconds, (user, topic))
+        if c.trend:
+            logit += c.trend * self._trend.at(seconds, topic)
+        if c.quality_drift:
+            logit += c.quality_drift * self._wear.at(seconds, campaign)
+        if self._riches is not None:
+            segment, dearness = self.user_segment[user], self._dearness[items]
+            logit += self._riches.logit(
+                user, segment, topic, self.item_theme[items], at_surface, on_device, hour, dearness
+            )
+        if idle_s is not None:
+            logit -= c.fatigue * np.exp(-idle_s / c.fatigue_tau_s)
         return logit
 
     def examination(self, positions: I64) -> F64:
@@ -107,14 +143,21 @@ class World:
         return value
 
     def click_probability(
-        self, user: int, items: I64, positions: I64, now_ms: int, *, surface: str = "feed", device: str = "phone"
+        self,
+        user: int | I64,
+        items: I64,
+        positions: I64,
+        now_ms: int | I64,
+        *,
+        surface: str | I64 = "feed",
+        device: str | I64 = "phone",
+        idle_s: F64 | None = None,
     ) -> F64:
-        """[n]: probability that this user clicks items[n] shown at positions[n] (0 is the top)."""
-        return self.examination(positions) * sigmoid(
-            self.click_logit(user, items, now_ms, surface=surface, device=device)
-        )
+        """[n]: probability of a click on items[n] shown at positions[n] (0 is the top); the rest as click_logit."""
+        logit = self.click_logit(user, items, now_ms, surface=surface, device=device, idle_s=idle_s)
+        return self.examination(positions) * sigmoid(logit)
 
-    def conversion_probability(self, user: int, items: I64) -> F64:
+    def conversion_probability(self, user: int | I64, items: I64) -> F64:
         """[n]: probability that a click of this user on items[n] is followed by a purchase, however late."""
         return sigmoid(self._conversion[items] + 0.5 * self._lasting[user, self.item_topic[items]])
 

@@ -1,0 +1,50 @@
+"""How good predictions are: normalized entropy, and what one run has over another on the same impressions."""
+
+# n graded impressions.
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ranker.requests import F32
+from streams.simulate.drift import F64
+from streams.simulate.world import I64
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of normalized entropies, this run's minus the reference's: below 0 is better."""
+
+    mean: float
+    half_width: float
+    """Of the 95 % interval: impressions of one request count as one draw."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ± {self.half_width:.4f}"
+
+
+def losses(click_n: F32, p_n: npt.NDArray[np.floating]) -> F64:
+    """[n] log losses (natural logarithm)."""
+    p = np.clip(p_n.astype(np.float64), 1e-6, 1 - 1e-6)
+    loss: F64 = -np.where(click_n > 0.5, np.log(p), np.log1p(-p))
+    return loss
+
+
+def entropy(click_n: F32, p_n: npt.NDArray[np.floating]) -> float:
+    """Log loss over that of the mean click rate (He et al., 2014): 1 is a constant's."""
+    return float(losses(click_n, p_n).sum() / _base(click_n))
+
+
+def difference(click_n: F32, p_n: F32, reference_n: F32, request_n: I64) -> Difference:
+    """Paired by request; request_n: ascending."""
+    gap = losses(click_n, p_n) - losses(click_n, reference_n)
+    by_request = np.bincount(request_n - request_n[0], weights=gap)
+    by_request = by_request[np.bincount(request_n - request_n[0]) > 0]
+    base = _base(click_n)
+    error = float(by_request.std(ddof=1)) * len(by_request) ** 0.5
+    return Difference(float(gap.sum()) / base, 1.96 * error / base)
+
+
+def _base(click_n: F32) -> float:
+    return float(losses(click_n, np.full(len(click_n), click_n.mean())).sum())

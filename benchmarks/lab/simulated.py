@@ -1,0 +1,229 @@
+"""A stream of a simulated world, drawn all at once: users with a past, pages in no model's order, clicks by the truth.
+
+What is shown is drawn from the items' popularity (a Zipf law of exponent 1/2): no model is in the loop, so every
+variant learns from, and is graded on, the same impressions.
+"""
+
+# R requests, k candidates of each, n impressions, U users, I items.
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.lab.stream import CACHE, Stream, encode, load, save
+from ranker.config import ModelConfig
+from ranker.hashing import hash64
+from ranker.requests import LOG_DTYPE, ScoringRequest
+from streams.simulate.config import DEVICES, SURFACES, WORLDS
+from streams.simulate.drift import F64
+from streams.simulate.world import I64, World
+
+IMPRESSION, CLICK, SEARCH, PURCHASE = 1, 2, 3, 5
+_DAY_MS = 86_400_000
+_PAGES_OF_SESSION = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much of a world to see."""
+
+    world: str = "rich"
+    requests: int = 12_000
+    candidates: int = 6
+    history: int = 2_000
+    """Impressions, at most, that a user saw before the stream begins; at least a tenth of it."""
+    history_days: int = 30
+    days: int = 4
+    """Of the stream."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Impressions [n], in the order of time."""
+
+    user: I64
+    item: I64
+    at_ms: I64
+    position: I64
+    surface: I64
+    device: I64
+
+    def take(self, index: I64) -> "_Shown":
+        return _Shown(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+
+def simulated(plan: Plan, model: ModelConfig) -> Stream:
+    """Of the plan, encoded for the model's slots; from the cache where it has been drawn before."""
+    text = json.dumps([asdict(plan), asdict(WORLDS[plan.world]()), [asdict(s) for s in model.slots]], sort_keys=True)
+    path = CACHE / f"{plan.world}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.npz"
+    if not path.exists():
+        save(draw(plan, model), path)
+    return load(path)
+
+
+def draw(plan: Plan, model: ModelConfig) -> Stream:
+    world = World(WORLDS[plan.world](), seed=plan.seed)
+    rng = np.random.default_rng([plan.seed, 6])
+    before = _past(plan, world, rng)
+    pages = _pages(plan, world, rng)
+    R, k = plan.requests, plan.candidates
+    both = _Shown(**{f: np.concatenate([getattr(before, f), getattr(pages, f)]) for f in _Shown.__dataclass_fields__})
+    truth = _truth(world, both)
+    clicked = rng.random(len(truth)) < truth
+    buys = _purchases(world, both, rng)
+    ours = slice(len(before.user), None)
+    events, keys = _events(world, both, clicked, buys & clicked, rng)
+    request_ms, request_user = pages.at_ms[::k], pages.user[::k]
+    starts = np.searchsorted(keys, request_user << _USER_BITS)
+    ends = np.searchsorted(keys, (request_user << _USER_BITS) + request_ms)
+    return Stream(
+        keyed=encode(model, _requests(world, pages, R, k)),
+        event_ms_R=request_ms,
+        log_start_R=starts,
+        log_end_R=ends,
+        events_E=events,
+        position_N=pages.position,
+        click_N=clicked[ours].astype(np.float32),
+        conversion_N=np.where(clicked[ours], buys[ours], np.nan).astype(np.float32),
+        truth_N=truth[ours].astype(np.float32),
+    )
+
+
+def _popularity(world: World, rng: np.random.Generator) -> F64:
+    weight = (1.0 + rng.permutation(world.config.items)) ** -0.5
+    popularity: F64 = weight / weight.sum()
+    return popularity
+
+
+def _past(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
+    """What each user was shown before: sessions of a few pages, spread over the days."""
+    users, k = world.config.users, plan.candidates
+    counts = np.ceil(plan.history * rng.uniform(0.1, 1.0, users)).astype(np.int64)
+    user = np.repeat(np.arange(users), counts)
+    n = len(user)
+    page = (np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)) // k
+    session = page // _PAGES_OF_SESSION
+    of_session = np.unique(user * (plan.history + 1) + session, return_inverse=True)[1]
+    draws = int(of_session[-1]) + 1 if n else 0
+    start_ms = rng.integers(0, plan.history_days * _DAY_MS, draws)
+    return _Shown(
+        user=user,
+        item=rng.choice(world.config.items, n, p=_popularity(world, np.random.default_rng([plan.seed, 7]))),
+        at_ms=start_ms[of_session] + (page % _PAGES_OF_SESSION) * 45_000,
+        position=np.arange(n) % k,
+        surface=rng.integers(0, len(SURFACES), draws)[of_session],
+        device=rng.integers(0, len(DEVICES), draws)[of_session],
+    )
+
+
+def _pages(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
+    R, k = plan.requests, plan.candidates
+    popularity = _popularity(world, np.random.default_rng([plan.seed, 7]))
+    # Gumbel's trick: the k largest of log p + noise are k draws without replacement.
+    parts = [
+        np.argpartition(-(np.log(popularity) + rng.gumbel(size=(len(some), len(popularity)))), k)[:, :k]
+        for some in np.array_split(np.arange(R), max(1, R // 2_000))
+    ]
+    begin = plan.history_days * _DAY_MS
+    at_ms = np.sort(rng.integers(begin, begin + plan.days * _DAY_MS, R))
+    return _Shown(
+        user=np.repeat(rng.choice(world.config.users, R, p=world.user_activity), k),
+        item=rng.permuted(np.concatenate(parts), axis=1).ravel(),
+        at_ms=np.repeat(at_ms, k),
+        position=np.tile(np.arange(k), R),
+        surface=np.repeat(rng.integers(0, len(SURFACES), R), k),
+        device=np.repeat(rng.integers(0, len(DEVICES), R), k),
+    )
+
+
+def _truth(world: World, shown: _Shown) -> F64:
+    """[n]: probability of a click."""
+    idle_s = _idle_s(shown, world.config.items)
+    truth = np.empty(len(idle_s))
+    for part in np.array_split(np.arange(len(truth)), max(1, len(truth) // 200_000)):
+        s = shown.take(part)
+        truth[part] = world.click_probability(
+            s.user, s.item, s.position, s.at_ms, surface=s.surface, device=s.device, idle_s=idle_s[part]
+        )
+    return truth
+
+
+def _idle_s(shown: _Shown, items: int) -> F64:
+    """[n]: seconds since the user was last shown the item; inf where never."""
+    pair = shown.user * items + shown.item
+    order = np.lexsort([shown.at_ms, pair])
+    again = np.r_[False, pair[order][1:] == pair[order][:-1]]
+    gap = np.r_[0, np.diff(shown.at_ms[order])] / 1000
+    idle_s = np.empty(len(pair))
+    idle_s[order] = np.where(again, gap, np.inf)
+    return idle_s
+
+
+def _purchases(world: World, shown: _Shown, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    bought: npt.NDArray[np.bool_] = rng.random(len(shown.user)) < world.conversion_probability(shown.user, shown.item)
+    return bought
+
+
+_USER_BITS = 40  # of a sort key, below the user's number: milliseconds
+
+
+def _events(
+    world: World,
+    shown: _Shown,
+    clicked: npt.NDArray[np.bool_],
+    bought: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.void], I64]:
+    """All users' events (LOG_DTYPE) by user and time, and the keys that they are sorted by."""
+    ids = np.array([hash64(i) for i in world.item_ids], np.uint64)
+    first = np.flatnonzero((shown.position == 0) & (rng.random(len(shown.user)) < world.config.search_share))
+    queries = np.array([hash64(f"query:{t}") for t in world.topics], np.uint64)[
+        _searched(world, shown.user[first], rng)
+    ]
+    clicks, sales = np.flatnonzero(clicked), np.flatnonzero(bought)
+    each = [
+        (np.arange(len(shown.user)), IMPRESSION, 0, ids[shown.item]),
+        (clicks, CLICK, 700, ids[shown.item[clicks]]),
+        (sales, PURCHASE, 5_700, ids[shown.item[sales]]),
+        (first, SEARCH, -500, queries),
+    ]
+    index, delay = np.concatenate([i for i, *_ in each]), np.concatenate([np.full(len(i), d) for i, _, d, _ in each])
+    at_ms = np.maximum(shown.at_ms[index] + delay, 0)
+    events = np.zeros(len(index), LOG_DTYPE)
+    events["time_s"] = at_ms // 1000
+    events["item"] = np.concatenate([item for *_, item in each])
+    events["action"] = np.concatenate([np.full(len(i), action) for i, action, _, _ in each])
+    events["surface"] = shown.surface[index] + 1
+    keys = (shown.user[index] << _USER_BITS) + at_ms
+    order = np.argsort(keys, kind="stable")
+    return events[order], keys[order]
+
+
+def _searched(world: World, users: I64, rng: np.random.Generator) -> I64:
+    """A topic for each user, by interest: P(topic) ∝ exp(2 · interest)."""
+    interest_UT = np.stack([world.interest(user, 0) for user in range(world.config.users)])
+    noise = rng.gumbel(size=(len(users), interest_UT.shape[1]))
+    topics: I64 = (2 * interest_UT[users] + noise).argmax(axis=1)
+    return topics
+
+
+def _requests(world: World, pages: _Shown, R: int, k: int) -> list[ScoringRequest]:
+    features = [world.item_features(item) for item in range(world.config.items)]
+    users = [world.user_features(user) for user in range(world.config.users)]
+    items_Rk = pages.item.reshape(R, k).tolist()
+    return [
+        ScoringRequest(
+            user=world.user_ids[pages.user[r * k]],
+            event_ms=int(pages.at_ms[r * k]),
+            items=[world.item_ids[i] for i in items],
+            item_features=[features[i] for i in items],
+            features=users[pages.user[r * k]],
+            context={"device": DEVICES[pages.device[r * k]]},
+            surface=SURFACES[pages.surface[r * k]],
+        )
+        for r, items in enumerate(items_Rk)
+    ]

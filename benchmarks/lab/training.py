@@ -1,0 +1,146 @@
+"""Runs: tiers that learn a stream as the trainer would, graded on what they had not yet learned."""
+
+# N candidates of a batch, n graded impressions.
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from benchmarks.lab.stream import Stream, user_side
+from kernels.linear_compress import bind
+from ranker.config import LearnerConfig, ModelConfig, TierConfig
+from ranker.features import Featurizer
+from ranker.learner import Learner
+from ranker.lessons import Lesson
+from ranker.model.heads import calibrate
+from ranker.model.tier import Logits, Tier
+from ranker.requests import F32
+from streams.simulate.world import I64
+
+Patch = Callable[[Tier], None]
+"""Changes a fresh tier in place, before it learns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    batch: int = 32
+    """Requests of a step."""
+    graded: float = 0.5
+    """Share of the stream, its last part, that is graded."""
+    learner: LearnerConfig = LearnerConfig()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Of one tier over one stream."""
+
+    tier: str
+    p_n: F32
+    """Calibrated probabilities of a click at the position shown, before the impression was learned."""
+    click_n: F32
+    truth_n: F32
+    request_n: I64
+    step_ms: float
+    """Median processor time of a step, of all tiers that learned together."""
+    examples_per_s: float
+
+
+class _Watched(Learner):
+    """Keeps the logits of its last step, which are of weights that had not learned from its labels."""
+
+    logits: Sequence[Logits] = ()
+
+    def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
+        self.logits = super()._forward(lessons)
+        return list(self.logits)
+
+
+def run(
+    stream: Stream, model: ModelConfig, settings: Settings, *, seed: int = 0, patch: Patch | None = None
+) -> dict[str, Run]:
+    """All tiers of the model, learning from every request; by name. Tiers must be without dropout.
+
+    seed: of the initial weights. Every tier is graded by the forward of its own training step, so that grading costs
+    nothing: no impression is graded by weights that learned from it.
+    """
+    assert all(tier.dropout == 0 for tier in model.tiers), "graded by training's forward: dropout would be graded too"
+    learner = _Watched(replace(model, seed=seed), settings.learner, bind("decomposed"))
+    if patch is not None:
+        for tier in learner.tiers.values():
+            patch(tier)
+        _renew(learner, settings.learner)
+    featurizer, side = Featurizer(model), user_side(model)
+    graded: dict[str, list[F32]] = {tier.name: [] for tier in model.tiers}
+    begin = int(stream.requests * (1 - settings.graded)) // settings.batch * settings.batch
+    steps_s = []
+    for first in range(0, stream.requests, settings.batch):
+        last = min(first + settings.batch, stream.requests)
+        started = time.process_time()
+        lessons = [_lesson(stream, tier, first, last, featurizer, side, learner) for tier in model.tiers]
+        calibrations = [learner.tiers[lesson.tier].calibration.clone() for lesson in lessons]
+        cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
+        report = learner.learn_from(lessons, stream.click_N[cut], stream.conversion_N[cut])
+        steps_s.append(time.process_time() - started)
+        if not report.applied:
+            raise RuntimeError(f"step at request {first} was not applied: loss {report.loss}, norm {report.grad_norm}")
+        if first >= begin:
+            for lesson, logits, calibration in zip(lessons, learner.logits, calibrations, strict=True):
+                graded[lesson.tier].append(_predictions(logits, calibration))
+    from_N = int(stream.candidate_starts[begin])
+    step_s = float(np.median(steps_s))
+    examples = len(stream.click_N) / stream.requests * settings.batch
+    return {
+        name: Run(
+            name,
+            np.concatenate(parts),
+            stream.click_N[from_N:],
+            stream.truth_N[from_N:],
+            stream.keyed.request_of_N[from_N:],
+            1000 * step_s,
+            examples / step_s,
+        )
+        for name, parts in graded.items()
+    }
+
+
+def alone(model: ModelConfig, tier: TierConfig) -> ModelConfig:
+    """The model with this tier only."""
+    return replace(model, tiers=(tier,))
+
+
+def _renew(learner: Learner, settings: LearnerConfig) -> None:
+    """Optimizer and names over the parameters that a patch left."""
+    learner.parameters = {f"{t}/{n}": p for t, tier in learner.tiers.items() for n, p in tier.named_parameters()}
+    learner.adam = torch.optim.Adam(learner.parameters.values(), lr=settings.dense_rate, fused=True)
+
+
+def _lesson(
+    stream: Stream,
+    tier: TierConfig,
+    first: int,
+    last: int,
+    featurizer: Featurizer,
+    side: frozenset[str],
+    learner: Learner,
+) -> Lesson:
+    keyed = stream.batch(first, last, tier.log_length, side)
+    cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
+    return Lesson(
+        tier=tier.name,
+        examples=list(range(last - first)),
+        served_N=np.zeros(len(keyed.request_of_N), np.bool_),
+        keyed=keyed,
+        batch=featurizer.batch(keyed, learner.tables.key_maps),
+        position_N=torch.from_numpy(stream.position_N[cut]),
+        click_N=torch.from_numpy(stream.click_N[cut]),
+        conversion_N=torch.from_numpy(stream.conversion_N[cut]),
+    )
+
+
+def _predictions(logits: Logits, calibration_H2: torch.Tensor) -> F32:
+    logits_NH = torch.stack([logits.click_N, logits.conversion_N], dim=1).detach()
+    p_N: F32 = torch.sigmoid(calibrate(calibration_H2, logits_NH)[:, 0]).numpy()
+    return p_N
