@@ -6,6 +6,9 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 REFUSED = Counter("tiderank_refused_records", "Records sent to the dead-letter topic", ["worker"])
 RESPONSES = Counter("tiderank_responses", "Responses by status, with the reason of those not ok", ["status", "reason"])
+DEADLINE_LIMITED = Counter(
+    "tiderank_deadline_limited_requests", "Requests whose deadline ruled out a plan that would have taken too long"
+)
 RANKING_SECONDS = Histogram(
     "tiderank_ranking_seconds", "From the request's broker timestamp to its answer", buckets=SECONDS
 )

@@ -113,7 +113,7 @@ class Ranking:
             log.warning("redis: %s", error)
             return [self._unranked(work, "fallback", "redis_away") for work in works]
         marks.append(time.perf_counter())
-        jobs = [self._route(work, events) for work, events in zip(works, slices, strict=True)]
+        jobs = self._route_all(works, slices)
         marks.append(time.perf_counter())
         failed = self._score(jobs)
         marks.append(time.perf_counter())
@@ -124,7 +124,16 @@ class Ranking:
             for job in jobs
         ]
 
-    def _route(self, work: Work, events: LogSlice) -> _Job:
+    def _route_all(self, works: list[Work], slices: Sequence[LogSlice]) -> list[_Job]:
+        """In their order: a request waits for all that the batch scores before it."""
+        jobs: list[_Job] = []
+        ahead_ms = 0.0
+        for work, events in zip(works, slices, strict=True):
+            jobs.append(self._route(work, events, ahead_ms))
+            ahead_ms += jobs[-1].routed.costs[jobs[-1].routed.plan.name]
+        return jobs
+
+    def _route(self, work: Work, events: LogSlice, ahead_ms: float) -> _Job:
         request, response_id = work.request, mapping.new_response_id()
         device = request.context.get("device")
         routed = self._router.route(
@@ -136,6 +145,7 @@ class Ranking:
             load=self.load,
             device=device if isinstance(device, str) else "unknown",
             time_left_ms=work.deadline_ms - time.time() * 1000,
+            ahead_ms=ahead_ms,
         )
         scoring = mapping.to_scoring_request(work, events)
         bids = np.array([c.bid for c in request.candidates], np.float32)

@@ -69,15 +69,19 @@ class Router:
         load: float,
         device: str,
         time_left_ms: float,
+        ahead_ms: float = 0.0,
     ) -> Routed:
-        """A plan for this request: one that is predicted to answer in the time left, or else the cheapest."""
+        """A plan for this request: one that is predicted to answer in the time left, or else the cheapest.
+
+        ahead_ms: predicted compute of what the same micro-batch scores before it.
+        """
         context = request_context(
             surface=surface, event_ms=event_ms, candidates=candidates, log_length=log_length, load=load, device=device
         )
         names = list(self._plans)
         costs = {name: self._costs.predict(name, candidates, log_length) for name in names}
         values = self._model.predict(context, names)
-        in_time = [name for name in names if HEADROOM * costs[name] <= time_left_ms]
+        in_time = [name for name in names if HEADROOM * (ahead_ms + costs[name]) <= time_left_ms]
         in_time = in_time or [min(costs, key=costs.__getitem__)]
         limited = len(in_time) < len(names)
         choice = choose(

@@ -93,6 +93,8 @@ class RankWorker(BaseWorker):
         if answer.served is not None:
             self._outbox.send(SERVED, encode(TOPICS[SERVED], answer.served), key=user)
         if answer.decision is not None:
+            if answer.decision.reason == "deadline":
+                metric.DEADLINE_LIMITED.inc()
             self._outbox.send(DECISIONS, encode(TOPICS[DECISIONS], answer.decision), key=user)
 
     def _respond(self, response: RankingResponse, topic: str, content_type: str | None, record: Record) -> None:
