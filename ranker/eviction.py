@@ -57,7 +57,7 @@ class Admission:
         evicted = self.key_map.key_of(freed)
         new = new[: self._num_free]
         rows = self._pop(len(new))
-        self.key_map.change(new, rows, evicted)
+        self.key_map.change_checked(new, rows, evicted)
         self._used[rows] = step
         return Admitted(new, rows, evicted, freed)
 

@@ -162,7 +162,7 @@ class Image:
 
     def _write_table(self, name: str, change: TableChange) -> None:
         key_map, weights = self.tables.key_maps[name], self.tables.weights[name]
-        key_map.change(change.keys_K, change.rows_K, change.evicted_V)
+        key_map.change_checked(change.keys_K, change.rows_K, change.evicted_V)
         if len(change.keys_K):
             weights[torch.from_numpy(change.rows_K).to(self._device)] = change.values_KD.to(self._device).float()
         if len(change.tails_W):
