@@ -1,0 +1,153 @@
+"""`tiderank prune`: a tier without the hidden units that contribute least, as a new model to switch to."""
+
+import json
+import os
+import time
+import tomllib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from ranker.changes import to_wire
+from ranker.held_out import HeldOut
+from ranker.image import new_image
+from ranker.pruning import Pruning, PruningOptions, prune, pruned_model, pruned_state
+from ranker.snapshot import Snapshot, write_snapshot
+from streams.cli import json_option, recipe_option
+from streams.columns import columns
+from streams.errors import StartError
+from streams.recipe import Recipe, from_table, load_recipe, to_table
+from streams.settings import RECIPE
+from streams.traffic_sample import COMPRESS, SampleOptions, Source, Weights, sample_options, take_sample
+
+_DEFAULT = PruningOptions()
+
+
+@click.command("prune")
+@recipe_option
+@click.option("--tier", help="[default: the heaviest]")
+@click.option("--loss", type=click.FloatRange(min=0), default=_DEFAULT.max_loss, show_default=True, help="Of entropy.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="Stop when so many operations are gone.")
+@click.option("--step", type=click.FloatRange(0, 1, min_open=True), default=_DEFAULT.step, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a snapshot and recipe.toml here.")
+@sample_options
+@json_option
+def prune_command(
+    recipe: str | None,
+    tier: str | None,
+    loss: float,
+    share: float | None,
+    step: float,
+    out: Path | None,
+    snapshot: str | None,
+    source: Source,
+    responses: int,
+    train: int,
+    world: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Remove a tier's hidden units that contribute least, until it would lose too much normalized entropy.
+
+    What is left is another model: run its workers with the recipe.toml and the snapshots in --out, beside the old ones.
+    """
+    torch.set_num_threads(1)
+    chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    name = tier or chosen.model.tiers[-1].name
+    options = PruningOptions(max_loss=loss, target=share or 1.0, step=step)
+    sample = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
+    try:
+        weights, pruning = prune_sampled(chosen, name, snapshot, sample, options)
+    except ValueError as error:
+        raise StartError(str(error)) from error
+    written = None if out is None else write_pruned(chosen, weights, pruning, out)
+    if as_json:
+        click.echo(json.dumps(as_dict(pruning, written)))
+        return
+    click.echo(to_text(pruning))
+    if written is not None:
+        click.echo(f"\nwritten: {written.url}\nwritten: {out}/recipe.toml (--recipe; TIDERANK_SNAPSHOTS={out})")
+
+
+def prune_sampled(
+    recipe: Recipe, tier: str, snapshots: str | None, sample: SampleOptions, options: PruningOptions
+) -> tuple[Weights, Pruning]:
+    """The weights as the snapshot has them, and what is left of the tier."""
+    from ranker.model.tier import Tier
+
+    model = recipe.model
+    config = model.tier(tier)
+    taken = take_sample(recipe, snapshots, sample)
+    tables = taken.weights.image.tables
+    module = Tier(model, config, compress=COMPRESS)
+    # The trainer's weights, not the published ones: the pruned model is learned on from them.
+    module.load_state_dict({key: taken.weights.training[f"dense/{tier}/{key}"] for key in module.state_dict()})
+    measured, held_out = (HeldOut(model, tier, tables, some) for some in (taken.measured, taken.held_out))
+    return taken.weights, prune(model, module, measured, held_out, options)
+
+
+def write_pruned(recipe: Recipe, weights: Weights, pruning: Pruning, out: Path) -> Snapshot:
+    """A snapshot of the pruned model where the old one's stood, and the recipe that it is of."""
+    model = pruned_model(recipe.model, pruning.tier.config)
+    state = pruned_state(weights.training, recipe.model, pruning, COMPRESS)
+    dtype = getattr(torch, recipe.training.learner.wire_dtype)
+    name = pruning.tier.config.name
+    old, image = weights.image, new_image(model, COMPRESS)
+    assert old.position is not None
+    dense = {f"dense/{name}/{key}": to_wire(t, dtype).float() for key, t in pruning.tier.state_dict().items()}
+    image.load(old.tensors() | dense, old.position, watermark_ms=old.watermark_ms, offsets=old.offsets)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.toml").write_text(recipe_toml(replace(recipe, name=f"{recipe.name}-pruned", model=model)))
+    created_ms = time.time_ns() // 1_000_000
+    return write_snapshot(str(out), image, state, digest=model.digest, created_ms=created_ms)
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """A file that load_recipe reads as this recipe."""
+    text = "\n".join(f"{name} = {_toml(value)}" for name, value in to_table(recipe).items()) + "\n"
+    if from_table(tomllib.loads(text)) != recipe:
+        raise StartError(f"recipe {recipe.name!r} cannot be written as TOML: it has no way to say None")
+    return text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, list | tuple):
+        rows = all(isinstance(v, dict) for v in value) and len(value) > 0
+        return "[\n  " + ",\n  ".join(map(_toml, value)) + ",\n]" if rows else f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
+
+
+def to_text(pruning: Pruning) -> str:
+    """The rounds, then what each module lost."""
+    lines = [("round", "operations left", "loss %", "± (95 %)", "")]
+    for number, r in enumerate(pruning.rounds):
+        loss, error = f"{100 * r.change.loss:+.4f}", f"{100 * r.change.error:.4f}"
+        lines.append((str(number), f"{r.operations:.1%}", loss, error, "" if r.taken else "taken back"))
+    shapes = [f"  {p.mlp}: {p.hidden}" for p in pruning.tier.config.pruned]
+    return "\n".join(
+        [
+            columns(lines),
+            "",
+            f"tier {pruning.tier.config.name}: {1 - pruning.operations:.1%} of the linear operations gone, normalized "
+            f"entropy {pruning.entropy:.5f} {100 * pruning.change.loss:+.4f} %",
+            "hidden units left:",
+            *(shapes or ["  all of them"]),
+        ]
+    )
+
+
+def as_dict(pruning: Pruning, written: Snapshot | None) -> dict[str, Any]:
+    return {
+        "tier": pruning.tier.config.name,
+        "operations_gone": 1 - pruning.operations,
+        "normalized_entropy": pruning.entropy,
+        "loss": asdict(pruning.change),
+        "rounds": [asdict(r) for r in pruning.rounds],
+        "pruned": {p.mlp: p.hidden for p in pruning.tier.config.pruned},
+        "snapshot": None if written is None else written.url,
+    }
