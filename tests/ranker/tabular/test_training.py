@@ -47,6 +47,15 @@ def test_begins_at_the_mean_label() -> None:
     assert model.predict(data).mean() == pytest.approx(0.2, abs=0.03)
 
 
+def test_a_tiny_table_is_learned_too() -> None:
+    table = pa.table({"side": ["left", "right"] * 20, "click": [0, 1] * 20})
+    encoder = learn_encoder(table, find_columns(table, label="click"), min_count=2, buckets=4)
+    data = encoded(table, encoder)
+    model = build_model(encoder, FAST, click_prior=0.5)
+    train(model, data, data, FAST)
+    assert model.predict(data)[1] > 0.9 > 0.1 > model.predict(data)[0]
+
+
 def test_ends_with_the_best_epoch_after_waiting_for_a_better_one() -> None:
     config = replace(FAST, epochs_max=30, patience=1, rate_drops=1, row_rate=0.05)
     model, epochs, valid = fitted(config)
