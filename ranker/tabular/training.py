@@ -45,7 +45,7 @@ class FitConfig:
     averaged_steps: int = 400
     """Horizon of the moving average over steps that validates and is kept, instead of the weights that learn."""
     epochs_max: int = 100
-    patience: int = 2
+    patience: int = 3
     """Epochs without improvement after which the rates fall, and training goes on from the best epoch."""
     rate_drops: int = 1
     """How often the rates fall by rate_factor before training ends."""
