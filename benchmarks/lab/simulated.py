@@ -19,7 +19,7 @@ from ranker.hashing import hash64
 from ranker.requests import LOG_DTYPE, ScoringRequest
 from streams.simulate.config import DEVICES, SURFACES, WORLDS
 from streams.simulate.drift import F64
-from streams.simulate.world import I64, World
+from streams.simulate.world import I64, World, sigmoid
 
 IMPRESSION, CLICK, SEARCH, PURCHASE = 1, 2, 3, 5
 _DAY_MS = 86_400_000
@@ -31,8 +31,8 @@ class Plan:
     """How much of a world to see."""
 
     world: str = "rich"
-    requests: int = 12_000
-    candidates: int = 6
+    requests: int = 8_000
+    candidates: int = 16
     history: int = 2_000
     """Impressions, at most, that a user saw before the stream begins; at least a tenth of it."""
     history_days: int = 30
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """Impressions [n], in the order of time."""
 
     user: I64
@@ -52,8 +52,8 @@ class _Shown:
     surface: I64
     device: I64
 
-    def take(self, index: I64) -> "_Shown":
-        return _Shown(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+    def take(self, index: I64) -> "Shown":
+        return Shown(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
 def simulated(plan: Plan, model: ModelConfig) -> Stream:
@@ -65,31 +65,49 @@ def simulated(plan: Plan, model: ModelConfig) -> Stream:
     return load(path)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """All impressions [n], those before the stream first, with their truth and what became of them."""
+
+    shown: Shown
+    logit: F64
+    """Log-odds of a click, if looked at."""
+    truth: F64
+    """Probability of a click at the position."""
+    clicked: npt.NDArray[np.bool_]
+    bought: npt.NDArray[np.bool_]
+
+
+def draw_impressions(plan: Plan, world: World) -> Drawn:
+    """Of the plan; the same for the same plan."""
+    rng = np.random.default_rng([plan.seed, 6])
+    parts = _past(plan, world, rng), _pages(plan, world, rng)
+    shown = Shown(**{f: np.concatenate([getattr(part, f) for part in parts]) for f in Shown.__dataclass_fields__})
+    logit = _logits(world, shown)
+    truth = world.examination(shown.position) * sigmoid(logit)
+    clicked = rng.random(len(truth)) < truth
+    buys = rng.random(len(truth)) < world.conversion_probability(shown.user, shown.item)
+    return Drawn(shown, logit, truth, clicked, clicked & buys)
+
+
 def draw(plan: Plan, model: ModelConfig) -> Stream:
     world = World(WORLDS[plan.world](), seed=plan.seed)
-    rng = np.random.default_rng([plan.seed, 6])
-    before = _past(plan, world, rng)
-    pages = _pages(plan, world, rng)
+    drawn = draw_impressions(plan, world)
     R, k = plan.requests, plan.candidates
-    both = _Shown(**{f: np.concatenate([getattr(before, f), getattr(pages, f)]) for f in _Shown.__dataclass_fields__})
-    truth = _truth(world, both)
-    clicked = rng.random(len(truth)) < truth
-    buys = _purchases(world, both, rng)
-    ours = slice(len(before.user), None)
-    events, keys = _events(world, both, clicked, buys & clicked, rng)
-    request_ms, request_user = pages.at_ms[::k], pages.user[::k]
-    starts = np.searchsorted(keys, request_user << _USER_BITS)
-    ends = np.searchsorted(keys, (request_user << _USER_BITS) + request_ms)
+    ours = np.arange(len(drawn.truth) - R * k, len(drawn.truth))
+    events, keys = _events(world, drawn, np.random.default_rng([plan.seed, 9]))
+    pages = drawn.shown.take(ours)
+    request_ms, first_key = pages.at_ms[::k], pages.user[::k] << _USER_BITS
     return Stream(
         keyed=encode(model, _requests(world, pages, R, k)),
         event_ms_R=request_ms,
-        log_start_R=starts,
-        log_end_R=ends,
+        log_start_R=np.searchsorted(keys, first_key),
+        log_end_R=np.searchsorted(keys, first_key + request_ms),
         events_E=events,
         position_N=pages.position,
-        click_N=clicked[ours].astype(np.float32),
-        conversion_N=np.where(clicked[ours], buys[ours], np.nan).astype(np.float32),
-        truth_N=truth[ours].astype(np.float32),
+        click_N=drawn.clicked[ours].astype(np.float32),
+        conversion_N=np.where(drawn.clicked[ours], drawn.bought[ours], np.nan).astype(np.float32),
+        truth_N=drawn.truth[ours].astype(np.float32),
     )
 
 
@@ -99,7 +117,7 @@ def _popularity(world: World, rng: np.random.Generator) -> F64:
     return popularity
 
 
-def _past(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
+def _past(plan: Plan, world: World, rng: np.random.Generator) -> Shown:
     """What each user was shown before: sessions of a few pages, spread over the days."""
     users, k = world.config.users, plan.candidates
     counts = np.ceil(plan.history * rng.uniform(0.1, 1.0, users)).astype(np.int64)
@@ -110,7 +128,7 @@ def _past(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
     of_session = np.unique(user * (plan.history + 1) + session, return_inverse=True)[1]
     draws = int(of_session[-1]) + 1 if n else 0
     start_ms = rng.integers(0, plan.history_days * _DAY_MS, draws)
-    return _Shown(
+    return Shown(
         user=user,
         item=rng.choice(world.config.items, n, p=_popularity(world, np.random.default_rng([plan.seed, 7]))),
         at_ms=start_ms[of_session] + (page % _PAGES_OF_SESSION) * 45_000,
@@ -120,7 +138,7 @@ def _past(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
     )
 
 
-def _pages(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
+def _pages(plan: Plan, world: World, rng: np.random.Generator) -> Shown:
     R, k = plan.requests, plan.candidates
     popularity = _popularity(world, np.random.default_rng([plan.seed, 7]))
     # Gumbel's trick: the k largest of log p + noise are k draws without replacement.
@@ -130,7 +148,7 @@ def _pages(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
     ]
     begin = plan.history_days * _DAY_MS
     at_ms = np.sort(rng.integers(begin, begin + plan.days * _DAY_MS, R))
-    return _Shown(
+    return Shown(
         user=np.repeat(rng.choice(world.config.users, R, p=world.user_activity), k),
         item=rng.permuted(np.concatenate(parts), axis=1).ravel(),
         at_ms=np.repeat(at_ms, k),
@@ -140,19 +158,18 @@ def _pages(plan: Plan, world: World, rng: np.random.Generator) -> _Shown:
     )
 
 
-def _truth(world: World, shown: _Shown) -> F64:
-    """[n]: probability of a click."""
+def _logits(world: World, shown: Shown) -> F64:
     idle_s = _idle_s(shown, world.config.items)
-    truth = np.empty(len(idle_s))
-    for part in np.array_split(np.arange(len(truth)), max(1, len(truth) // 200_000)):
+    logit = np.empty(len(idle_s))
+    for part in np.array_split(np.arange(len(logit)), max(1, len(logit) // 200_000)):
         s = shown.take(part)
-        truth[part] = world.click_probability(
-            s.user, s.item, s.position, s.at_ms, surface=s.surface, device=s.device, idle_s=idle_s[part]
+        logit[part] = world.click_logit(
+            s.user, s.item, s.at_ms, surface=s.surface, device=s.device, idle_s=idle_s[part]
         )
-    return truth
+    return logit
 
 
-def _idle_s(shown: _Shown, items: int) -> F64:
+def _idle_s(shown: Shown, items: int) -> F64:
     """[n]: seconds since the user was last shown the item; inf where never."""
     pair = shown.user * items + shown.item
     order = np.lexsort([shown.at_ms, pair])
@@ -163,28 +180,18 @@ def _idle_s(shown: _Shown, items: int) -> F64:
     return idle_s
 
 
-def _purchases(world: World, shown: _Shown, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    bought: npt.NDArray[np.bool_] = rng.random(len(shown.user)) < world.conversion_probability(shown.user, shown.item)
-    return bought
-
-
 _USER_BITS = 40  # of a sort key, below the user's number: milliseconds
 
 
-def _events(
-    world: World,
-    shown: _Shown,
-    clicked: npt.NDArray[np.bool_],
-    bought: npt.NDArray[np.bool_],
-    rng: np.random.Generator,
-) -> tuple[npt.NDArray[np.void], I64]:
+def _events(world: World, drawn: Drawn, rng: np.random.Generator) -> tuple[npt.NDArray[np.void], I64]:
     """All users' events (LOG_DTYPE) by user and time, and the keys that they are sorted by."""
+    shown = drawn.shown
     ids = np.array([hash64(i) for i in world.item_ids], np.uint64)
     first = np.flatnonzero((shown.position == 0) & (rng.random(len(shown.user)) < world.config.search_share))
     queries = np.array([hash64(f"query:{t}") for t in world.topics], np.uint64)[
         _searched(world, shown.user[first], rng)
     ]
-    clicks, sales = np.flatnonzero(clicked), np.flatnonzero(bought)
+    clicks, sales = np.flatnonzero(drawn.clicked), np.flatnonzero(drawn.bought)
     each = [
         (np.arange(len(shown.user)), IMPRESSION, 0, ids[shown.item]),
         (clicks, CLICK, 700, ids[shown.item[clicks]]),
@@ -211,7 +218,7 @@ def _searched(world: World, users: I64, rng: np.random.Generator) -> I64:
     return topics
 
 
-def _requests(world: World, pages: _Shown, R: int, k: int) -> list[ScoringRequest]:
+def _requests(world: World, pages: Shown, R: int, k: int) -> list[ScoringRequest]:
     features = [world.item_features(item) for item in range(world.config.items)]
     users = [world.user_features(user) for user in range(world.config.users)]
     items_Rk = pages.item.reshape(R, k).tolist()

@@ -173,19 +173,20 @@ def rich() -> WorldConfig:
     """What is worth a heavy tier: passions for themes met once in dozens of ads, crosses of three features, fatigue."""
     return replace(
         steady(),
-        users=600,
-        items=480,
+        users=400,
+        items=240,
         topics=8,
-        campaigns=96,
-        advertisers=24,
-        base_logit=-2.4,
+        campaigns=48,
+        advertisers=12,
+        base_logit=-1.2,
+        position_bias=0.3,
         segment=0.7,
-        interest=0.4,
         themes=48,
-        theme_interest=0.9,
+        theme_interest=1.0,
         cross=0.5,
         price_taste=0.3,
         fatigue=1.5,
+        fatigue_tau_s=86_400.0,
     )
 
 

@@ -21,7 +21,7 @@ class Riches:
         # A passion is for good and for few themes. Normed to mean 0 and variance 1: rare means strong.
         has_UH = rng.random((c.users, c.themes)) < c.theme_share
         spread = max((c.theme_share * (1 - c.theme_share)) ** 0.5, 1e-9)
-        self._passion_UH: F64 = c.theme_interest * (has_UH - c.theme_share) / spread
+        self.passion_UH: F64 = c.theme_interest * (has_UH - c.theme_share) / spread
         self._by_device_GTD: F64 = c.cross * rng.standard_normal((c.topics, c.topics, len(DEVICES)))
         self._by_hour_TSQ: F64 = c.cross * rng.standard_normal((c.topics, len(SURFACES), _QUARTERS))
         self._price_GT: F64 = c.price_taste * rng.standard_normal((c.topics, c.topics))
@@ -41,7 +41,7 @@ class Riches:
         """[n]; hour in [0, 24), dearness of the item's price in standard deviations of its logarithm."""
         quarter = np.asarray(hour * _QUARTERS / 24).astype(np.int64)
         value: F64 = (
-            self._passion_UH[user, theme]
+            self.passion_UH[user, theme]
             + self._by_device_GTD[segment, topic, device]
             + self._by_hour_TSQ[topic, surface, quarter]
             + (self._price_GT[segment, topic] + self._price_U[user]) * dearness

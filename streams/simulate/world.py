@@ -59,7 +59,7 @@ class World:
         self._device = c.context * rng.standard_normal((len(DEVICES), c.topics))
         self._peak_hour = rng.uniform(0, 24, c.topics)
 
-        self._riches = Riches(c, seed) if c.themes else None
+        self.riches = Riches(c, seed) if c.themes else None
         # Themes of a topic are its number, and every `topics` further on.
         self.item_theme: I64 = self.item_topic + c.topics * (np.arange(c.items) % max(1, c.themes // c.topics))
         self._dearness: F64 = np.log(self.item_price / c.value_median) / max(c.value_spread / 2, 1e-9)
@@ -128,9 +128,9 @@ class World:
             logit += c.trend * self._trend.at(seconds, topic)
         if c.quality_drift:
             logit += c.quality_drift * self._wear.at(seconds, campaign)
-        if self._riches is not None:
+        if self.riches is not None:
             segment, dearness = self.user_segment[user], self._dearness[items]
-            logit += self._riches.logit(
+            logit += self.riches.logit(
                 user, segment, topic, self.item_theme[items], at_surface, on_device, hour, dearness
             )
         if idle_s is not None:

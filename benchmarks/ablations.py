@@ -1,0 +1,134 @@
+"""Does each part of a tier earn its place? One part less, or another in its stead, on the same streams.
+
+    python -m benchmarks.ablations [--log world|ml-100k] [--tier medium] [--requests 4000] [--seeds 3] [--only gated]
+
+A variant is a patch of this file or another configuration; the product has no switch for it. Normalized entropy (lower
+is better) over the last half of the stream, of predictions made before learning; the difference to the whole tier on
+the same impressions, its standard deviation over seeds, each seed's paired 95 % interval; mean prediction over mean
+click; processor time of a training step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.lab.arguments import chosen, parser, settings, streams
+from benchmarks.lab.replayed import replayed
+from benchmarks.lab.report import Variant, compare, machine, oracle
+from benchmarks.lab.training import Patch, alone
+from ranker.config import ModelConfig
+from ranker.model.mlp import Mlp
+from ranker.model.reader import Grouping, StateReader
+from ranker.model.tier import Tier
+from ranker.model.wukong import Blocks
+from ranker.recipes import three_tiers
+from streams.replay.sources import open_log
+
+
+class _Zeros(nn.Module):
+    """In place of a factorization machine's MLP: as many outputs, all 0."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, pairs_nP: Tensor) -> Tensor:
+        return pairs_nP.new_zeros(len(pairs_nP), self.outputs)
+
+
+class _Deaf(nn.Module):
+    """In place of a reader: reads nothing."""
+
+    def forward(
+        self, states: Tensor, mask: Tensor | None, user_BUD: Tensor, item_NVD: Tensor, grouping: Grouping
+    ) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(user_BUD[:, :1]), torch.zeros_like(item_NVD[:, :1])
+
+
+class _CandidatesOnly(nn.Module):
+    """A reader whose request has no query of its own."""
+
+    def __init__(self, reader: StateReader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def forward(
+        self, states: Tensor, mask: Tensor | None, user_BUD: Tensor, item_NVD: Tensor, grouping: Grouping
+    ) -> tuple[Tensor, Tensor]:
+        user_B1D, item_N1D = self.reader(states, mask, user_BUD, item_NVD, grouping)
+        return torch.zeros_like(user_B1D), item_N1D
+
+
+def zero_factorization(tier: Tier) -> None:
+    for module in list(tier.modules()):
+        if isinstance(module, Blocks) and isinstance(module.fm, Mlp):
+            module.fm = _Zeros(module.fm.down.out_features)  # type: ignore[assignment]
+
+
+def read_at_first_layer_only(tier: Tier) -> None:
+    tier.stack.readers[1:] = [_Deaf() for _ in tier.stack.readers[1:]]
+
+
+def no_request_query(tier: Tier) -> None:
+    tier.stack.readers[:] = [_CandidatesOnly(reader) for reader in tier.stack.readers]  # type: ignore[arg-type]
+
+
+def biases_back(tier: Tier) -> None:
+    for module in tier.modules():
+        if isinstance(module, nn.Linear) and module.bias is None:
+            module.bias = nn.Parameter(torch.zeros(module.out_features))
+
+
+def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, Patch | None]]:
+    """The whole tier first."""
+    tier = replace(model.tier(name), distilled=False)
+
+    def of(**changes: object) -> ModelConfig:
+        return alone(model, replace(tier, **changes))  # type: ignore[arg-type]
+
+    yield "whole", of(), None
+    yield "factorization machine zeroed", of(), zero_factorization
+    yield "no log", of(log_length=0), None
+    yield "log read at the first layer only", of(), read_at_first_layer_only
+    yield "no request query", of(), no_request_query
+    yield "biases put back", of(), biases_back
+    yield "encoder: none", of(encoder_layers=0), None
+    yield "encoder: softmax, 1 layer", of(encoder_layers=1, encoder="softmax"), None
+    yield "encoder: gated, 1 layer", of(encoder_layers=1, encoder="gated"), None
+    yield "other form", of(form="exact" if tier.form == "two_stack" else "two_stack"), None
+    yield "attentive Y", of(attentive=True), None
+    yield "1 layer", of(layers=1), None
+
+
+def main() -> None:
+    arguments = parser(__doc__, requests=4_000)
+    arguments.add_argument("--log", choices=("world", "ml-100k"), default="world")
+    arguments.add_argument("--tier", default="medium")
+    arguments.add_argument("--log-length", type=int, default=128, help="of the tier, shortened to be quick")
+    args = arguments.parse_args()
+    chosen_settings, model = settings(args), three_tiers()
+    if args.log == "ml-100k":
+        log = open_log("ml-100k")
+        model = replace(log.model, tiers=model.tiers, click_prior=0.5)
+        stream = replayed(log, model, args.requests * args.candidates)
+        data = dict.fromkeys(range(args.seeds), stream)
+        chosen_settings = replace(chosen_settings, batch=args.batch * 4)  # requests of one candidate each
+    else:
+        data = streams(args, model)
+    tiers = tuple(replace(tier, log_length=min(tier.log_length, args.log_length)) for tier in model.tiers)
+    print(f"{machine()}; {args.log}, tier {args.tier}, log {args.log_length}; {len(data[0].click_N)} impressions")
+    print(f"normalized entropy of the truth itself: {oracle(data, chosen_settings)}")
+    compare(
+        [
+            Variant(name=name, model=config, tier=args.tier, settings=chosen_settings, patch=patch)
+            for name, config, patch in variants(replace(model, tiers=tiers), args.tier)
+            if name == "whole" or chosen(args, name)
+        ],
+        data,
+    )
+
+
+if __name__ == "__main__":
+    main()
