@@ -1,0 +1,85 @@
+"""How does normalized entropy follow from operations, and from the length of the log?
+
+    python -m benchmarks.scaling [--requests 3000] [--seeds 2] [--axis both|user|candidate|log|all]
+
+Sizes of one tier, user and candidate side grown together and apart: executed operations (a request's shared by its 100
+candidates, and the candidate's own; counted by running the tier) against normalized entropy on the same streams. Then
+the log: normalized entropy and the time to score 100 candidates, at each length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from benchmarks.lab.arguments import parser, settings, streams
+from benchmarks.lab.report import Variant, compare, machine, oracle
+from benchmarks.lab.scoring import operations, score_ms
+from benchmarks.lab.training import alone
+from ranker.config import ModelConfig, TierConfig
+from ranker.recipes import three_tiers
+
+_SMALL = TierConfig(
+    name="size", layers=1, log_length=64, encoder_layers=0, user_tokens=4, fm_tokens=2, compressed_tokens=2, fm_rank=4
+)
+_CANDIDATES = 100
+
+
+def user_side(step: int) -> dict[str, int]:
+    return {"user_tokens": (4, 16, 32, 64)[step], "log_length": (64, 64, 128, 256)[step]}
+
+
+def candidate_side(step: int) -> dict[str, int]:
+    return {
+        "fm_tokens": (2, 4, 8, 16)[step],
+        "compressed_tokens": (2, 4, 8, 16)[step],
+        "fm_rank": (4, 8, 12, 16)[step],
+        "hidden": (16, 32, 64, 128)[step],
+        "layers": (1, 1, 2, 3)[step],
+    }
+
+
+def sizes(axis: str) -> Iterator[tuple[str, TierConfig]]:
+    small = replace(_SMALL, **candidate_side(0), **user_side(0))
+    for step in range(4):
+        if axis in ("both", "all"):
+            yield f"both sides, size {step}", replace(small, **candidate_side(step), **user_side(step))
+        if axis in ("user", "all") and step:
+            yield f"user side, size {step}", replace(small, **user_side(step))
+        if axis in ("candidate", "all") and step:
+            yield f"candidate side, size {step}", replace(small, **candidate_side(step))
+
+
+def logs(model: ModelConfig, lengths: list[int]) -> Iterator[tuple[str, TierConfig]]:
+    tier = replace(model.tier("medium"), name="size", distilled=False)
+    for length in lengths:
+        yield f"medium, log {length}", replace(tier, log_length=length)
+
+
+def main() -> None:
+    arguments = parser(__doc__, requests=3_000)
+    arguments.add_argument("--axis", choices=("both", "user", "candidate", "log", "all"), default="all")
+    arguments.add_argument("--lengths", default="64,256,1024,2048")
+    args = arguments.parse_args()
+    model, chosen = three_tiers(), settings(args)
+    data = streams(args, model)
+    print(f"{machine()}; {args.requests} requests of {args.candidates}; the truth {oracle(data, chosen)}")
+    tiers = list(sizes(args.axis))
+    if args.axis in ("log", "all"):
+        tiers += logs(model, [int(length) for length in args.lengths.split(",")])
+    results = compare(
+        [Variant(name=name, model=alone(model, tier), tier="size", settings=chosen) for name, tier in tiers], data
+    )
+    head = ("a request", "a candidate", "equivalent", "executed", "ms at 100", "NE", "spread")
+    print(f"\n{'thousand operations of':<26}" + "".join(f"{name:>12}" for name in head))
+    for (name, tier), result in zip(tiers, results, strict=True):
+        config = alone(model, tier)
+        request, candidate = (count / 1000 for count in operations(config, "size"))
+        counts = (request, candidate, request + candidate, request / _CANDIDATES + candidate)
+        took_ms = score_ms(config, "size", candidates=_CANDIDATES)
+        print(
+            f"{name:<26}" + "".join(f"{c:>12.1f}" for c in counts) + f"{took_ms:>12.2f}"
+            f"{result.mean:>12.4f}{result.spread:>12.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
