@@ -60,8 +60,9 @@ class World:
         self._peak_hour = rng.uniform(0, 24, c.topics)
 
         self.riches = Riches(c, seed) if c.themes else None
-        # Themes of a topic are its number, and every `topics` further on.
-        self.item_theme: I64 = self.item_topic + c.topics * (np.arange(c.items) % max(1, c.themes // c.topics))
+        # Themes of a topic are its number, and every `topics` further on; dealt out to its items in turn.
+        by_topic = np.argsort(np.argsort(self.item_topic, kind="stable"), kind="stable")
+        self.item_theme: I64 = self.item_topic + c.topics * (by_topic % max(1, c.themes // c.topics))
         self._dearness: F64 = np.log(self.item_price / c.value_median) / max(c.value_spread / 2, 1e-9)
 
         # A few users make much of the traffic.

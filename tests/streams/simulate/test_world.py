@@ -1,13 +1,15 @@
 """The simulated truth: what it says happens as often as it says, drifts as fast as it says, and follows its seed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from streams.messages import Conversion, Impression
-from streams.simulate.config import WORLDS, WorldConfig, demo, steady
+from streams.simulate.config import DEVICES, SURFACES, WORLDS, WorldConfig, demo, rich, steady
 from streams.simulate.drift import Drift
 from streams.simulate.outcomes import Page, events, show, uniform
 from streams.simulate.traffic import Traffic, Visit
@@ -203,3 +205,61 @@ class TestConfig:
     def test_a_wrong_world_is_refused(self, wrong: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             WorldConfig(**wrong)
+
+
+class TestRichWorld:
+    def test_passions_are_rare_strong_and_in_the_click_logits(self) -> None:
+        flat = replace(rich(), theme_interest=0.0)
+        with_them, without = World(rich(), seed=1), World(flat, seed=1)
+        items = np.arange(rich().items)
+        gains = np.stack([with_them.click_logit(u, items, 0) - without.click_logit(u, items, 0) for u in range(400)])
+        share = rich().theme_share
+        high, low = np.sqrt((1 - share) / share), -np.sqrt(share / (1 - share))
+        assert np.allclose(np.where(gains > 0, gains - high, gains - low), 0, atol=1e-9)
+        assert (gains > 0).mean() == pytest.approx(share, abs=0.01)
+        by_theme = gains[0][np.argsort(with_them.item_theme, kind="stable")].reshape(rich().themes, -1)
+        np.testing.assert_allclose(by_theme, by_theme[:, :1].repeat(by_theme.shape[1], axis=1))
+
+    def test_a_theme_is_of_one_topic_and_says_so(self) -> None:
+        world = World(rich(), seed=2)
+        pairs = {(f["theme"], f["category"]) for f in map(world.item_features, range(rich().items))}
+        assert len(pairs) == len({theme for theme, _ in pairs}) == rich().themes
+
+    def test_crosses_are_of_three_features_together(self) -> None:
+        plain = replace(rich(), theme_interest=0.0, price_taste=0.0, context=0.0)
+        crossed, flat = World(plain, seed=3), World(replace(plain, cross=0.0), seed=3)
+        items = np.arange(plain.items)
+
+        def cross(user: int, device: str) -> npt.NDArray[np.float64]:
+            return crossed.click_logit(user, items, 0, device=device) - flat.click_logit(user, items, 0, device=device)
+
+        same = np.flatnonzero(crossed.user_segment == crossed.user_segment[0])
+        other = int(np.flatnonzero(crossed.user_segment != crossed.user_segment[0])[0])
+        np.testing.assert_allclose(cross(0, "phone"), cross(int(same[1]), "phone"), atol=1e-12)
+        changed = cross(0, "phone") - cross(0, "desktop")
+        assert np.abs(changed).max() > 0.1
+        assert np.abs(changed - (cross(other, "phone") - cross(other, "desktop"))).max() > 0.1
+
+    def test_an_ad_just_seen_loses_and_recovers(self) -> None:
+        world = World(rich(), seed=4)
+        items = np.arange(3)
+        fresh = world.click_logit(0, items, 0)
+        tired = world.click_logit(0, items, 0, idle_s=np.array([0.0, rich().fatigue_tau_s, np.inf]))
+        np.testing.assert_allclose(fresh - tired, rich().fatigue * np.array([1.0, np.exp(-1), 0.0]))
+
+    @pytest.mark.parametrize("make", [demo, rich])
+    def test_many_pairs_at_once_are_as_each_alone(self, make: Callable[[], WorldConfig]) -> None:
+        world = World(make(), seed=5)
+        rng = np.random.default_rng(6)
+        user, item = rng.integers(0, 50, 20), rng.integers(0, 50, 20)
+        at_ms = rng.integers(0, 50 * HOUR_MS, 20)
+        surface, device = rng.integers(0, len(SURFACES), 20), rng.integers(0, len(DEVICES), 20)
+        alone = [
+            world.click_logit(int(u), np.array([i]), int(t), surface=SURFACES[s], device=DEVICES[d])[0]
+            for u, i, t, s, d in zip(user, item, at_ms, surface, device, strict=True)
+        ]
+        np.testing.assert_allclose(world.click_logit(user, item, at_ms, surface=surface, device=device), alone)
+
+    def test_themes_are_dealt_out_evenly_over_topics(self) -> None:
+        with pytest.raises(ValueError, match="multiple of the 8 topics"):
+            replace(rich(), themes=50)
