@@ -5,8 +5,9 @@ Imports no TorchRec. One thread calls it; how many threads torch uses is the wor
 
 # N candidates over all requests.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from kernels.linear_compress import Compress
 from ranker.config import ModelConfig
 from ranker.features import Featurizer, KeyedBatch
 from ranker.image import Image, Tiers, build_tiers, dense_tensors
+from ranker.quantized import Kind, LowPrecisionLinear, convert, refresh_all
 from ranker.requests import F32, ScoringRequest
 from ranker.tables import PlainTables
 from ranker.update_log import Position
@@ -44,6 +46,17 @@ class Engine:
         for tier in self._tiers.values():
             tier.to(device).requires_grad_(False).eval()
         self.image = Image(config, dense_tensors(self._tiers))
+        self._low_precision: list[LowPrecisionLinear] = []
+        self.image.after_change = partial(refresh_all, self._low_precision)
+
+    def use_precision(self, layers: Mapping[str, Mapping[str, Kind]]) -> None:
+        """Score with these layers, by tier and path, in low precision. Once, and before weights are there or after.
+
+        Raises ValueError, for the first tier that has no such layers.
+        """
+        for tier, chosen in layers.items():
+            self.config.tier(tier)
+            self._low_precision += convert(self._tiers[tier], chosen)
 
     @property
     def position(self) -> Position | None:

@@ -6,6 +6,8 @@ and the image at the same number are equal bit for bit: they went through the sa
 
 # R rows of a table, D embedding width.
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -54,6 +56,8 @@ class Image:
         self.watermark_ms = 0
         self.offsets: dict[str, int] = {}
         """Next offset of training.examples by partition: what these weights have learned."""
+        self.after_change: Callable[[], None] = lambda: None
+        """Is called in the step that changed the weights, behind it: copies of them are to be refreshed."""
         self._config = config
 
     @torch.no_grad()
@@ -85,6 +89,7 @@ class Image:
         self.position = position
         self.watermark_ms = header.watermark_ms
         self.offsets = dict(header.offsets)
+        self.after_change()
 
     def tensors(self) -> dict[str, Tensor]:
         """All that decides a score, by name, in one form: equal for equal images, however they came to be.
@@ -127,6 +132,7 @@ class Image:
         for name, tensor in self.dense.items():
             tensor.copy_(tensors[f"dense/{name}"])
         self.position, self.watermark_ms, self.offsets = position, watermark_ms, dict(offsets)
+        self.after_change()
 
     def _check_names(self, tensors: dict[str, Tensor]) -> None:
         wanted = self.tensors().keys()

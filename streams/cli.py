@@ -29,6 +29,8 @@ class _Commands(click.Group):
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
         "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
+        "prune": ("streams.prune", "Remove the hidden units of a tier that contribute least."),
+        "precision": ("streams.precision", "Choose the layers that this machine serves faster in low precision."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -21,6 +21,7 @@ from streams.dead_letters import bury
 from streams.intake import Intake, Refusal, TopicNames, Work
 from streams.kafka import Kafka
 from streams.loop import BaseWorker, run
+from streams.low_precision import use_measured_precision
 from streams.mapping import to_error
 from streams.messages import RankingResponse
 from streams.outbox import Outbox
@@ -147,6 +148,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     impl = choose_impl(device)
     log.info("model %s (%s) on %s; linear compression: %s", recipe.model.name, recipe.model.digest, device, impl)
     engine = Engine(recipe.model, bind(impl), device)
+    if device.type == "cpu":
+        use_measured_precision(engine, settings.snapshots)
     outbox = Outbox(kafka.producer())
     router = Router(
         recipe.routing.router_plans(),
