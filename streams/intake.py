@@ -1,18 +1,23 @@
 """From a record of ranking.requests to work that can be done, or to a refusal that its sender can read."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
+from confluent_kafka import KafkaException
 from msgspec import Struct
 
 from streams.client import DEADLINE_MS, REPLY_TOPIC
 from streams.codec import CONTENT_TYPE, MSGPACK, decode
 from streams.errors import Refused
-from streams.messages import Id, RankingRequest, Text
+from streams.messages import MAX_TEXT, Id, RankingRequest
 from streams.record import Record
 from streams.topics import REQUESTS, RESPONSES, TOPICS
+
+log = logging.getLogger(__name__)
 
 MAX_DEADLINE_MS = 3_600_000
 
@@ -49,12 +54,13 @@ class _Address(Struct):
     """As much of a request as an error response needs."""
 
     request_id: Id
-    user: Text = ""
+    user: Any = ""
+    """Whatever was sent: a request is often refused because of it."""
 
 
 class _AddressArray(Struct, array_like=True):
     request_id: Id
-    user: Text = ""
+    user: Any = ""
 
 
 class Intake:
@@ -107,6 +113,8 @@ class Intake:
         except Refused:
             reply_topic = RESPONSES
         request_id, user = (address.request_id, address.user) if address else (None, "")
+        if not (isinstance(user, str) and len(user) <= MAX_TEXT):
+            user = ""
         return Refusal(record, reason, request_id, user, reply_topic, content_type)
 
 
@@ -135,7 +143,11 @@ def address_of(value: bytes, content_type: str | None) -> _Address | _AddressArr
 
 
 class TopicNames:
-    """Which topics exist, asked of the broker at most every `every_s`: a stranger's bad header must not hold a loop."""
+    """Which topics exist, asked of the broker at most every `every_s`: a stranger's bad header must not hold a loop.
+
+    Asked again of those known too, as topics are deleted. `list_names` may raise KafkaException: then what was known
+    stands.
+    """
 
     def __init__(self, list_names: Callable[[], set[str]], *, every_s: float = 2.0) -> None:
         self._list_names = list_names
@@ -144,7 +156,10 @@ class TopicNames:
         self._asked = float("-inf")
 
     def __call__(self, name: str) -> bool:
-        if name not in self._names and time.monotonic() - self._asked > self._every_s:
+        if time.monotonic() - self._asked > self._every_s:
+            try:
+                self._names = self._list_names()
+            except KafkaException as error:
+                log.warning("topic names: %s", error.args[0].str())
             self._asked = time.monotonic()
-            self._names = self._list_names()
         return name in self._names

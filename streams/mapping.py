@@ -114,6 +114,7 @@ def to_served(work: Work, response: RankingResponse, events: LogSlice) -> Served
     """What scoring saw of a ranked response."""
     request = work.request
     sent = {c.item: c for c in reversed(request.candidates)}  # of two with one id, the first
+    ranked = {r.item: r for r in reversed(response.items)}  # the better one, once: an impression names only the item
     return Served(
         response_id=response.response_id,
         request_id=request.request_id,
@@ -131,7 +132,7 @@ def to_served(work: Work, response: RankingResponse, events: LogSlice) -> Served
                 pctr=r.pctr or 0.0,
                 pcvr=r.pcvr or 0.0,
             )
-            for r in response.items
+            for r in reversed(ranked.values())
         ],
         plan=response.plan or "",
         tier=response.tier or "",

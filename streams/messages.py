@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 DerivedId = Annotated[str, Meta(min_length=1, max_length=512)]
 """Made of other ids."""
-Text = Annotated[str, Meta(max_length=256)]
+MAX_TEXT = 256
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Ms = Annotated[int, Meta(ge=0, le=2**43, description="milliseconds since the Unix epoch")]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]

@@ -51,14 +51,19 @@ class Outbox:
         key: str | bytes | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
+        undelivered: Callable[[str], None] | None = None,
     ) -> None:
-        """Queues a record; raises KafkaException where it can never be sent (too large, say)."""
+        """Queues a record; raises KafkaException where it can never be sent (too large, say).
+
+        undelivered: where the broker does not take the record, this is called with the reason, and the outbox goes on.
+        What it sends belongs to the record's batch.
+        """
         if partition is None and topic in TOPICS and TOPICS[topic].partitions == 1:
             partition = 0  # the in-memory broker gives every topic more
         batch = self._open
         batch.waiting += 1
         try:
-            self._produce(topic, value, key, headers, partition, batch)
+            self._produce(topic, value, key, headers, partition, batch, undelivered)
         except BaseException:
             batch.waiting -= 1
             raise
@@ -71,13 +76,20 @@ class Outbox:
         headers: Headers | None,
         partition: int | None,
         batch: _Batch,
+        undelivered: Callable[[str], None] | None,
     ) -> None:
         def delivered(error: KafkaError | None, record: Message) -> None:
-            batch.waiting -= 1
-            if error is not None:
+            if error is None:
+                self.newest[topic] = record.offset() or 0
+            elif undelivered is None:
                 self._failure = f"{topic}: {error.str()}"
             else:
-                self.newest[topic] = record.offset() or 0
+                later, self._open = self._open, batch
+                try:
+                    undelivered(error.str())
+                finally:
+                    self._open = later
+            batch.waiting -= 1  # last: the batch also waits for what was sent in its place
 
         to = -1 if partition is None else partition  # -1: by the key
         deadline = time.monotonic() + 1.0

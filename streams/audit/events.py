@@ -57,7 +57,7 @@ class Events:
             if sure:
                 self._unburied.append(str(record))
             return
-        self._moments.append((fact.event_ms, record.timestamp_ms))
+        self._moments.append((min(fact.event_ms, record.timestamp_ms), record.timestamp_ms))
         if isinstance(fact, ServedFact):
             self._add_served(fact, sure)
         else:
@@ -110,7 +110,8 @@ class ClockBound:
     """
 
     def __init__(self, moments: list[tuple[int, int]], wall_lag_ms: int | None) -> None:
-        """moments: (event time, broker timestamp) of every record. wall_lag_ms: None where the wall moves nothing."""
+        """moments: (event time, broker timestamp) of every record, the first no later than the second.
+        wall_lag_ms: None where the wall moves nothing."""
         array = np.array(sorted(moments), dtype=np.int64).reshape(-1, 2)
         self._event_ms = array[:, 0]
         self._earliest_ms = np.minimum.accumulate(array[::-1, 1])[::-1]

@@ -67,7 +67,7 @@ class Rewards:
             fact: Decision | Outcome = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
         except Refused:
             return  # not taken in yet: once it is, it is a dead letter
-        self._moments.append((fact.event_ms, record.timestamp_ms))
+        self._moments.append((min(fact.event_ms, record.timestamp_ms), record.timestamp_ms))
         if record.offset >= self._frontier.get((record.topic, record.partition), 0):
             self._unsure.add(fact.response_id)
         if isinstance(fact, Decision):

@@ -87,8 +87,9 @@ class IngestWorker:
                 refused.append((record, str(reason)))
                 continue
             facts.append(fact)
-            bound_ms = record.timestamp_ms + self._max_future_ms
-            self._clock.observe(record.topic, record.partition, fact.event_ms, bound_ms=bound_ms)
+            # Not beyond the broker's own time: one sender's fast clock must not close the windows of the others.
+            bound_ms = record.timestamp_ms
+            self._clock.observe(record.topic, record.partition, min(fact.event_ms, bound_ms), bound_ms=bound_ms)
         try:
             replies = self._joiner.apply(facts, next_offsets(records))
         except RedisError as error:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 
 import torch
-from confluent_kafka import KafkaException
 
 from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
@@ -37,6 +36,8 @@ from streams.topics import DECISIONS, REQUESTS, RESPONSES, SERVED, TOPICS
 log = logging.getLogger(__name__)
 
 GROUP = "tiderank-rank"
+MAX_BATCHES = 10_000
+"""More than come in the 30 s that a reply topic which went away holds its responses."""
 
 
 class RankWorker(BaseWorker):
@@ -101,10 +102,14 @@ class RankWorker(BaseWorker):
     def _respond(self, response: RankingResponse, topic: str, content_type: str | None, record: Record) -> None:
         headers = {} if content_type is None else {CONTENT_TYPE: content_type}
         value = encode(TOPICS[RESPONSES], response, content_type)
-        try:
-            self._outbox.send(topic, value, key=response.user or None, headers=headers)
-        except KafkaException as error:  # too large for the topic, say: nothing was queued
-            bury(self._outbox, record, f"its response cannot be sent to {topic}: {error.args[0].str()}", worker="rank")
+
+        def refuse(reason: str) -> None:
+            reason = f"its response cannot be sent to {topic}: {reason}"
+            self._refuse(Refusal(record, reason, response.request_id, response.user, RESPONSES, content_type))
+
+        # A reply topic is its owner's: it may be gone, closed to us or too narrow, and must not stop the others.
+        undelivered = None if topic == RESPONSES else refuse
+        self._outbox.send(topic, value, key=response.user or None, headers=headers, undelivered=undelivered)
 
     def _refuse(self, refusal: Refusal) -> None:
         metric.REFUSED.labels("rank").inc()
@@ -150,7 +155,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     engine = Engine(recipe.model, bind(impl), device)
     if device.type == "cpu":
         use_measured_precision(engine, settings.snapshots)
-    outbox = Outbox(kafka.producer())
+    outbox = Outbox(kafka.producer(), max_batches=MAX_BATCHES)
     router = Router(
         recipe.routing.router_plans(),
         exploration=recipe.routing.exploration,

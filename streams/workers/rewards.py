@@ -91,8 +91,8 @@ class RewardsWorker:
             if records:
                 await _until_redis_answers(partial(self._take, batch, events))
             for record, event_ms in batch.moments:
-                bound_ms = record.timestamp_ms + self._max_future_ms
-                self._ends.clock.observe(record.topic, record.partition, event_ms, bound_ms=bound_ms)
+                bound_ms = record.timestamp_ms  # as in ingest: a fast clock must not close others' windows
+                self._ends.clock.observe(record.topic, record.partition, min(event_ms, bound_ms), bound_ms=bound_ms)
             self._ends.handled(records)
             if time.monotonic() >= self._tick_due:
                 self._tick_due = time.monotonic() + TICK_S

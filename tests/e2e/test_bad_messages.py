@@ -12,9 +12,9 @@ from streams import dlq
 from streams.client import RankingClient
 from streams.codec import decode
 from streams.kafka import Kafka
-from streams.messages import Candidate, RankingRequest, RankingResponse
+from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
 from streams.scan import read_topic
-from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS, Topic
+from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS, Topic
 from tests.e2e.running import House, running
 
 pytestmark = pytest.mark.e2e
@@ -22,11 +22,16 @@ pytestmark = pytest.mark.e2e
 FAR_MS = 4_070_908_800_000  # 2099
 LONG = {"deadline-ms": "60000"}
 NOWHERE = "ranking.responses.x"
+NARROW = "ranking.responses.narrow"
+"""A reply topic that takes no response."""
+WIDE = {f"feature-{number}": ["w" * 250] * 55 for number in range(60)}
+"""800 kB of features."""
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running(tmp_path_factory.mktemp("bad"), ["rank", "ingest", "train"]) as up:
+        up.kafka.create_topics([Topic(name=NARROW, message=RankingResponse, encoding="json", max_bytes=-1_900)])
         yield up
         up.check()
 
@@ -67,6 +72,11 @@ BATTERY = [
     Bad("bad-deadline", request("bad-deadline"), "error", "deadline-ms must be", headers={"deadline-ms": "soon"}),
     Bad("foreign-reply", request("foreign-reply"), "error", "must begin with", headers={"reply-topic": "dead.letters"}),
     Bad("no-such-reply", request("no-such-reply"), "error", "must exist", headers={"reply-topic": NOWHERE}),
+    Bad("narrow-reply", request("narrow-reply"), "error", "cannot be sent to", headers=LONG | {"reply-topic": NARROW}),
+    Bad("number-as-user", request("number-as-user", user=7), "error", "$.user"),
+    Bad("endless-user", request("endless-user", user="u" * 10_000), "error", "$.user"),
+    Bad("wide-twins", request("wide-twins", top_k=200, candidates=[{"item": "i", "features": WIDE}, *[{"item": "i"}] *
+        199]), "ok", letter=False),
     Bad("binary-header", request("binary-header"), "ok", letter=False, headers=LONG | {"note": b"\xff\xfe"}),
     Bad("strange-type", request("strange-type"), "error", "content-type", headers=LONG | {"content-type": "text/csv"}),
     Bad("unknown-user", request("unknown-user", user="nobody-ever"), "ok", letter=False),
@@ -143,6 +153,38 @@ def test_throughput_goes_on(outcome: tuple[dict[str, RankingResponse], list[dlq.
     good = [response for name, response in responses.items() if name.startswith("good-")]
     assert len(good) == AFTER_EACH * len(BATTERY)
     assert {response.status for response in good} == {"ok"}
+
+
+def test_a_sender_with_a_fast_clock_closes_nobodys_windows(house: House) -> None:
+    """Its event is within the tolerance, and far beyond the click window."""
+    with RankingClient(house.kafka) as client:
+        request = RankingRequest(request_id="shown", user="shown", candidates=[Candidate(item="i")])
+        response = client.rank(request, timeout_s=30.0, deadline_ms=30_000)
+        now_ms = int(time.time() * 1000)
+        client.send_impression(
+            Impression(
+                event_id="e-shown",
+                user="shown",
+                response_id=response.response_id,
+                item="i",
+                position=0,
+                event_ms=now_ms,
+            )
+        )
+        client.send_conversion(Conversion(event_id="e-fast", user="fast", kind="search", event_ms=now_ms + 50_000))
+        client.flush()
+        time.sleep(0.5)
+        client.send_conversion(
+            Conversion(event_id="e-click", user="shown", kind="click", impression_id="e-shown", event_ms=now_ms + 500)
+        )
+        client.flush()
+    deadline = time.monotonic() + 30
+    labels: list[float] = []
+    while not labels and time.monotonic() < deadline:
+        time.sleep(0.2)
+        examples = [decode(TOPICS[EXAMPLES], record.value) for record in read_topic(house.kafka, EXAMPLES)]
+        labels = [example.label for example in examples if example.user == "shown" and example.kind == "click"]
+    assert labels == [1.0]
 
 
 def test_fallbacks_keep_the_order_and_claim_nothing(house: House) -> None:

@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from streams.codec import CONTENT_TYPE, MSGPACK
 from streams.intake import Intake, Refusal, TopicNames, Work
@@ -86,6 +87,16 @@ def test_a_refusal_is_addressed_where_the_request_held_enough() -> None:
     assert (packed.request_id, packed.user, packed.content_type) == ("r", "u", MSGPACK)
 
 
+@pytest.mark.parametrize("user", [42, None, "u" * 257, ["u"], {"id": "u"}])
+def test_a_refusal_is_addressed_whatever_was_sent_as_the_user(user: object) -> None:
+    """The sender of a numeric user id must not wait in vain for an answer that names the field."""
+    for refused in (
+        refusal(record(request(user=user))),
+        refusal(record(msgspec.msgpack.encode(["r", user, []]), content_type=MSGPACK)),
+    ):
+        assert (refused.request_id, refused.user) == ("r", "")
+
+
 def test_content_type_comes_back() -> None:
     taken = work(record(msgspec.msgpack.encode(["r", "u", [["i"]]]), content_type=MSGPACK))
     assert taken.content_type == MSGPACK
@@ -104,3 +115,26 @@ def test_topic_names_are_asked_for_seldom() -> None:
     assert not exists("b")
     assert not exists("c")
     assert len(asked) == 1
+
+
+def test_a_topic_that_was_deleted_is_noticed() -> None:
+    there = {"a"}
+    exists = TopicNames(lambda: set(there), every_s=0.0)
+    assert exists("a")
+    there.clear()
+    assert not exists("a")
+
+
+def test_topic_names_stand_while_the_broker_does_not_answer() -> None:
+    down = False
+
+    def list_names() -> set[str]:
+        if down:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return {"a"}
+
+    exists = TopicNames(list_names, every_s=0.0)
+    assert exists("a")
+    down = True
+    assert exists("a")
+    assert not exists("b")

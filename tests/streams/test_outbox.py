@@ -121,6 +121,34 @@ def test_a_failed_delivery_stops_the_worker_uncommitted(producer: ScriptedProduc
     assert consumer.commits == []
 
 
+def test_what_is_sent_instead_holds_the_batch(producer: ScriptedProducer, consumer: Any) -> None:
+    """The batch is committed once what took the failed record's place is acknowledged, and no later one before."""
+    outbox = outbox_of(producer)
+    reasons: list[str] = []
+
+    def instead(reason: str) -> None:
+        reasons.append(reason)
+        outbox.send("letters", b"a")
+
+    outbox.send("t", b"a", undelivered=instead)
+    outbox.seal({("in", 0): 5})
+    outbox.send("t", b"b")
+    producer.acknowledge(0, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    assert len(reasons) == 1
+    assert [topic for topic, *_ in producer.sent] == ["t", "t", "letters"]
+    outbox.commit(consumer)
+    assert consumer.commits == []
+    producer.acknowledge(2)
+    outbox.commit(consumer)
+    assert consumer.commits == [{0: 5}]
+    outbox.seal({("in", 0): 6})
+    outbox.commit(consumer)
+    assert consumer.commits == [{0: 5}]
+    producer.acknowledge(1)
+    outbox.commit(consumer)
+    assert consumer.commits == [{0: 5}, {0: 6}]
+
+
 def test_a_discarded_batch_is_not_committed(producer: ScriptedProducer, consumer: Any) -> None:
     outbox = outbox_of(producer)
     outbox.send("t", b"a")
