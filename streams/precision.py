@@ -92,7 +92,7 @@ def precision_of(recipe: Recipe, results: list[TierResult], *, max_loss: float) 
         digest=recipe.model.digest,
         cpu=cpu,
         features=tuple(features),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         max_loss=max_loss,
         layers={result.tier: result.chosen for result in results if result.chosen},
     )

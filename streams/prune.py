@@ -14,6 +14,7 @@ import torch
 from ranker.changes import to_wire
 from ranker.held_out import HeldOut
 from ranker.image import new_image
+from ranker.model.tier import Tier
 from ranker.pruning import Pruning, PruningOptions, prune, pruned_model, pruned_state
 from ranker.snapshot import Snapshot, write_snapshot
 from streams.cli import json_option, recipe_option
@@ -76,17 +77,19 @@ def prune_sampled(
     recipe: Recipe, tier: str, snapshots: str | None, sample: SampleOptions, options: PruningOptions
 ) -> tuple[Weights, Pruning]:
     """The weights as the snapshot has them, and what is left of the tier."""
-    from ranker.model.tier import Tier
-
     model = recipe.model
-    config = model.tier(tier)
+    model.tier(tier)  # raises before the sampling rather than after it
     taken = take_sample(recipe, snapshots, sample)
     tables = taken.weights.image.tables
-    module = Tier(model, config, compress=COMPRESS)
-    # The trainer's weights, not the published ones: the pruned model is learned on from them.
-    module.load_state_dict({key: taken.weights.training[f"dense/{tier}/{key}"] for key in module.state_dict()})
     measured, held_out = (HeldOut(model, tier, tables, some) for some in (taken.measured, taken.held_out))
-    return taken.weights, prune(model, module, measured, held_out, options)
+    return taken.weights, prune(model, trained_tier(recipe, tier, taken.weights), measured, held_out, options)
+
+
+def trained_tier(recipe: Recipe, tier: str, weights: Weights) -> Tier:
+    """With the trainer's weights, not the published ones: the pruned model learns on from them."""
+    module = Tier(recipe.model, recipe.model.tier(tier), compress=COMPRESS)
+    module.load_state_dict({key: weights.training[f"dense/{tier}/{key}"] for key in module.state_dict()})
+    return module
 
 
 def write_pruned(recipe: Recipe, weights: Weights, pruning: Pruning, out: Path) -> Snapshot:

@@ -1,0 +1,152 @@
+"""From simulated traffic to a smaller model that is served, and to a choice of precision beside its snapshots."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ranker.config import ModelConfig
+from ranker.engine import Engine
+from ranker.learner import Learner
+from ranker.learner_state import restore
+from ranker.precision import Precision, write_precision
+from ranker.snapshot import list_snapshots, load_image, load_training_state
+from ranker.update_log import Position
+from streams.doctor import cpu_info
+from streams.errors import StartError
+from streams.low_precision import use_measured_precision
+from streams.precision import precision_command
+from streams.prune import prune_command, recipe_toml
+from streams.recipe import RECIPES, from_table, load_recipe
+from streams.traffic_sample import COMPRESS, SampleOptions, SimulatedTraffic, newest_weights, take_sample
+
+SMALL = """
+base = "demo"
+[model]
+[[model.tiers]]
+name = "light"
+log_length = 16
+hidden = 16
+[[model.tiers]]
+name = "heavy"
+layers = 2
+log_length = 16
+hidden = 16
+"""
+_START = Position(epoch=1, number=1, trainer="t", offset=0)
+SAMPLE = ["--train", "96", "--responses", "80"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "small.toml"
+    file.write_text(SMALL)
+    return file
+
+
+def test_simulated_logs_hold_the_past_and_labels_are_what_happened(small: Path) -> None:
+    model = load_recipe(str(small)).model
+    traffic, again = (SimulatedTraffic(model, "demo", seed=1) for _ in range(2))
+    examples, requests = traffic.take(300)
+    for labelled, asked in zip(examples, requests, strict=True):
+        log = asked.log
+        assert len(log) <= 16
+        assert (np.diff(log["time_s"].astype(int)) >= 0).all()
+        assert (log["time_s"] * 1000.0 <= asked.event_ms).all()
+        assert list(labelled.request.items) == list(asked.items[: len(labelled.request.items)])
+        assert np.isin(labelled.click_N, (0, 1)).all()
+        assert (np.isnan(labelled.conversion_N) == (labelled.click_N == 0)).all()
+    assert max(len(r.log) for r in requests) == 16
+    same, _ = again.take(300)
+    assert all(np.array_equal(a.click_N, b.click_N) for a, b in zip(examples, same, strict=True))
+    truth, _ = traffic.take(300, expected=True)
+    happened, _ = again.take(300)
+    p, y = (np.concatenate([e.click_N for e in some]) for some in (truth, happened))
+    assert ((p > 0) & (p < 1)).all()
+    assert abs(y.mean() - p.mean()) < 4 * np.sqrt((p * (1 - p)).sum()) / len(p)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_is_written_as_it_is(name: str) -> None:
+    recipe = load_recipe(name)
+    assert from_table(tomllib.loads(recipe_toml(recipe))) == recipe
+
+
+def test_a_pruned_model_is_served_learned_on_and_measured(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    args = ["--recipe", str(small), "--tier", "heavy", "--loss", "1", "--share", "0.2", "--out", str(out), "--json"]
+    ran = CliRunner().invoke(prune_command, [*args, *SAMPLE], catch_exceptions=False)
+    shown = json.loads(ran.output.splitlines()[-1])
+    assert shown["operations_gone"] >= 0.2
+    recipe = load_recipe(str(out / "recipe.toml"))
+    assert {p.mlp: p.hidden for p in recipe.model.tier("heavy").pruned} == shown["pruned"]
+    (snapshot,) = list_snapshots(str(out), recipe.model.digest)
+
+    _, (asked, *_) = SimulatedTraffic(recipe.model, "demo", seed=0).take(1)
+    engine = Engine(recipe.model, COMPRESS)
+    load_image(snapshot, engine.image)
+    full = engine.score("heavy", [asked])[0].pctr
+    assert np.isfinite(full).all()
+    learner = Learner(recipe.model, recipe.training.learner, COMPRESS)
+    restore(learner, load_training_state(snapshot))
+    examples, _ = SimulatedTraffic(recipe.model, "demo", seed=0).take(20)
+    assert learner.learn(examples).applied
+
+    args = ["--recipe", str(out / "recipe.toml"), "--snapshot", str(out), "--repeats", "4", "--json"]
+    ran = CliRunner().invoke(precision_command, [*args, *SAMPLE], catch_exceptions=False)
+    shown = json.loads(ran.output.splitlines()[-1])
+    assert [tier["tier"] for tier in shown["tiers"]] == ["light", "heavy"]
+    assert Path(shown["written"]).is_file()
+    use_measured_precision(engine, str(out))  # whatever this machine chose fits the model
+
+
+def _precision(model: ModelConfig, cpu: str) -> Precision:
+    _, features = cpu_info(Path("/proc/cpuinfo"))
+    layers = {"heavy": {"encoder.layers.0.qkv": "int8"}}
+    return Precision(
+        digest=model.digest,
+        cpu=cpu,
+        features=tuple(features),
+        torch="2",
+        max_loss=1.0,
+        layers=layers,  # type: ignore[arg-type]
+    )
+
+
+def test_precision_of_another_cpu_is_left_with_a_reason(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_recipe(str(small)).model
+    examples, _ = SimulatedTraffic(model, "demo", seed=0).take(32)
+    asked = examples[-1].request
+    cpu, _ = cpu_info(Path("/proc/cpuinfo"))
+
+    def scored(measured_on: str) -> np.ndarray:
+        write_precision(str(tmp_path), _precision(model, measured_on))
+        engine = Engine(model, COMPRESS)
+        engine.image.load(engine.image.tensors(), _START, watermark_ms=0, offsets={})
+        use_measured_precision(engine, str(tmp_path))
+        return engine.score("heavy", [asked])[0].pctr
+
+    caplog.set_level("INFO")
+    elsewhere = scored("Another CPU")
+    assert "it was measured on Another CPU" in caplog.text
+    assert not np.array_equal(scored(cpu), elsewhere)
+    (tmp_path / "precision.json").write_text("{")
+    use_measured_precision(Engine(model, COMPRESS), str(tmp_path))
+    assert "cannot be read" in caplog.text
+
+
+def test_what_is_missing_is_said(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(str(small))
+    with pytest.raises(StartError, match="holds no snapshot of model"):
+        newest_weights(str(tmp_path), recipe.model)
+    monkeypatch.delenv("TIDERANK_BOOTSTRAP", raising=False)
+    with pytest.raises(StartError, match="TIDERANK_BOOTSTRAP must be set"):
+        take_sample(recipe, None, SampleOptions(source="kafka"))
+    ran = CliRunner().invoke(prune_command, ["--recipe", str(small), "--tier", "huge"])
+    assert isinstance(ran.exception, StartError)
+    assert "no tier 'huge'" in str(ran.exception)
