@@ -1,5 +1,6 @@
 """The console command. Each subcommand imports what it needs when it runs: `tiderank ingest` loads no torch."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -74,11 +75,26 @@ def main() -> None:
         click.echo(f"tiderank: {error}", err=True)
         sys.exit(2)
     except Exception as error:
-        redis = sys.modules.get("redis.exceptions")  # imported by whoever talks to it, not by every command
-        if redis is None or not isinstance(error, redis.RedisError):
+        reason = _mendable(error)
+        if reason is None:
             raise
-        click.echo(f"tiderank: Redis: {error}; is it running, and not stalled?", err=True)
+        click.echo(f"tiderank: {reason}", err=True)
         sys.exit(2)
+
+
+def _mendable(error: Exception) -> str | None:
+    """One line for an error of a server, a setting or a disk; None for a bug, whose traceback is wanted."""
+    redis = sys.modules.get("redis.exceptions")  # imported by whoever talks to it, not by every command
+    kafka = sys.modules.get("confluent_kafka")
+    if redis is not None and isinstance(error, redis.RedisError):
+        return f"Redis: {error}; is it running, and not stalled?"
+    if kafka is not None and isinstance(error, kafka.KafkaException):
+        return f"Kafka: {error.args[0].str()}; check TIDERANK_BOOTSTRAP and TIDERANK_KAFKA_*, and that it is running"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose another place, or mend this one"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full; make room, or choose another place"
+    return None
 
 
 recipe_option = click.option(

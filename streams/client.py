@@ -7,13 +7,12 @@ Also importable where nothing else of tiderank runs: it needs confluent-kafka an
 """
 
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streams.codec import decode, encode
-from streams.errors import Refused
+from streams.errors import DeliveryFailed, Refused
 from streams.kafka import Kafka, watermarks
 from streams.messages import Conversion, Impression, RankingRequest, RankingResponse
 from streams.record import Record
@@ -40,6 +39,8 @@ class RankingClient:
         self._answered: dict[str, None] = {}
         """Requests that were answered, oldest first: as many as a worker can repeat after a crash, and more."""
         self._early: dict[str, RankingResponse] = {}
+        self._undelivered: dict[str, str] = {}
+        """By request id, why the broker did not take it."""
         self.repeats = 0
         self.delivery_errors = 0
         self.acknowledged: dict[tuple[str, int], int] = {}
@@ -53,7 +54,7 @@ class RankingClient:
         if deadline_ms is not None:
             headers[DEADLINE_MS] = str(deadline_ms)
         self._waiting.add(request.request_id)
-        self._produce(REQUESTS, encode(TOPICS[REQUESTS], request), request.user, headers)
+        self._produce(REQUESTS, encode(TOPICS[REQUESTS], request), request.user, headers, request.request_id)
 
     def send_impression(self, impression: Impression) -> None:
         self._produce(IMPRESSIONS, encode(TOPICS[IMPRESSIONS], impression), impression.user, {})
@@ -73,14 +74,18 @@ class RankingClient:
     def rank(
         self, request: RankingRequest, *, timeout_s: float = 5.0, deadline_ms: int | None = None
     ) -> RankingResponse:
-        """Sends and waits. Raises TimeoutError if no response has come by then."""
+        """Sends and waits. Raises TimeoutError if no response has come by then, and DeliveryFailed where the broker did
+        not take the request (too large, say)."""
         self.send(request, deadline_ms=deadline_ms)
         deadline = time.monotonic() + timeout_s
         while request.request_id not in self._early:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"no response to {request.request_id} in {timeout_s} s; is `tiderank rank` running?")
-            self._early |= {response.request_id: response for response, _ in self.poll(left)}
+            self._early |= {response.request_id: response for response, _ in self.poll(min(left, 0.1))}
+            if reason := self._undelivered.pop(request.request_id, None):
+                self._waiting.discard(request.request_id)
+                raise DeliveryFailed(f"the broker did not take request {request.request_id}: {reason}")
         return self._early.pop(request.request_id)
 
     def flush(self, timeout_s: float = 10.0) -> None:
@@ -119,8 +124,14 @@ class RankingClient:
             del self._answered[next(iter(self._answered))]
         return response, record.timestamp_ms
 
-    def _produce(self, topic: str, value: bytes, key: str, headers: dict[str, str]) -> None:
-        delivered: Callable[[KafkaError | None, Message], None] = self._on_delivery
+    def _produce(
+        self, topic: str, value: bytes, key: str, headers: dict[str, str], request_id: str | None = None
+    ) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            self._on_delivery(error, message)
+            if error is not None and request_id is not None:
+                self._undelivered[request_id] = error.str()
+
         while True:
             try:
                 self._producer.produce(topic, value, key, on_delivery=delivered, headers=list(headers.items()))

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from streams.errors import StreamError
 from streams.outbox import Outbox
 from streams.record import Record
 
@@ -137,10 +138,20 @@ def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Recor
         elif error.code() == KafkaError._PARTITION_EOF:
             ended.add(place)
         elif error.fatal() or error.code() == KafkaError._FATAL:  # as an event the flag is not set
-            raise KafkaException(error)
+            raise fatal_error(error)
         else:
             log.warning("kafka: %s", error.str())  # the client retries by itself
     return records, ended
+
+
+def fatal_error(error: KafkaError) -> Exception:
+    """What to raise for it. As an event it has no code of its own, only its words."""
+    if "group.instance.id" in error.str():
+        return StreamError(
+            "another process has joined under this one's name; give each a name of its own with --instance or "
+            "TIDERANK_INSTANCE"
+        )
+    return KafkaException(error)
 
 
 def _seek(consumer: Consumer, places: dict[tuple[str, int], int]) -> None:

@@ -17,7 +17,15 @@ def connect(url: str, *, timeout_s: float = 1.0) -> Redis:
     """One connection, never retried behind our back: whoever asks decides what an absent Redis means.
 
     TLS, users and passwords go into the URL (rediss://user:password@host:port/0?ssl_ca_certs=...).
+    Raises StartError where it is no such URL.
     """
+    try:
+        return _connect(url, timeout_s)
+    except ValueError as error:  # its text does not hold the URL, which may hold a password
+        raise StartError(f"TIDERANK_REDIS_URL must be like redis://host:6379/0: {error}") from error
+
+
+def _connect(url: str, timeout_s: float) -> Redis:
     return Redis.from_url(
         url,
         socket_timeout=timeout_s,

@@ -31,6 +31,8 @@ def up(
 
     Returns after a clean stop. Raises StackError if something does not start, or ends by itself later.
     """
+    if workers:
+        load_recipe(recipe or os.environ.get(RECIPE, "default"))  # a wrong one is said now, not by each worker's log
     # Both ways of asking us to stop then take the same way out, from wherever we are.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,6 +11,7 @@ import pytest
 from streams import dlq
 from streams.client import RankingClient
 from streams.codec import decode
+from streams.errors import DeliveryFailed
 from streams.kafka import Kafka
 from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
 from streams.scan import read_topic
@@ -185,6 +186,15 @@ def test_a_sender_with_a_fast_clock_closes_nobodys_windows(house: House) -> None
         examples = [decode(TOPICS[EXAMPLES], record.value) for record in read_topic(house.kafka, EXAMPLES)]
         labels = [example.label for example in examples if example.user == "shown" and example.kind == "click"]
     assert labels == [1.0]
+
+
+def test_a_request_that_the_broker_does_not_take_is_told_at_once(house: House) -> None:
+    candidates = [Candidate(item="i", features=WIDE), Candidate(item="j", features=WIDE)]
+    with (
+        RankingClient(house.kafka) as client,
+        pytest.raises(DeliveryFailed, match=r"did not take request too-large: .*too large"),
+    ):
+        client.rank(RankingRequest(request_id="too-large", user="u", candidates=candidates), timeout_s=60.0)
 
 
 def test_fallbacks_keep_the_order_and_claim_nothing(house: House) -> None:

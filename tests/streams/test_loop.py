@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from streams.loop import BaseWorker, ReadAgain, run
+from streams.loop import BaseWorker, ReadAgain, fatal_error, run
 from streams.record import Record, next_offsets
 
 
@@ -159,3 +159,12 @@ def test_passing_errors_are_passed_over_and_fatal_ones_raised() -> None:
     for error in (KafkaError(KafkaError._FENCED, "fenced", fatal=True), KafkaError(KafkaError._FATAL, "fenced")):
         with pytest.raises(KafkaException):
             play([ScriptedMessage("t", 0, 0, error)])
+
+
+def test_a_name_taken_by_another_process_is_said_in_plain_words() -> None:
+    fenced = KafkaError(
+        KafkaError._FATAL, "Fatal error: fenced by other consumer with same group.instance.id", fatal=True
+    )
+    assert "--instance" in str(fatal_error(fenced))
+    other = KafkaError(KafkaError._FATAL, "Fatal error: Local: Inconsistent state", fatal=True)
+    assert isinstance(fatal_error(other), KafkaException)
