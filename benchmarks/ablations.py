@@ -68,11 +68,27 @@ def zero_factorization(tier: Tier) -> None:
 
 
 def read_at_first_layer_only(tier: Tier) -> None:
-    tier.stack.readers[1:] = [_Deaf() for _ in tier.stack.readers[1:]]
+    for depth in range(1, len(tier.stack.readers)):
+        tier.stack.readers[depth] = _Deaf()
 
 
 def no_request_query(tier: Tier) -> None:
-    tier.stack.readers[:] = [_CandidatesOnly(reader) for reader in tier.stack.readers]  # type: ignore[arg-type]
+    for depth, reader in enumerate(list(tier.stack.readers)):
+        assert isinstance(reader, StateReader)
+        tier.stack.readers[depth] = _CandidatesOnly(reader)
+
+
+def log_teaches_no_rows(tier: Tier) -> None:
+    """The log reads its items' rows, but only candidates teach them."""
+    assert tier.events is not None
+    tier.events.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].detach()))
+
+
+def reads_nothing_at_first(tier: Tier) -> None:
+    """Readers start at zero, so that what they add is learned rather than unlearned."""
+    for reader in tier.stack.readers:
+        assert isinstance(reader, StateReader)
+        nn.init.zeros_(reader.out.weight)
 
 
 def biases_back(tier: Tier) -> None:
@@ -93,6 +109,8 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
     yield "no log", of(log_length=0), None
     yield "log read at the first layer only", of(), read_at_first_layer_only
     yield "no request query", of(), no_request_query
+    yield "log teaches no rows", of(), log_teaches_no_rows
+    yield "readers start at zero", of(), reads_nothing_at_first
     yield "biases put back", of(), biases_back
     yield "encoder: none", of(encoder_layers=0), None
     yield "encoder: softmax, 1 layer", of(encoder_layers=1, encoder="softmax"), None

@@ -5,6 +5,7 @@ Nothing is stored per request of its log but where it ends: a log is a stretch o
 
 # R requests, N candidates, E events of all users, T values of a slot.
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +137,9 @@ def save(stream: Stream, path: Path) -> None:
         if slot.lengths is not None:
             arrays[f"lengths/{name}"] = slot.lengths
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    draft = path.with_name(f"{path.stem}.{os.getpid()}.npz")  # two runs may draw the same stream at once
+    np.savez(draft, **arrays)  # type: ignore[arg-type]
+    draft.replace(path)
 
 
 def load(path: Path) -> Stream:
