@@ -238,15 +238,19 @@ def dlq_show(number: int) -> None:
 
 @dlq.command("replay")
 @click.argument("numbers", type=int, nargs=-1)
-@click.option("--all", "all_of_them", is_flag=True, help="Every letter there is.")
+@click.option("--all", "all_of_them", is_flag=True, help="Every letter that no --all has sent back yet.")
 def dlq_replay(numbers: tuple[int, ...], all_of_them: bool) -> None:
     """Send letters to the topics they came from, with their own key, bytes and headers."""
     from streams.dlq import replay
 
     if bool(numbers) == all_of_them:
         raise click.UsageError("name the letters to replay, or --all")
+    lines = 0
     for line in replay(_kafka(), None if all_of_them else set(numbers)):
+        lines += 1
         click.echo(line)
+    if not lines:
+        click.echo("nothing to replay: --all has sent every dead letter back; name a number to send it once more")
 
 
 @cli.command()

@@ -1,7 +1,10 @@
 """Reading and replaying dead letters. A letter's number is its offset on the dead-letter topic."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+
+from confluent_kafka import TopicPartition
 
 from streams.dead_letters import original_headers
 from streams.errors import StreamError
@@ -10,6 +13,9 @@ from streams.outbox import Outbox
 from streams.record import Record
 from streams.scan import read_topic
 from streams.topics import DEAD_LETTERS, TOPICS
+
+GROUP = "tiderank-dlq"
+"""Whose committed offset says up to where `replay` of all has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,19 @@ def find_letter(kafka: Kafka, number: int) -> Letter:
 
 
 def replay(kafka: Kafka, numbers: set[int] | None) -> Iterator[str]:
-    """Sends the letters back to where they came from; yields a line for each. None: all of them."""
-    letters = [letter for letter in list_letters(kafka) if numbers is None or letter.number in numbers]
-    if numbers is not None and (missing := numbers - {letter.number for letter in letters}):
+    """Sends the letters back to where they came from; yields a line for each.
+
+    None: all that no such call has sent back yet. How far it came is a committed offset of GROUP, so that calling it
+    again sends nothing twice, and a letter that is refused again is sent once more, not once more for each of its kind.
+    """
+    letters = list_letters(kafka)
+    if numbers is None:
+        done = _committed(kafka)
+        letters = [letter for letter in letters if letter.number >= done]
+    elif missing := numbers - {letter.number for letter in letters}:
         raise StreamError(f"no dead letters {sorted(missing)}; nothing was replayed")
+    else:
+        letters = [letter for letter in letters if letter.number in numbers]
     producer = kafka.producer()
     outbox = Outbox(producer)
     for letter in letters:
@@ -65,3 +80,13 @@ def replay(kafka: Kafka, numbers: set[int] | None) -> Iterator[str]:
     if left := producer.flush(10.0):
         raise StreamError(f"{left} letters were not acknowledged in 10 s; replay them again")
     outbox.raise_failure()
+    if numbers is None and letters:
+        place = TopicPartition(DEAD_LETTERS, 0, letters[-1].number + 1)
+        with closing(kafka.reader(group=GROUP)) as reader:
+            reader.commit(offsets=[place], asynchronous=False)
+
+
+def _committed(kafka: Kafka) -> int:
+    with closing(kafka.reader(group=GROUP)) as reader:
+        [place] = reader.committed([TopicPartition(DEAD_LETTERS, 0)], timeout=10.0)
+    return max(place.offset, 0)  # below 0: nothing was committed yet

@@ -37,6 +37,10 @@ class RankingConfig:
     reply_prefix: str = "ranking.responses"
     """Reply topics must begin so: a request must not make the worker write into other topics."""
 
+    def __post_init__(self) -> None:
+        if self.batch_max < 1 or self.default_deadline_ms < 1:
+            raise ValueError(f"batch_max and default_deadline_ms must be >= 1, got {self}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cascade:

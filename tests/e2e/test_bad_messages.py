@@ -25,7 +25,7 @@ LONG = {"deadline-ms": "60000"}
 NOWHERE = "ranking.responses.x"
 NARROW = "ranking.responses.narrow"
 """A reply topic that takes no response."""
-WIDE = {f"feature-{number}": ["w" * 250] * 55 for number in range(60)}
+WIDE: dict[str, str | float | list[str]] = {f"feature-{number}": ["w" * 250] * 55 for number in range(60)}
 """800 kB of features."""
 
 
@@ -223,3 +223,17 @@ def test_a_letter_whose_cause_was_mended_can_be_replayed(
         time.sleep(0.2)
         answers = [decode(TOPICS[RESPONSES], record.value) for record in read_topic(house.kafka, NOWHERE)]
     assert [answer.request_id for answer in answers] == ["no-such-reply"]
+
+
+def test_replaying_all_letters_again_sends_only_what_was_refused_since(
+    house: House, outcome: tuple[dict[str, RankingResponse], list[dlq.Letter]]
+) -> None:
+    sent = list(dlq.replay(house.kafka, None))
+    assert len(sent) >= len(outcome[1])
+    deadline = time.monotonic() + 30
+    refused_again = len([bad for bad in BATTERY if bad.letter]) - 1  # but the one whose reply topic is there now
+    while len(dlq.list_letters(house.kafka)) < len(sent) + refused_again and time.monotonic() < deadline:
+        time.sleep(0.2)
+    again = list(dlq.replay(house.kafka, None))
+    assert 0 < len(again) <= len(sent)
+    assert {line.split(":")[0] for line in again}.isdisjoint(line.split(":")[0] for line in sent)

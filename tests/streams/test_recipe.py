@@ -36,6 +36,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("[join]\nclick_window_ms = 'soon'", "join.click_window_ms"),
         ("[join]\nclick_window_ms = 0", "click_window_ms"),
         ("clock = 'sundial'", "clock"),
+        ("[ranking]\nbatch_max = 0", "batch_max"),
         ("base = 'nothing'", "base must be one of"),
         ("[routing]\ntiers = ['huge']", "no tier 'huge'"),
         ("this is not toml", "="),
