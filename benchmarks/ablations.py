@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.lab.arguments import chosen, parser, settings, streams
@@ -21,6 +22,7 @@ from benchmarks.lab.training import Patch, alone
 from ranker.config import ModelConfig
 from ranker.model.mlp import Mlp
 from ranker.model.reader import Grouping, StateReader
+from ranker.model.stacks import States
 from ranker.model.tier import Tier
 from ranker.model.wukong import Blocks
 from ranker.recipes import three_tiers
@@ -84,16 +86,29 @@ def log_teaches_no_rows(tier: Tier) -> None:
     tier.events.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].detach()))
 
 
-def reads_nothing_at_first(tier: Tier) -> None:
-    """Readers start at zero, so that what they add is learned rather than unlearned."""
+def read_quietly(tier: Tier) -> None:
+    """What is read at a tenth, which is about the size of an embedding that has not learned much."""
     for reader in tier.stack.readers:
         assert isinstance(reader, StateReader)
-        nn.init.zeros_(reader.out.weight)
+        reader.out.register_forward_hook(lambda _module, _inputs, out: 0.1 * out)
+
+
+def norm_inputs(tier: Tier) -> None:
+    """Tokens of one size into the stacks, whatever they come from."""
+
+    def normed(
+        _: nn.Module, inputs: tuple[Tensor, Tensor, States | None, Grouping]
+    ) -> tuple[Tensor, Tensor, States | None, Grouping]:
+        user_BUD, item_NVD, states, grouping = inputs
+        width = user_BUD.shape[-1:]
+        return F.rms_norm(user_BUD, width, eps=1e-5), F.rms_norm(item_NVD, width, eps=1e-5), states, grouping
+
+    tier.stack.register_forward_pre_hook(normed)
 
 
 def biases_back(tier: Tier) -> None:
     for module in tier.modules():
-        if isinstance(module, nn.Linear) and module.bias is None:
+        if isinstance(module, nn.Linear) and "bias" not in dict(module.named_parameters(recurse=False)):
             module.bias = nn.Parameter(torch.zeros(module.out_features))
 
 
@@ -110,7 +125,8 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
     yield "log read at the first layer only", of(), read_at_first_layer_only
     yield "no request query", of(), no_request_query
     yield "log teaches no rows", of(), log_teaches_no_rows
-    yield "readers start at zero", of(), reads_nothing_at_first
+    yield "what is read at a tenth", of(), read_quietly
+    yield "tokens normed before the stacks", of(), norm_inputs
     yield "biases put back", of(), biases_back
     yield "encoder: none", of(encoder_layers=0), None
     yield "encoder: softmax, 1 layer", of(encoder_layers=1, encoder="softmax"), None

@@ -17,35 +17,34 @@ from benchmarks.lab.training import alone
 from ranker.config import ModelConfig, TierConfig
 from ranker.recipes import three_tiers
 
-_SMALL = TierConfig(
-    name="size", layers=1, log_length=64, encoder_layers=0, user_tokens=4, fm_tokens=2, compressed_tokens=2, fm_rank=4
-)
+_SMALL = TierConfig(name="size", encoder_layers=0)
 _CANDIDATES = 100
 
 
-def user_side(step: int) -> dict[str, int]:
-    return {"user_tokens": (4, 16, 32, 64)[step], "log_length": (64, 64, 128, 256)[step]}
+def user_side(tier: TierConfig, step: int) -> TierConfig:
+    return replace(tier, user_tokens=(4, 16, 32, 64)[step], log_length=(64, 64, 128, 256)[step])
 
 
-def candidate_side(step: int) -> dict[str, int]:
-    return {
-        "fm_tokens": (2, 4, 8, 16)[step],
-        "compressed_tokens": (2, 4, 8, 16)[step],
-        "fm_rank": (4, 8, 12, 16)[step],
-        "hidden": (16, 32, 64, 128)[step],
-        "layers": (1, 1, 2, 3)[step],
-    }
+def candidate_side(tier: TierConfig, step: int) -> TierConfig:
+    return replace(
+        tier,
+        fm_tokens=(2, 4, 8, 16)[step],
+        compressed_tokens=(2, 4, 8, 16)[step],
+        fm_rank=(4, 8, 12, 16)[step],
+        hidden=(16, 32, 64, 128)[step],
+        layers=(1, 1, 2, 3)[step],
+    )
 
 
 def sizes(axis: str) -> Iterator[tuple[str, TierConfig]]:
-    small = replace(_SMALL, **candidate_side(0), **user_side(0))
+    small = user_side(candidate_side(_SMALL, 0), 0)
     for step in range(4):
         if axis in ("both", "all"):
-            yield f"both sides, size {step}", replace(small, **candidate_side(step), **user_side(step))
+            yield f"both sides, size {step}", user_side(candidate_side(small, step), step)
         if axis in ("user", "all") and step:
-            yield f"user side, size {step}", replace(small, **user_side(step))
+            yield f"user side, size {step}", user_side(small, step)
         if axis in ("candidate", "all") and step:
-            yield f"candidate side, size {step}", replace(small, **candidate_side(step))
+            yield f"candidate side, size {step}", candidate_side(small, step)
 
 
 def logs(model: ModelConfig, lengths: list[int]) -> Iterator[tuple[str, TierConfig]]:
