@@ -93,6 +93,18 @@ def read_quietly(tier: Tier) -> None:
         reader.out.register_forward_hook(lambda _module, _inputs, out: 0.1 * out)
 
 
+def factorize_quietly(tier: Tier) -> None:
+    """What the factorization machine puts out at a tenth."""
+    for module in tier.modules():
+        if isinstance(module, Blocks):
+            module.fm.register_forward_hook(lambda _module, _inputs, out: 0.1 * out)
+
+
+def all_quietly(tier: Tier) -> None:
+    for patch in (read_quietly, factorize_quietly, log_teaches_no_rows):
+        patch(tier)
+
+
 def norm_inputs(tier: Tier) -> None:
     """Tokens of one size into the stacks, whatever they come from."""
 
@@ -126,6 +138,8 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
     yield "no request query", of(), no_request_query
     yield "log teaches no rows", of(), log_teaches_no_rows
     yield "what is read at a tenth", of(), read_quietly
+    yield "factorized at a tenth", of(), factorize_quietly
+    yield "both, and log teaches no rows", of(), all_quietly
     yield "tokens normed before the stacks", of(), norm_inputs
     yield "biases put back", of(), biases_back
     yield "encoder: none", of(encoder_layers=0), None

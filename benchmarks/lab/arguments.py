@@ -13,15 +13,15 @@ from ranker.config import LearnerConfig, ModelConfig
 
 def parser(description: str | None, *, requests: int) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    plan, learner = Plan(), LearnerConfig()
+    plan = Plan()
     made.add_argument("--world", default=plan.world, help="a simulated world")
     made.add_argument("--requests", type=int, default=requests)
     made.add_argument("--candidates", type=int, default=plan.candidates, help="shown of each request")
     made.add_argument("--history", type=int, default=plan.history, help="impressions of a user before, at most")
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--batch", type=int, default=Settings().batch, help="requests of a step")
-    made.add_argument("--dense-rate", type=float, default=learner.dense_rate)
-    made.add_argument("--row-rate", type=float, default=learner.row_rate)
+    made.add_argument("--dense-rate", type=float, default=3e-3)
+    made.add_argument("--row-rate", type=float, default=0.3, help="streams are short")
     made.add_argument("--only", default="", help="variants to run beside the reference: parts of their names, comma")
     return made
 

@@ -26,7 +26,7 @@ Patch = Callable[[Tier], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    batch: int = 32
+    batch: int = 16
     """Requests of a step."""
     graded: float = 0.5
     """Share of the stream, its last part, that is graded."""
