@@ -153,7 +153,7 @@ def to_toml(plan: Plan, model: ModelConfig) -> str:
 
 def to_text(plan: Plan) -> str:
     """A line for each slot, then one for its table."""
-    lines = [_HEADER]
+    lines: list[tuple[str, ...]] = [_HEADER]
     for table in plan.tables:
         lines += [_slot_line(slot) for slot in plan.slots if slot.table == table.name]
         lines.append(_table_line(table))

@@ -145,7 +145,7 @@ class _Load:
 
 
 def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
-    """Runs a ranking worker until `stop`; without Redis it answers with fallbacks. Raises StartError without a broker."""
+    """Runs a ranking worker until `stop`; without Redis, on fallbacks. Raises StartError without a broker."""
     torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
     recipe, kafka = settings.recipe, settings.kafka
     kafka.check()
