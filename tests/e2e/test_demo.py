@@ -27,7 +27,15 @@ class Demo:
         self._log = home / "stderr"
         command = [sys.executable, "-m", "streams.cli", "demo", "--json", "--data", str(home), *options]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                # A background job of a shell without job control ignores SIGINT, and so would all that it starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
+            )
 
     def said(self) -> str:
         return self._log.read_text()
