@@ -1,6 +1,7 @@
 """Messages ↔ the lower folders' own dataclasses: the one place where the two meet."""
 
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,20 @@ def to_scoring_request(work: Work, events: LogSlice) -> ScoringRequest:
         item_features=[c.features for c in request.candidates],
         log=events.events,
     )
+
+
+def served_request(served: Served, events: LogSlice | None = None) -> ScoringRequest:
+    """What scoring saw, asked again: with the log as it was then, or without one."""
+    request = ScoringRequest(
+        user=served.user,
+        features=served.features,
+        context=served.context,
+        surface=served.surface,
+        event_ms=served.event_ms,
+        items=[item.item for item in served.items],
+        item_features=[item.features for item in served.items],
+    )
+    return request if events is None else replace(request, log=events.events)
 
 
 def to_unranked(

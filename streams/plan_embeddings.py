@@ -14,6 +14,7 @@ from ranker.hashing import hash64, salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
 from streams.cli import recipe_option
 from streams.errors import Refused, StartError
+from streams.mapping import served_request
 from streams.messages import Served
 from streams.recipe import load_recipe
 from streams.settings import BOOTSTRAP, RECIPE, required
@@ -87,25 +88,13 @@ def plan_embeddings_command(
 def count_served(messages: Iterable[Served], model: ModelConfig, capacity: int) -> list[SlotCounts]:
     """Of every categorical slot, the keys as scoring made them. The log's items share the keys of `item`."""
     from ranker.features import Featurizer
-    from ranker.requests import ScoringRequest
 
     featurizer = Featurizer(model)
     counts = {
         slot.name: SlotCounts(slot.name, slot.table, capacity) for slot in model.slots if slot.kind == "categorical"
     }
     for batch in _batches(messages):
-        requests = [
-            ScoringRequest(
-                user=message.user,
-                event_ms=message.event_ms,
-                items=[item.item for item in message.items],
-                item_features=[item.features for item in message.items],
-                features=message.features,
-                context=message.context,
-                surface=message.surface,
-            )
-            for message in batch
-        ]
+        requests = [served_request(message) for message in batch]
         for name, slot in featurizer.keys(requests, 1).slots.items():
             if name != LOG:
                 counts[name].add(slot.keys_T)

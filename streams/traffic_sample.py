@@ -28,6 +28,7 @@ from ranker.updates import Update, UpdateHeader
 from streams.codec import decode
 from streams.errors import StartError
 from streams.examples import SeenIds, labelled_requests, once
+from streams.mapping import served_request
 from streams.messages import Impression, Served, TrainingExample
 from streams.recipe import Recipe
 from streams.redis_client import connect
@@ -217,23 +218,12 @@ def recorded(settings: Settings, count: int) -> tuple[list[LabelledRequest], lis
         served.append(decode(TOPICS[SERVED], record.value))
     wants = [LogWantAsOf(s.user, LogPosition(s.log.generation, s.log.count), length) for s in served]
     logs = user_log.read_as_of(wants)
-    requests = [_asked(s, log) for s, log in zip(served, logs, strict=True) if isinstance(log, LogSlice) and s.items]
+    requests = [
+        served_request(s, log) for s, log in zip(served, logs, strict=True) if isinstance(log, LogSlice) and s.items
+    ]
     if not examples or not requests:
         raise StartError(f"{EXAMPLES} and {SERVED} hold too little to sample: drive traffic first, or simulate it")
     return examples, requests
-
-
-def _asked(served: Served, log: LogSlice) -> ScoringRequest:
-    return ScoringRequest(
-        user=served.user,
-        event_ms=served.event_ms,
-        items=[item.item for item in served.items],
-        item_features=[item.features for item in served.items],
-        features=served.features,
-        context=served.context,
-        surface=served.surface,
-        log=log.events,
-    )
 
 
 def newest_weights(root: str, model: ModelConfig) -> Weights:

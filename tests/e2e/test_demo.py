@@ -114,9 +114,9 @@ def test_a_demo_that_is_ended_early_says_so_and_sums_up(tmp_path: Path, end: str
         status, shown = demo.result()
     finally:
         demo.end()
-    if shown["part"] == "warm-up":  # on a busy machine the signal may come when it is just over
-        assert shown["ne_frozen"] is None
+    assert shown["part"] == "warm-up"
     assert shown["responses"] > 0
+    assert shown["ne_frozen"] is None
     assert shown["audit"] is not None
     if end == "interrupted":
         assert (status, shown["exit_reason"]) == (130, "interrupted")
