@@ -1,6 +1,6 @@
 """Does what is learned live beat what was learned before? The demo, whole, for several seeds.
 
-    python -m benchmarks.world [--seeds 11,12,13] [--seconds 120] [--broker kafka]
+    python -m benchmarks.world [--seeds 11,12,13] [--seconds 60] [--broker kafka]
 
 For each seed `tiderank demo` runs as a user would run it: a warm-up, then a frozen copy of the model is graded beside
 the live one on the same served impressions. Prints normalized entropies (lower is better; base: of the base rate so
@@ -54,7 +54,7 @@ def row(seed: int, shown: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="11,12,13")
-    parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--broker", default="kafka", choices=["kafka", "memory"])
     args = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}; {args.seconds} s measured a seed, {args.broker}")

@@ -176,7 +176,7 @@ def _digest(config: ModelConfig) -> str:
 class LearnerConfig:
     dense_rate: float = 1e-3
     """Of Adam, for dense weights."""
-    row_rate: float = 0.1
+    row_rate: float = 0.3
     """Of row-wise Adagrad, for embedding rows."""
     max_grad_norm: float = 10.0
     """Of all dense gradients together. Rows need no clip: row-wise Adagrad bounds each step by row_rate · √width."""

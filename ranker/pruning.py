@@ -258,7 +258,7 @@ class _Watch:
 
     def _keep_shift(self, path: str, heads: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(heads, Heads)
-        user_BUD, request_of_N = args[0], args[4]
+        user_BUD, request_of_N = args[0], args[3]
         self.shift[path] = (heads.user(user_BUD.flatten(1)) + heads.hidden_bias).index_select(0, request_of_N).detach()
 
 

@@ -8,21 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.config import TierConfig
+from ranker.model.direct import SMALL
 from ranker.model.init import linear, normal
 
 CLICK, CONVERSION = 0, 1
-
-_SMALL = 0.1
-"""Gain of what makes a logit, so that a fresh tier predicts about the prior for everything rather than noise."""
 
 
 class Heads(nn.Module):
     """Each head a hidden layer over the candidate's and the user's tokens, then a logit; the only biases of a tier.
 
-    Beside the hidden layer the tokens as they came in have a linear path to the logits: so an id that is clicked more
-    than others says so at once (the "wide" part of Cheng et al., 2016, on embeddings). The user's part of both is
-    computed once a request and added by index. float32 throughout: in bfloat16 many candidates of a request would get
-    the same score.
+    What the tokens say before any layer is added (DirectLogits). The user's part of the hidden layer is computed once a
+    request and added by index. float32 throughout: in bfloat16 many candidates of a request would get the same score.
     """
 
     def __init__(
@@ -31,12 +27,10 @@ class Heads(nn.Module):
         *,
         user_tokens: int,
         item_tokens: int,
-        user_inputs: int,
-        item_inputs: int,
         width: int,
         priors: tuple[float, float],
     ) -> None:
-        """user_inputs and item_inputs: tokens of each side before the stacks; user_tokens, item_tokens: after."""
+        """user_tokens and item_tokens: those that come out of the stacks."""
         super().__init__()
         hidden, fan_in = tier.hidden, (user_tokens + item_tokens) * width
         self.user = linear(user_tokens * width, 2 * hidden)
@@ -44,36 +38,27 @@ class Heads(nn.Module):
         self.item = linear(item_tokens * width, 2 * hidden)
         self.item.weight = normal(2 * hidden, item_tokens * width, fan_in=fan_in)
         self.hidden_bias = nn.Parameter(torch.zeros(2 * hidden))
-        self.out_Hh = normal(2, hidden, fan_in=hidden, gain=_SMALL)
+        self.out_Hh = normal(2, hidden, fan_in=hidden, gain=SMALL)
         self.out_bias = nn.Parameter(torch.logit(torch.tensor(priors)))
-        self.linear_user = linear(user_inputs * width, 2, gain=_SMALL)
-        self.linear_item = linear(item_inputs * width, 2, gain=_SMALL)
-        self.distilled_Hh = normal(2, hidden, fan_in=hidden, gain=_SMALL) if tier.distilled else None
+        self.distilled_Hh = normal(2, hidden, fan_in=hidden, gain=SMALL) if tier.distilled else None
         self.distilled_bias = nn.Parameter(self.out_bias.detach().clone()) if tier.distilled else None
         self.dropout = tier.dropout
 
     def forward(
-        self,
-        user_BUD: Tensor,
-        item_NVD: Tensor,
-        user_inputs_BUD: Tensor,
-        item_inputs_NVD: Tensor,
-        request_of_N: Tensor,
+        self, user_BUD: Tensor, item_NVD: Tensor, direct_NH: Tensor, request_of_N: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [N, H], float32, and those of the auxiliary head where the tier is distilled and in training."""
         user_Bh = self.user(user_BUD.float().flatten(1)) + self.hidden_bias
-        direct_BH = self.linear_user(user_inputs_BUD.float().flatten(1))
         if user_Bh.shape[0] != 1:
-            user_Bh, direct_BH = user_Bh.index_select(0, request_of_N), direct_BH.index_select(0, request_of_N)
+            user_Bh = user_Bh.index_select(0, request_of_N)
         hidden_Nh = F.relu(self.item(item_NVD.float().flatten(1)) + user_Bh)
         if self.dropout:
             hidden_Nh = F.dropout(hidden_Nh, self.dropout, self.training)
         hidden_NHh = hidden_Nh.view(-1, 2, self.out_Hh.shape[1])
-        direct_NH = self.linear_item(item_inputs_NVD.float().flatten(1)) + direct_BH
         logits_NH: Tensor = (hidden_NHh * self.out_Hh).sum(2) + direct_NH + self.out_bias
         if self.distilled_Hh is None or self.distilled_bias is None or not self.training:
             return logits_NH, None
-        # The linear path is left to the labels: what the teacher knows is to shape the hidden layer and all below.
+        # The direct terms are left to the labels: what the teacher knows is to shape the hidden layer and all below.
         return logits_NH, (hidden_NHh * self.distilled_Hh).sum(2) + direct_NH.detach() + self.distilled_bias
 
     @torch.no_grad()

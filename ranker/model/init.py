@@ -13,6 +13,10 @@ def normal(*shape: int, fan_in: int, gain: float = 1.0) -> nn.Parameter:
     return nn.Parameter(weight)
 
 
+BESIDE_EMBEDDINGS = 0.1
+"""Gain of what stands beside embeddings as a token. They begin at about a tenth of unit variance: at full scale, what
+was read and what the blocks made of noise would drown them, and interactions would be found late."""
+
 AFTER_RELU = 2.0**0.5
 """A ReLU halves the second moment (He et al., 2015)."""
 

@@ -10,10 +10,11 @@ from ranker.model.init import AFTER_RELU, linear
 class Mlp(nn.Module):
     """down(dropout(relu(up(x)))), without biases. No activation on the way out: signs matter to what multiplies it."""
 
-    def __init__(self, size_in: int, hidden: int, size_out: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, size_in: int, hidden: int, size_out: int, *, dropout: float = 0.0, gain: float = 1.0) -> None:
+        """gain: scale of the fresh output, 1 being that of the input."""
         super().__init__()
         self.up = linear(size_in, hidden)
-        self.down = linear(hidden, size_out, gain=AFTER_RELU)
+        self.down = linear(hidden, size_out, gain=gain * AFTER_RELU)
         self.dropout = dropout
 
     def forward(self, x_nI: Tensor) -> Tensor:

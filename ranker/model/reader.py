@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.model.init import linear, norm
+from ranker.model.init import BESIDE_EMBEDDINGS, linear, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class StateReader(nn.Module):
         self.kv = linear(width, 2 * width)
         self.user_query = linear(user_tokens * width, width)
         self.item_query = linear(item_tokens * width, width)
-        self.out = linear(width, width)
+        self.out = linear(width, width, gain=BESIDE_EMBEDDINGS)
 
     def forward(
         self,

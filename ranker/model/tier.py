@@ -17,6 +17,7 @@ from kernels.linear_compress import Compress
 from ranker.batch import Batch, Embedder, SlotValues
 from ranker.config import LOG, ModelConfig, TierConfig
 from ranker.hashing import hash64
+from ranker.model.direct import DirectLogits
 from ranker.model.encoder import LogEncoder
 from ranker.model.heads import (
     CLICK,
@@ -27,7 +28,7 @@ from ranker.model.heads import (
     calibration_identity,
     calibration_step,
 )
-from ranker.model.init import linear, normal
+from ranker.model.init import BESIDE_EMBEDDINGS, linear, normal
 from ranker.model.prune import cut
 from ranker.model.reader import Grouping
 from ranker.model.stacks import STACKS, States
@@ -88,7 +89,7 @@ class Tier(nn.Module):
         self.user_dense = DenseToken(user_features, tier.hidden, D) if user_features else None
         self.item_dense = DenseToken(item_features, tier.hidden, D) if item_features else None
         sent = len(self.user_slots) + bool(user_features)
-        self.request_token = normal(D, fan_in=D)
+        self.request_token = normal(D, fan_in=1, gain=BESIDE_EMBEDDINGS)
         self.request = linear(sent * D, D) if sent else None
         self.events = EventTokens(D) if tier.log_length else None
         self.encoder = (
@@ -107,12 +108,11 @@ class Tier(nn.Module):
         self.stack = STACKS[tier.form](
             tier, user_tokens=user_tokens, item_tokens=item_tokens, width=D, compress=compress
         )
+        self.direct = DirectLogits(heads=2, user_tokens=user_tokens, item_tokens=item_tokens, width=D)
         self.heads = Heads(
             tier,
             user_tokens=self.stack.user_tokens,
             item_tokens=self.stack.item_tokens,
-            user_inputs=user_tokens,
-            item_inputs=item_tokens,
             width=D,
             priors=(model.click_prior, model.conversion_prior),
         )
@@ -130,7 +130,8 @@ class Tier(nn.Module):
         tokens = self.tokens(batch, embedder)
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
-        logits_NH, distilled_NH = self.heads(user_BUD, item_NVD, tokens.user_BUD, tokens.item_NVD, batch.request_of_N)
+        direct_NH = self.direct(tokens.user_BUD, tokens.item_NVD, grouping)
+        logits_NH, distilled_NH = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:
             bias_N = self.position.at(position_N)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ranker.batch import Batch, Embedder, SlotValues
 from ranker.config import LOG, Slot
-from ranker.model.init import linear, normal
+from ranker.model.init import BESIDE_EMBEDDINGS, linear, normal
 from ranker.model.mlp import Mlp
 
 ACTIONS = 32
@@ -33,7 +33,7 @@ class DenseToken(nn.Module):
 
     def __init__(self, features: int, hidden: int, width: int) -> None:
         super().__init__()
-        self.mlp = Mlp(features, hidden, width)
+        self.mlp = Mlp(features, hidden, width, gain=BESIDE_EMBEDDINGS)
 
     def forward(self, dense_nF: Tensor) -> Tensor:
         token_nD: Tensor = self.mlp(torch.asinh(dense_nF))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from kernels.linear_compress import Compress
 from ranker.config import TierConfig
-from ranker.model.init import norm, normal
+from ranker.model.init import BESIDE_EMBEDDINGS, norm, normal
 from ranker.model.mlp import Mlp
 from ranker.model.reader import Grouping
 
@@ -56,7 +56,7 @@ class Blocks(nn.Module):
     def __init__(self, tier: TierConfig, *, pairs: int, fm: int, width: int) -> None:
         super().__init__()
         self.fm_norm = norm(pairs)
-        self.fm = Mlp(pairs, tier.hidden, fm * width, dropout=tier.dropout)
+        self.fm = Mlp(pairs, tier.hidden, fm * width, dropout=tier.dropout, gain=BESIDE_EMBEDDINGS)
         self.norm = norm(width)
 
     def forward(self, pairs_nP: Tensor, compressed_nKD: Tensor, skip_nOD: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class _Trainer:
     def __init__(self, model: TabularModel, config: FitConfig) -> None:
         self._model = model
         self._config = config
-        linear = model.tier.heads.linear_item.weight
+        linear = model.tier.direct.item_HI
         others = [p for p in model.tier.parameters() if p is not linear]
         self._groups = ((others, config.dense_rate), ([linear], config.linear_rate))
         self._tier = torch.optim.AdamW(

@@ -33,7 +33,7 @@ class WorldConfig:
     """Seconds after which that part has forgotten itself to 1/e."""
     trend: float = 0.4
     """Of what is in fashion: topics rise and fall for all users alike."""
-    trend_tau_s: float = 60.0
+    trend_tau_s: float = 240.0
     quality_drift: float = 0.15
     """Of campaigns that wear out and recover."""
     quality_tau_s: float = 120.0
@@ -60,6 +60,10 @@ class WorldConfig:
     """A place is looked at with probability (1 + position) ** -position_bias."""
     shown: int = 4
     """Places on a page: the best of the response that are shown. 0: nobody looks, so nothing is ever clicked."""
+
+    explored: float = 0.1
+    """Share of requests whose page is drawn from all that is returned, whatever its rank: a system that shows only what
+    it believes in never learns what it is wrong about."""
 
     bid_spread: float = 1.0
     """Standard deviation of the logarithm of a bid. Wide bids show also what does not have the highest probability."""
@@ -120,7 +124,7 @@ class WorldConfig:
                 "1 <= candidates_min <= candidates_median <= candidates_max <= 2000 must hold, got "
                 f"{self.candidates_min}, {self.candidates_median}, {self.candidates_max}"
             )
-        for name in ("search_share", "duplicate_share", "reorder_share"):
+        for name in ("explored", "search_share", "duplicate_share", "reorder_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share and must be in [0, 1), got {getattr(self, name)}")
         for name in ("flight_share", "theme_share"):

@@ -16,14 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from streams.client import RankingClient
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
-from streams.simulate.outcomes import Event, events, search_event, show
+from streams.messages import MAX_RETURNED, Candidate, Conversion, Impression, RankingRequest, RankingResponse
+from streams.simulate.outcomes import Event, events, explored, search_event, show
 from streams.simulate.report import SimReport, Tally, percentiles
 from streams.simulate.traffic import Traffic, Visit
 from streams.simulate.world import World, sigmoid
 
 LATE_S = 0.010
 _EPHEMERAL = 4096  # (item, bid) pairs whose candidates are kept ready
+_RETURNED = 20  # of a request whose page is of the best
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,6 +214,7 @@ class _Run:
             context={"device": visit.device},
             surface=visit.surface,
             event_ms=now_ms,
+            top_k=MAX_RETURNED if explored(self._world, request_id) else _RETURNED,
         )
         self._asked[request_id] = _Asked(visit, due_s, tally)
         self._client.send(request, deadline_ms=self._deadline_ms)
@@ -247,7 +249,8 @@ class _Run:
         for event in events(world, page):
             heapq.heappush(self._due, (event.send_ms, next(self._order), event, asked.tally))
         self._value(asked, page.items, now_ms)
-        predicted = [ranked.pctr for ranked in response.items[: len(page.items)]]
+        pctr = {self._number[ranked.item]: ranked.pctr for ranked in response.items}
+        predicted = [pctr[item] for item in page.items.tolist()]
         if all(p is not None for p in predicted):
             asked.tally.grade(page.click, np.array(predicted, dtype=np.float64))
 

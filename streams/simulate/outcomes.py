@@ -50,8 +50,15 @@ class Page:
     shown_ms: int
 
 
+def explored(world: World, request_id: str) -> bool:
+    """Whether the page of this request is drawn from all that is returned."""
+    return uniform(world.seed, "explored", request_id) < world.config.explored
+
+
 def show(world: World, visit: Visit, request_id: str, response_id: str, items: I64, now_ms: int) -> Page:
     """The page of a response whose items are, best first, `items`: as many as the world has places."""
+    if explored(world, request_id):
+        items = items[np.argsort([uniform(world.seed, "place", f"{request_id}.{item}") for item in items.tolist()])]
     items = items[: world.config.shown]
     click = world.click_probability(
         visit.user, items, np.arange(len(items)), now_ms, surface=visit.surface, device=visit.device

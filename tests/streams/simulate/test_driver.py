@@ -96,7 +96,7 @@ def test_what_it_reports_is_what_is_on_the_topics(kafka: Kafka) -> None:
 
 
 def test_the_truth_scores_as_well_as_anything_can(kafka: Kafka) -> None:
-    of = world(2)
+    of = world(2, explored=0.0)
     with oracle(kafka, of):
         summary = run(kafka, of, [Phase(rate=100, requests=100)], "truth").summary()["measured"]
     assert summary["ne_true"] == pytest.approx(summary["ne_oracle"], abs=1e-3)

@@ -11,7 +11,7 @@ import pytest
 from streams.messages import Conversion, Impression
 from streams.simulate.config import DEVICES, SURFACES, WORLDS, WorldConfig, demo, rich, steady
 from streams.simulate.drift import Drift
-from streams.simulate.outcomes import Page, events, show, uniform
+from streams.simulate.outcomes import Page, events, explored, show, uniform
 from streams.simulate.traffic import Traffic, Visit
 from streams.simulate.world import World
 
@@ -78,11 +78,23 @@ class TestTruth:
         assert np.median(delays) / np.mean(delays) == pytest.approx(np.log(2), rel=0.1)  # exponential
 
     def test_a_ranking_by_the_truth_earns_more_clicks_than_a_random_one(self) -> None:
-        world = World(demo(), seed=5)
+        world = World(replace(demo(), explored=0.0), seed=5)
         visit = Traffic(world).next(0)
         best = visit.items[np.argsort(-world.click_logit(visit.user, visit.items, 0))]
         random_page = show(world, visit, "a", "a", visit.items, 0)
         assert show(world, visit, "b", "b", best, 0).click.sum() > random_page.click.sum()
+
+    def test_a_tenth_of_the_pages_show_what_is_drawn_from_all_that_is_returned(self) -> None:
+        world = World(demo(), seed=6)
+        visit = Traffic(world).next(0)
+        shown = [show(world, visit, f"r{i}", "s", visit.items, 0).items for i in range(2_000)]
+        drawn = [items for items in shown if not np.array_equal(items, visit.items[: world.config.shown])]
+        assert len(drawn) == pytest.approx(200, abs=60)
+        assert [i for i in range(2_000) if explored(world, f"r{i}")][:3] == [
+            i for i, items in enumerate(shown) if not np.array_equal(items, visit.items[: world.config.shown])
+        ][:3]
+        places = np.concatenate([np.flatnonzero(np.isin(visit.items, items)) for items in drawn])
+        assert places.mean() == pytest.approx((len(visit.items) - 1) / 2, rel=0.1)  # any rank as likely
 
     def test_the_demo_world_has_the_click_rates_of_an_ad_system(self) -> None:
         rates = [np.mean([page.click.mean() for page in pages(World(demo(), seed=s), 500)]) for s in range(5)]
@@ -105,6 +117,7 @@ class TestDriftRate:
             campaigns=200,
             items=400,
             trend=1.0,
+            trend_tau_s=60.0,
             segment=0.0,
             interest=0.0,
             quality=0.0,
