@@ -161,9 +161,14 @@ def server_properties(data: Path, *, port: int, controller_port: int) -> str:
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
+def cluster_id() -> str:
+    """22 characters of URL-safe base64. Never with a dash in front: Kafka's tool would take it for an option."""
+    first, *rest = uuid.uuid4().bytes
+    return base64.urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
+
+
 def _format(java: str, class_path: list[str], properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [java, *class_path, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    command = [java, *class_path, "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(properties)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
     if result.returncode != 0:
         raise StackError(f"Kafka's storage under {properties.parent} could not be formatted:\n{result.stderr[-2_000:]}")
