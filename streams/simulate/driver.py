@@ -249,7 +249,7 @@ class _Run:
         for event in events(world, page):
             heapq.heappush(self._due, (event.send_ms, next(self._order), event, asked.tally))
         self._value(asked, page.items, now_ms)
-        pctr = {self._number[ranked.item]: ranked.pctr for ranked in response.items}
+        pctr = dict(zip(numbers.tolist(), (ranked.pctr for ranked in response.items), strict=True))
         predicted = [pctr[item] for item in page.items.tolist()]
         if all(p is not None for p in predicted):
             asked.tally.grade(page.click, np.array(predicted, dtype=np.float64))
