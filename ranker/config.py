@@ -75,6 +75,8 @@ class TierConfig:
     """Of the tier's tokens; 0: as wide as the embeddings."""
     log_length: int = 64
     """Newest events of the log that the encoder reads; 0: no log at all."""
+    log_sums: int = 8
+    """Sums over the log, by kind of action, whose products with the candidate's tokens go straight to the logits."""
     encoder: Literal["softmax", "gated"] = "softmax"
     encoder_layers: int = 1
     user_tokens: int = 8
@@ -98,9 +100,9 @@ class TierConfig:
     pruned: tuple[Pruned, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.layers < 1 or self.log_length < 0 or self.encoder_layers < 0 or self.width < 0:
+        if self.layers < 1 or min(self.log_length, self.log_sums, self.encoder_layers, self.width) < 0:
             raise ValueError(
-                f"tier {self.name!r} needs layers >= 1 and log_length, encoder_layers, width >= 0, got {self}"
+                f"tier {self.name!r} needs layers >= 1 and log_length, log_sums, encoder_layers, width >= 0, got {self}"
             )
         if min(self.user_tokens, self.fm_tokens, self.compressed_tokens) < 1 or self.user_tokens < 2:
             raise ValueError(

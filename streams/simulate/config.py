@@ -174,10 +174,11 @@ def large() -> WorldConfig:
 
 
 def rich() -> WorldConfig:
-    """What is worth a heavy tier: passions for themes met once in dozens of ads, crosses of three features, fatigue."""
+    """What is worth a heavy tier: passions for themes that only a long log shows, of more users than ids can learn;
+    crosses of three features; fatigue."""
     return replace(
         steady(),
-        users=400,
+        users=3_000,
         items=240,
         topics=8,
         campaigns=48,
@@ -185,10 +186,11 @@ def rich() -> WorldConfig:
         base_logit=-1.2,
         position_bias=0.3,
         segment=0.7,
-        themes=48,
+        themes=24,
         theme_interest=1.0,
-        cross=0.5,
-        price_taste=0.3,
+        theme_share=0.2,
+        cross=0.4,
+        price_taste=0.2,
         fatigue=1.5,
         fatigue_tau_s=86_400.0,
     )
