@@ -14,7 +14,7 @@ from ranker.config import ModelConfig
 from ranker.tabular.encoding import Encoder
 from ranker.tabular.model import TabularModel
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 
 

@@ -15,6 +15,7 @@ from ranker.tabular.encoding import Encoded, Encoder
 from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.optimizer import RowAdam
+from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 
 MAX_GRAD_NORM = 10.0
 EPOCH_STEPS, SMALLEST_BATCH = 50, 32
@@ -26,9 +27,7 @@ AVERAGED_EVERY = 8
 class FitConfig:
     """How a table is learned. The defaults are what docs/tabular.md compares."""
 
-    tier: TierConfig = TierConfig(
-        name="fit", layers=1, log_length=0, user_tokens=2, fm_tokens=8, compressed_tokens=8, fm_rank=8, dropout=0.1
-    )
+    tier: TierConfig = TIERS[DEFAULT_TIER]
     embedding_width: int = 16
     batch: int = 1024
     """Rows a step, at most: a small table gets EPOCH_STEPS of them an epoch."""
