@@ -95,8 +95,6 @@ class TierConfig:
     """Share zeroed in training: of the input tokens, inside the blocks' MLPs and in the heads."""
     distilled: bool = False
     """Learns from the heaviest tier's scores as well, by an auxiliary head that serves nothing."""
-    item_pairs: bool = False
-    """Pairs of a candidate's own tokens reach the logits directly: where all is a candidate's, as in a plain table."""
     pruned: tuple[Pruned, ...] = ()
 
     def __post_init__(self) -> None:

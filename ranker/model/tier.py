@@ -29,7 +29,6 @@ from ranker.model.heads import (
     calibration_step,
 )
 from ranker.model.init import BESIDE_EMBEDDINGS, linear, normal
-from ranker.model.pairs import ItemPairs
 from ranker.model.prune import cut
 from ranker.model.reader import Grouping
 from ranker.model.stacks import STACKS, States
@@ -110,7 +109,6 @@ class Tier(nn.Module):
             tier, user_tokens=user_tokens, item_tokens=item_tokens, width=D, compress=compress
         )
         self.direct = DirectLogits(heads=2, user_tokens=user_tokens, item_tokens=item_tokens, width=D)
-        self.item_pairs = ItemPairs(heads=2, item_tokens=item_tokens) if tier.item_pairs else None
         self.heads = Heads(
             tier,
             user_tokens=self.stack.user_tokens,
@@ -133,8 +131,6 @@ class Tier(nn.Module):
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
         direct_NH = self.direct(tokens.user_BUD, tokens.item_NVD, grouping)
-        if self.item_pairs is not None:
-            direct_NH = direct_NH + self.item_pairs(tokens.item_NVD)
         logits_NH, distilled_NH = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:

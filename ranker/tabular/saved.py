@@ -14,7 +14,7 @@ from ranker.config import ModelConfig
 from ranker.tabular.encoding import Encoder
 from ranker.tabular.model import TabularModel
 
-FORMAT = 2
+FORMAT = 1
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 
 

@@ -17,8 +17,7 @@ def _tier(name: str, *, layers: int, tokens: int, hidden: int) -> TierConfig:
         fm_rank=tokens,
         hidden=hidden,
         heads=1,
-        dropout=0.1,
-        item_pairs=True,
+        dropout=0.03,
     )
 
 

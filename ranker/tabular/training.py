@@ -35,20 +35,20 @@ class FitConfig:
     """Of Adam, for the tier's own weights."""
     linear_rate: float = 1e-2
     """Of Adam, for the linear path from the columns to the logit: what needs no interaction is to be learned first."""
-    row_rate: float = 2e-3
+    row_rate: float = 5e-3
     """Of lazy Adam, for embedding rows."""
     weight_decay: float = 0.0
     """Decoupled (AdamW), of the tier's own weights."""
-    embedding_l2: float = 1e-3
+    embedding_l2: float = 1e-2
     """Times the row, added to the gradient of the mean log loss, of the rows that a minibatch reads."""
     averaged_steps: int = 400
     """Horizon of the moving average over steps that validates and is kept, instead of the weights that learn."""
     epochs_max: int = 100
-    patience: int = 3
+    patience: int = 2
     """Epochs without improvement after which the rates fall, and training goes on from the best epoch."""
-    rate_drops: int = 1
+    rate_drops: int = 2
     """How often the rates fall by rate_factor before training ends."""
-    rate_factor: float = 0.2
+    rate_factor: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
