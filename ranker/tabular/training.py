@@ -15,6 +15,7 @@ from ranker.tabular.encoding import Encoded, Encoder
 from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.optimizer import RowAdam
+from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 
 MAX_GRAD_NORM = 10.0
 EPOCH_STEPS, SMALLEST_BATCH = 50, 32
@@ -26,9 +27,7 @@ AVERAGED_EVERY = 8
 class FitConfig:
     """How a table is learned. The defaults are what docs/tabular.md compares."""
 
-    tier: TierConfig = TierConfig(
-        name="fit", layers=1, log_length=0, user_tokens=2, fm_tokens=8, compressed_tokens=8, fm_rank=8, dropout=0.1
-    )
+    tier: TierConfig = TIERS[DEFAULT_TIER]
     embedding_width: int = 16
     batch: int = 1024
     """Rows a step, at most: a small table gets EPOCH_STEPS of them an epoch."""
@@ -36,20 +35,20 @@ class FitConfig:
     """Of Adam, for the tier's own weights."""
     linear_rate: float = 1e-2
     """Of Adam, for the linear path from the columns to the logit: what needs no interaction is to be learned first."""
-    row_rate: float = 2e-3
+    row_rate: float = 5e-3
     """Of lazy Adam, for embedding rows."""
     weight_decay: float = 0.0
     """Decoupled (AdamW), of the tier's own weights."""
-    embedding_l2: float = 1e-3
+    embedding_l2: float = 1e-2
     """Times the row, added to the gradient of the mean log loss, of the rows that a minibatch reads."""
     averaged_steps: int = 400
     """Horizon of the moving average over steps that validates and is kept, instead of the weights that learn."""
     epochs_max: int = 100
-    patience: int = 3
+    patience: int = 2
     """Epochs without improvement after which the rates fall, and training goes on from the best epoch."""
-    rate_drops: int = 1
+    rate_drops: int = 2
     """How often the rates fall by rate_factor before training ends."""
-    rate_factor: float = 0.2
+    rate_factor: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:

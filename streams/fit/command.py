@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ranker.tabular.metrics import Grades
+from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 from ranker.tabular.training import Epoch, FitConfig
 from streams.errors import StartError
 from streams.fit.run import HELD_OUT, FitFiles, Prepared, fit, prepare, score
@@ -34,6 +35,10 @@ def _knob(name: str, kind: Any, default: object, what: str) -> Callable[[Any], A
     return click.option(f"--{name}", type=kind, default=default, show_default=True, help=what)
 
 
+def _tier_knob(name: str, what: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}", type=click.IntRange(min=1), help=f"{what}  [default: the tier's]")
+
+
 @click.command("fit")
 @click.argument("train", type=_FILE)
 @click.option("--valid", type=_FILE, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
@@ -43,10 +48,11 @@ def _knob(name: str, kind: Any, default: object, what: str) -> Callable[[Any], A
 @_columns("categorical", "Columns of categories, whatever they look like.")
 @_columns("numeric", "Columns of numbers, whatever they look like.")
 @_columns("ignore", "Columns to leave aside.")
+@_knob("tier", click.Choice(list(TIERS)), DEFAULT_TIER, "Size of the model; the next three options overrule it.")
+@_tier_knob("layers", "Wukong layers.")
+@_tier_knob("tokens", "Tokens that each block of a layer puts out.")
+@_tier_knob("hidden", "Width of the blocks' MLPs and of the head.")
 @_knob("embedding-width", click.IntRange(min=1), DEFAULT.embedding_width, "Numbers a category is embedded by.")
-@_knob("layers", click.IntRange(min=1), DEFAULT.tier.layers, "Wukong layers.")
-@_knob("tokens", click.IntRange(min=1), DEFAULT.tier.fm_tokens, "Tokens that each block of a layer puts out.")
-@_knob("hidden", click.IntRange(min=1), DEFAULT.tier.hidden, "Width of the blocks' MLPs and of the head.")
 @_knob("dropout", click.FloatRange(0, 1, max_open=True), DEFAULT.tier.dropout, "Share zeroed while learning.")
 @_knob("weight-decay", click.FloatRange(min=0), DEFAULT.weight_decay, "Of the tier's own weights.")
 @_knob("embedding-l2", click.FloatRange(min=0), DEFAULT.embedding_l2, "Of the embedding rows.")
@@ -117,15 +123,15 @@ _FIELDS = ("valid", "test", "label", "categorical", "numeric", "ignore", "min_co
 
 
 def _config(options: dict[str, Any]) -> FitConfig:
-    tier = replace(
-        DEFAULT.tier,
-        layers=options["layers"],
-        fm_tokens=options["tokens"],
-        compressed_tokens=options["tokens"],
-        hidden=options["hidden"],
-        dropout=options["dropout"],
-        heads=1,  # of attention over a log, which a table has none of
-    )
+    tokens = options["tokens"]
+    told = {
+        "layers": options["layers"],
+        "fm_tokens": tokens,
+        "compressed_tokens": tokens,
+        "hidden": options["hidden"],
+        "dropout": options["dropout"],
+    }
+    tier = replace(TIERS[options["tier"]], **{name: value for name, value in told.items() if value is not None})
     same = ("embedding_width", "batch", "row_rate", "weight_decay", "embedding_l2", "epochs_max", "patience", "seed")
     return FitConfig(tier=tier, dense_rate=options["rate"], **{name: options[name] for name in same})
 

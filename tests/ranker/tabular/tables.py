@@ -18,3 +18,11 @@ def clicks(rows: int = 3000, *, seed: int = 0) -> pa.Table:
             "click": (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(int),
         }
     )
+
+
+def exclusive_or(rows: int = 3000, *, seed: int = 0) -> pa.Table:
+    """A click is likely (.9, else .1) where one of two ids is odd and the other even; neither says anything alone."""
+    rng = np.random.default_rng(seed)
+    left, right = rng.integers(0, 12, (2, rows))
+    click = rng.random(rows) < np.where((left + right) % 2, 0.9, 0.1)
+    return pa.table({"left": [f"l{i}" for i in left], "right": [f"r{i}" for i in right], "click": click.astype(int)})

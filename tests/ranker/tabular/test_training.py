@@ -13,8 +13,9 @@ from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import auc, grade
 from ranker.tabular.model import TabularModel, platt
 from ranker.tabular.optimizer import RowAdam
+from ranker.tabular.tiers import TIERS
 from ranker.tabular.training import Epoch, FitConfig, build_model, train
-from tests.ranker.tabular.tables import clicks
+from tests.ranker.tabular.tables import clicks, exclusive_or
 
 FAST = FitConfig(batch=128, epochs_max=12, row_rate=1e-2, dense_rate=3e-3)
 
@@ -39,6 +40,29 @@ def test_learns_an_interaction_and_a_number_that_no_line_fits() -> None:
     _, epochs, _ = fitted()
     best = max(epoch.valid.auc or 0 for epoch in epochs)
     assert best > 0.785  # the truth's own is 0.829; without the price 0.770, without the interaction 0.722
+
+
+@pytest.mark.parametrize("tier", list(TIERS))
+def test_a_pure_interaction_is_learned_in_two_epochs_at_the_defaults(tier: str) -> None:
+    best, _ = _exclusive_or_auc(FitConfig(tier=TIERS[tier], epochs_max=2))
+    assert best > 0.85  # the truth's own is 0.9
+
+
+def test_what_has_no_interactions_learns_nothing_of_one() -> None:
+    best, model = _exclusive_or_auc(FitConfig(epochs_max=2), layers=False)
+    assert best < 0.55
+    assert not model.tier.heads.out_Hh.any()
+
+
+def _exclusive_or_auc(config: FitConfig, *, layers: bool = True) -> tuple[float, TabularModel]:
+    """The best epoch's, and the model; without `layers`, only the linear path from the columns to the logit."""
+    table = exclusive_or()
+    encoder = learn_encoder(table, find_columns(table, label="click"), min_count=2, buckets=4)
+    model = build_model(encoder, config, click_prior=0.5)
+    if not layers:
+        model.tier.heads.out_Hh.requires_grad_(False).zero_()
+    epochs = train(model, encoded(table, encoder), encoded(exclusive_or(1000, seed=1), encoder), config)
+    return max(epoch.valid.auc or 0 for epoch in epochs), model
 
 
 def test_begins_at_the_mean_label() -> None:

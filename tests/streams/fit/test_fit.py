@@ -65,6 +65,17 @@ def test_options_reach_the_model(tmp_path: Path) -> None:
     assert [column["name"] for column in found["columns"]] == ["user", "genre"]
 
 
+def test_a_tier_sets_the_sizes_that_are_not_told(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    found = {tier: fit(train, "--epochs-max", 1, "--tier", tier) for tier in ("light", "medium", "heavy")}
+    sizes = [result["parameters"]["tier"] for result in found.values()]
+    assert sizes == sorted(sizes)
+    assert fit(train, "--epochs-max", 1)["config"]["tier"] == found["medium"]["config"]["tier"]
+    told = fit(train, "--epochs-max", 1, "--tier", "heavy", "--layers", 1, "--tokens", 6)["config"]["tier"]
+    expected = found["heavy"]["config"]["tier"] | {"layers": 1, "fm_tokens": 6, "compressed_tokens": 6}
+    assert told == expected
+
+
 def test_labels_may_be_booleans_or_text(tmp_path: Path) -> None:
     train = clicks(600)
     expected = fit(write(train, tmp_path / "numbers.parquet"))
