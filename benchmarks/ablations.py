@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.lab.arguments import chosen, parser, settings, streams
@@ -22,7 +21,6 @@ from benchmarks.lab.training import Patch, alone
 from ranker.config import ModelConfig
 from ranker.model.mlp import Mlp
 from ranker.model.reader import Grouping, StateReader
-from ranker.model.stacks import States
 from ranker.model.tier import Tier
 from ranker.model.wukong import Blocks
 from ranker.recipes import three_tiers
@@ -69,6 +67,16 @@ def zero_factorization(tier: Tier) -> None:
             module.fm = _Zeros(module.fm.down.out_features)  # type: ignore[assignment]
 
 
+def no_pairs(tier: Tier) -> None:
+    """Pairs start at zero; frozen, they stay there."""
+    tier.direct.pairs_PU.requires_grad_(False)
+
+
+def read_nothing(tier: Tier) -> None:
+    for depth in range(len(tier.stack.readers)):
+        tier.stack.readers[depth] = _Deaf()
+
+
 def read_at_first_layer_only(tier: Tier) -> None:
     for depth in range(1, len(tier.stack.readers)):
         tier.stack.readers[depth] = _Deaf()
@@ -78,44 +86,6 @@ def no_request_query(tier: Tier) -> None:
     for depth, reader in enumerate(list(tier.stack.readers)):
         assert isinstance(reader, StateReader)
         tier.stack.readers[depth] = _CandidatesOnly(reader)
-
-
-def log_teaches_no_rows(tier: Tier) -> None:
-    """The log reads its items' rows, but only candidates teach them."""
-    assert tier.events is not None
-    tier.events.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].detach()))
-
-
-def read_quietly(tier: Tier) -> None:
-    """What is read at a tenth, which is about the size of an embedding that has not learned much."""
-    for reader in tier.stack.readers:
-        assert isinstance(reader, StateReader)
-        reader.out.register_forward_hook(lambda _module, _inputs, out: 0.1 * out)
-
-
-def factorize_quietly(tier: Tier) -> None:
-    """What the factorization machine puts out at a tenth."""
-    for module in tier.modules():
-        if isinstance(module, Blocks):
-            module.fm.register_forward_hook(lambda _module, _inputs, out: 0.1 * out)
-
-
-def all_quietly(tier: Tier) -> None:
-    for patch in (read_quietly, factorize_quietly, log_teaches_no_rows):
-        patch(tier)
-
-
-def norm_inputs(tier: Tier) -> None:
-    """Tokens of one size into the stacks, whatever they come from."""
-
-    def normed(
-        _: nn.Module, inputs: tuple[Tensor, Tensor, States | None, Grouping]
-    ) -> tuple[Tensor, Tensor, States | None, Grouping]:
-        user_BUD, item_NVD, states, grouping = inputs
-        width = user_BUD.shape[-1:]
-        return F.rms_norm(user_BUD, width, eps=1e-5), F.rms_norm(item_NVD, width, eps=1e-5), states, grouping
-
-    tier.stack.register_forward_pre_hook(normed)
 
 
 def biases_back(tier: Tier) -> None:
@@ -133,14 +103,12 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
 
     yield "whole", of(), None
     yield "factorization machine zeroed", of(), zero_factorization
+    yield "no pairwise terms", of(), no_pairs
     yield "no log", of(log_length=0), None
+    yield "log: no sums", of(log_sums=0), None
+    yield "log: sums only, nothing read", of(), read_nothing
     yield "log read at the first layer only", of(), read_at_first_layer_only
     yield "no request query", of(), no_request_query
-    yield "log teaches no rows", of(), log_teaches_no_rows
-    yield "what is read at a tenth", of(), read_quietly
-    yield "factorized at a tenth", of(), factorize_quietly
-    yield "both, and log teaches no rows", of(), all_quietly
-    yield "tokens normed before the stacks", of(), norm_inputs
     yield "biases put back", of(), biases_back
     yield "encoder: none", of(encoder_layers=0), None
     yield "encoder: softmax, 1 layer", of(encoder_layers=1, encoder="softmax"), None
@@ -154,7 +122,7 @@ def main() -> None:
     arguments = parser(__doc__, requests=4_000)
     arguments.add_argument("--log", choices=("world", "ml-100k"), default="world")
     arguments.add_argument("--tier", default="medium")
-    arguments.add_argument("--log-length", type=int, default=128, help="of the tier, shortened to be quick")
+    arguments.add_argument("--log-length", type=int, default=256, help="of the tier, shortened to be quick")
     args = arguments.parse_args()
     chosen_settings, model = settings(args), three_tiers()
     if args.log == "ml-100k":
