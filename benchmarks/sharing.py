@@ -1,14 +1,16 @@
 """What does sharing the request's side save? Time of one request against its candidates, in four ways.
 
-    python -m benchmarks.sharing [--log 512] [--candidates 1,10,100,500,1000,2000] [--layers 2] [--width 32]
+    python -m benchmarks.sharing [--log 512] [--candidates 1,10,100,500,1000,2000] [--layers 2] [--width 64]
 
     per pair    each candidate a request of its own: log encoder, tokens and layers all over again
     repeated    the log's states once, the request's tokens copied for each candidate (the exact form's reference)
     exact       the exact form: what does not depend on the candidate once, the rest per candidate; same scores
     two-stack   the request's tokens in a stack of their own, which the candidates' rows cross at every layer
 
-The first three have the same weights, and must agree before anything is timed. One request, float32, one thread; the
-ways take turns, so that what else the machine does falls on all of them alike. Medians, in milliseconds.
+The first three have the same weights, and must agree before anything is timed: a plain Wukong stack, at every layer as
+many tokens as the two stacks have together. One request, one thread; float32, and the two stacks in bfloat16 as well
+where `--bfloat16` asks for it. The ways take turns, so that what else the machine does falls on all of them alike.
+Medians, in milliseconds.
 """
 
 import argparse
@@ -31,7 +33,10 @@ from ranker.model.wukong import ExactLayer
 from ranker.model.wukong_reference import exact_layer_reference
 from ranker.tables import PlainTables
 
-PER_PAIR_AT_MOST = 100
+_ITEM_TOKENS = 8
+"""Of a candidate's own, after each layer."""
+
+PER_PAIR_AT_MOST = 20
 """Candidates that are evaluated pair by pair; more take as much longer as they are more."""
 
 
@@ -44,12 +49,14 @@ def model_of(args: argparse.Namespace, form: str) -> ModelConfig:
         encoder_layers=args.layers,
         log_length=args.log,
         user_tokens=args.user_tokens,
-        fm_tokens=4,
-        compressed_tokens=4,
+        fm_tokens=_ITEM_TOKENS // 2,
+        compressed_tokens=_ITEM_TOKENS // 2,
         fm_rank=8,
         hidden=args.hidden,
     )
-    tier = replace(tier, form="exact" if form == "exact" else "two_stack")
+    if form == "exact":
+        half = (args.user_tokens + _ITEM_TOKENS) // 2
+        tier = replace(tier, form="exact", fm_tokens=half, compressed_tokens=half)
     tables = (TableConfig(name="shared", rows=10_000),)
     return ModelConfig(
         name="sharing", slots=user + item, tables=tables, tiers=(tier,), width=args.width, item_table="shared"
@@ -136,11 +143,11 @@ def main() -> None:
     for name, default in (
         ("log", 512),
         ("layers", 2),
-        ("width", 32),
-        ("user-slots", 24),
-        ("item-slots", 6),
-        ("user-tokens", 24),
-        ("hidden", 64),
+        ("width", 64),
+        ("user-slots", 56),
+        ("item-slots", 8),
+        ("user-tokens", 56),
+        ("hidden", 128),
         ("repeats", 15),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -14,10 +14,12 @@ _CLIP = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossSums:
-    """Sums of log losses (natural logarithm) over the same labels, of several predictions."""
+    """Sums over the same labels: log losses (natural logarithm) of several predictions, and what was predicted."""
 
     count: int = 0
     positives: float = 0.0
+    predicted: float = 0.0
+    """Probabilities as served: over the positives, how calibrated they were."""
     served: float = 0.0
     """Of the predictions as served."""
     base: float = 0.0
@@ -29,6 +31,11 @@ class LossSums:
     def normalized_entropy(self) -> float | None:
         """Of the served predictions: their loss over the base rate's (He et al., 2014). None without labels."""
         return self.served / self.base if self.base > 0 else None
+
+    @property
+    def calibration(self) -> float | None:
+        """Positives predicted over those that came; None where none came."""
+        return self.predicted / self.positives if self.positives > 0 else None
 
 
 class BaseRate:
@@ -51,6 +58,7 @@ def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> 
     return LossSums(
         count=len(labels),
         positives=float(labels.sum()),
+        predicted=float(served_N[known_N].sum(dtype=np.float64)),
         served=log_loss(labels, served_N[known_N]),
         base=log_loss(labels, np.full(len(labels), base.positives / base.count, np.float32)),
         frozen=log_loss(labels, frozen_N[known_N]) if frozen_N is not None else None,

@@ -32,8 +32,13 @@ STEP_SECONDS = Histogram("tiderank_training_step_seconds", "Reading logs and one
 UPDATE_BYTES = Counter("tiderank_update_bytes", "Bytes put on model.updates")
 SNAPSHOTS = Counter("tiderank_snapshots", "Snapshots written")
 NORMALIZED_ENTROPY = Gauge(
-    "tiderank_normalized_entropy", "Of served predictions, over the newest examples", multiprocess_mode="mostrecent"
+    "tiderank_normalized_entropy",
+    "Of served predictions, over the newest examples, by kind of label",
+    ["kind"],
+    multiprocess_mode="mostrecent",
 )
+PREDICTED = Counter("tiderank_predicted_positives", "Sum of served probabilities of what was graded, by kind", ["kind"])
+POSITIVES = Counter("tiderank_positives", "Positive labels among what was graded, by kind", ["kind"])
 
 REWARD_FACTS = Counter("tiderank_reward_facts", "Decisions and outcomes, by what became of them", ["outcome"])
 REWARDS = Counter("tiderank_rewards", "Rewards produced: of closed windows, late, or of windows gone unswept", ["kind"])

@@ -14,28 +14,30 @@ Z_95 = 1.96
 
 @dataclass(frozen=True, slots=True)
 class StepLosses:
-    """Sums over the click labels of one update: losses (nats) of several predictions of the same labels."""
+    """Sums over one update's labels of a kind: losses (nats) of several predictions of them, and what was predicted."""
 
     created_ms: int
     count: float
     positives: float
+    predicted: float
     served: float
     base: float
     frozen: float | None
     """None before there is a frozen copy."""
 
     @classmethod
-    def of(cls, created_ms: int, grades: Mapping[str, float]) -> "StepLosses | None":
-        """From an update's grades; None where it learned no click label."""
-        if not grades.get("click.count"):
+    def of(cls, created_ms: int, grades: Mapping[str, float], kind: str = "click") -> "StepLosses | None":
+        """From an update's grades; None where it learned no label of this kind, click or conversion."""
+        if not grades.get(f"{kind}.count"):
             return None
         return cls(
             created_ms,
-            grades["click.count"],
-            grades["click.positives"],
-            grades["click.served"],
-            grades["click.base"],
-            grades.get("click.frozen"),
+            count=grades[f"{kind}.count"],
+            positives=grades[f"{kind}.positives"],
+            predicted=grades.get(f"{kind}.predicted", math.nan),  # unknown of a trainer of before this field
+            served=grades[f"{kind}.served"],
+            base=grades[f"{kind}.base"],
+            frozen=grades.get(f"{kind}.frozen"),
         )
 
 
@@ -53,6 +55,12 @@ class Entropies:
     """Of the frozen copy, on the same labels."""
     difference_95: tuple[float, float] | None
     """Bounds of live minus frozen. Below zero: what was learned since the freeze made predictions better."""
+
+
+def calibration(steps: list[StepLosses]) -> float | None:
+    """Positives predicted over those that came; None where none came."""
+    positives = sum(s.positives for s in steps)
+    return sum(s.predicted for s in steps) / positives if positives else None
 
 
 def entropies(steps: list[StepLosses]) -> Entropies | None:

@@ -43,6 +43,8 @@ class Part:
     plan_ms: dict[str, float] = field(default_factory=dict)
     """Measured milliseconds, summed by plan."""
     steps: list[StepLosses] = field(default_factory=list)
+    """Of clicks, by update."""
+    conversion_steps: list[StepLosses] = field(default_factory=list)
     examples: int = 0
     """Learned."""
     updates: set[tuple[int, int]] = field(default_factory=set)
@@ -151,9 +153,9 @@ class Observer:
         if self.frozen_after is None and "click.frozen" in grades:
             self.frozen_after = self.learned
         self.learned = round(grades.get("learned", self.learned))
-        step = StepLosses.of(header.created_ms, grades)
-        if step is not None:
-            part.steps.append(step)
+        for kind, steps in (("click", part.steps), ("conversion", part.conversion_steps)):
+            if (step := StepLosses.of(header.created_ms, grades, kind)) is not None:
+                steps.append(step)
 
     def _take_routing(self, record: Record) -> None:
         try:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from streams.demo.entropy import entropies
+from streams.demo.entropy import calibration, entropies
 from streams.demo.observer import Observer, Part
 from streams.demo.view import count_bytes, milliseconds
 from streams.freshness import quantiles, summarize
@@ -67,6 +67,10 @@ def summarize_demo(observer: Observer, part: Part, ending: Ending) -> dict[str, 
         "ne_base": _round(found.base if found else None),
         "ne_difference_95": [_round(v) for v in found.difference_95] if found and found.difference_95 else None,
         "ne_labels": found.labels if found else 0,
+        "calibration": {
+            "click": _round(calibration(part.steps)),
+            "conversion": _round(calibration(part.conversion_steps)),
+        },
         "ne_truth": traffic.get("ne_oracle"),
         "drift_correlation_per_minute": ending.drift,
         "tier_share": {plan: round(n / decisions, 4) for plan, n in sorted(part.plans.items())},
@@ -142,8 +146,13 @@ def _learning(s: Mapping[str, Any]) -> str:
     truth = "" if s["ne_truth"] is None else f", the world's own truth {s['ne_truth']:.4f}"
     return (
         f"normalized entropy live {s['ne_live']:.4f}, {frozen}, base rate {s['ne_base']:.4f}{truth}"
-        f" ({s['ne_labels']:,} impressions)"
+        f" ({s['ne_labels']:,} impressions){_calibration(s['calibration'])}"
     )
+
+
+def _calibration(ratios: Mapping[str, float | None]) -> str:
+    known = [f"{ratio:.2f} of {kind}s" for kind, ratio in ratios.items() if ratio is not None]
+    return f"; predicted over observed {', '.join(known)}" if known else ""
 
 
 def _verdict(s: Mapping[str, Any]) -> str:

@@ -156,8 +156,11 @@ class TrainWorker(BaseWorker):
             grades=_grades(report, examples, self._learned),
         )
         metric.UPDATE_BYTES.inc(bytes_out)
-        if (entropy := report.click.normalized_entropy) is not None:
-            metric.NORMALIZED_ENTROPY.set(entropy)
+        for kind, sums in (("click", report.click), ("conversion", report.conversion)):
+            metric.PREDICTED.labels(kind).inc(sums.predicted)
+            metric.POSITIVES.labels(kind).inc(sums.positives)
+            if (entropy := sums.normalized_entropy) is not None:
+                metric.NORMALIZED_ENTROPY.labels(kind).set(entropy)
 
     def _freeze_when_due(self) -> None:
         after = self._config.freeze_after
@@ -186,7 +189,7 @@ class TrainWorker(BaseWorker):
 
 
 def _grades(report: StepReport, examples: int, learned: int) -> dict[str, float]:
-    """Of one step: sums of losses, by label kind and whose predictions they are of."""
+    """Of one step: sums of losses and of what was predicted, by label kind and whose predictions they are of."""
     grades = {"examples": float(examples), "learned": float(learned)}
     for kind, sums in (("click", report.click), ("conversion", report.conversion)):
         grades |= {f"{kind}.{name}": float(value) for name, value in asdict(sums).items() if value is not None}

@@ -185,6 +185,7 @@ def test_served_predictions_are_graded_before_they_are_learned_from() -> None:
     assert report.click.served == pytest.approx(np.log(2) - np.log(0.75))
     assert report.click.base == pytest.approx(2 * np.log(2))
     assert (report.conversion.count, report.conversion.frozen) == (1, None)
+    assert (report.click.calibration, report.conversion.calibration) == (0.75, None)  # no conversion came
     assert report.conversion.served == pytest.approx(-np.log(0.9), rel=1e-6)
     assert learner.learn([example]).click.base == pytest.approx(2 * np.log(2))  # one click in two labels
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from streams.demo.entropy import StepLosses, entropies
+from streams.demo.entropy import StepLosses, calibration, entropies
 
 
 def step(count: float, positives: float, served: float, frozen: float | None, base: float = 1.0) -> StepLosses:
-    return StepLosses(0, count, positives, served, base, frozen)
+    return StepLosses(0, count, positives, 1.1 * positives, served, base, frozen)
 
 
 def test_losses_are_divided_by_the_entropy_of_the_labels_mean() -> None:
@@ -71,6 +71,13 @@ def test_the_interval_covers_the_true_difference_about_95_times_in_100() -> None
 def test_steps_without_click_labels_are_left_out() -> None:
     assert StepLosses.of(1, {}) is None
     assert StepLosses.of(1, {"examples": 3.0, "click.count": 0.0}) is None
-    grades = {"click.count": 2.0, "click.positives": 1.0, "click.served": 0.5, "click.base": 0.7}
-    assert StepLosses.of(7, grades) == StepLosses(7, 2.0, 1.0, 0.5, 0.7, None)
-    assert StepLosses.of(7, grades | {"click.frozen": 0.6}) == StepLosses(7, 2.0, 1.0, 0.5, 0.7, 0.6)
+    grades = {"count": 2.0, "positives": 1.0, "predicted": 1.2, "served": 0.5, "base": 0.7}
+    clicks = {f"click.{name}": value for name, value in grades.items()}
+    assert StepLosses.of(7, clicks) == StepLosses(7, 2.0, 1.0, 1.2, 0.5, 0.7, None)
+    assert StepLosses.of(7, clicks | {"click.frozen": 0.6}) == StepLosses(7, 2.0, 1.0, 1.2, 0.5, 0.7, 0.6)
+    assert StepLosses.of(7, clicks, "conversion") is None
+
+
+def test_calibration_is_what_was_predicted_over_what_came() -> None:
+    assert calibration([step(6, 2, 3.0, None), step(4, 0, 1.0, None), step(9, 3, 3.0, None)]) == pytest.approx(1.1)
+    assert calibration([step(4, 0, 1.0, None)]) is None

@@ -105,7 +105,13 @@ def test_what_is_on_the_topics_is_counted(stack: LocalStack) -> None:
     topics.update(1, {}, {})
     topics.respond(1)
     topics.example(partition=2)
-    losses = {"click.count": 4.0, "click.positives": 1.0, "click.served": 1.5, "click.base": 2.0}
+    losses = {
+        "click.count": 4.0,
+        "click.positives": 1.0,
+        "click.predicted": 1.0,
+        "click.served": 1.5,
+        "click.base": 2.0,
+    }
     topics.update(2, {"2": 1}, losses | {"examples": 5.0, "learned": 5.0})
     topics.respond(2)
     topics.respond(2, status="fallback", reason="expired")

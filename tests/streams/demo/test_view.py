@@ -28,7 +28,7 @@ def full_scene() -> Scene:
     part.server_ms.extend([5.0, 6.0, 30.0])
     part.plans.update({"light": 700, "heavy": 25, "light+heavy": 10})
     part.plan_ms |= {"light": 2_100.0, "heavy": 300.0, "light+heavy": 60.0}
-    part.steps.append(StepLosses(0, 100, 10, 30.0, 32.0, 31.0))
+    part.steps.append(StepLosses(0, 100, 10, 10.5, 30.0, 32.0, 31.0))
     part.examples, part.dead_letters = 3_104, 2
     part.updates |= {(1, n) for n in range(1, 371)}
     part.served_versions |= {(1, 369)}
