@@ -8,9 +8,8 @@
     two-stack   the request's tokens in a stack of their own, which the candidates' rows cross at every layer
 
 The first three have the same weights, and must agree before anything is timed: a plain Wukong stack, at every layer as
-many tokens as the two stacks have together. One request, one thread; float32, and the two stacks in bfloat16 as well
-where `--bfloat16` asks for it. The ways take turns, so that what else the machine does falls on all of them alike.
-Medians, in milliseconds.
+many tokens as the two stacks have together. One request, float32, one thread; the ways take turns, so that what else
+the machine does falls on all of them alike. Medians, in milliseconds.
 """
 
 import argparse
@@ -144,9 +143,9 @@ def main() -> None:
         ("log", 512),
         ("layers", 2),
         ("width", 64),
-        ("user-slots", 56),
+        ("user-slots", 120),
         ("item-slots", 8),
-        ("user-tokens", 56),
+        ("user-tokens", 120),
         ("hidden", 128),
         ("repeats", 15),
     ):

@@ -83,10 +83,10 @@ def linear_compress_decomposed(
 ) -> Tensor:
     """Same contract as linear_compress: two matrix products and a gather of the compressed user side."""
     user_BKD = torch.matmul(w_user_KU, user_BUD)
-    item_NKD = torch.matmul(w_item_KV, item_NVD)
-    if user_BUD.shape[0] == 1:  # one request in serving: it broadcasts, so nothing needs gathering
-        return item_NKD + user_BKD
-    return item_NKD + user_BKD.index_select(0, request_of_N)
+    if user_BUD.shape[0] == 1:  # one request in serving: it broadcasts, and the sum is the product's own
+        N = item_NVD.shape[0]
+        return torch.baddbmm(user_BKD.expand(N, -1, -1), w_item_KV.expand(N, -1, -1), item_NVD)
+    return torch.matmul(w_item_KV, item_NVD) + user_BKD.index_select(0, request_of_N)
 
 
 def available_impls() -> tuple[Impl, ...]:
