@@ -1,6 +1,6 @@
 """How long does an answer take, Kafka to Kafka, at half of the highest rate that a tier sustains, while it learns?
 
-    python -m benchmarks.latency [--tiers light,heavy] [--candidates 100] [--log-length 512] [--seconds 30]
+    python -m benchmarks.latency [--recipe tiers] [--tiers light,medium] [--candidates 100] [--log-length 512]
 
 For each tier alone: starts a real Kafka, a Redis and all workers, searches the highest sustained rate as `tiderank load
 --find-max` does, then measures at half of it. Prints one row a tier; the machine and its load are named.
@@ -25,7 +25,7 @@ START_RATE = 10.0
 def measure(tier: str, args: argparse.Namespace) -> tuple[float | None, Row | None]:
     """The tier's highest sustained rate, and its row at half of it; None where it sustains none."""
     with tempfile.TemporaryDirectory(prefix="tiderank-recipe-") as folder:
-        recipe = one_tier_recipe("demo", tier, Path(folder))
+        recipe = one_tier_recipe(args.recipe, tier, Path(folder))
         with private_stack("latency", recipe, WORKERS, broker="kafka", announce=print) as settings:
             return search(settings, args)
 
@@ -40,7 +40,8 @@ def search(settings: Settings, args: argparse.Namespace) -> tuple[float | None, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiers", help="with commas between them; all of the demo's where absent")
+    parser.add_argument("--recipe", default="tiers", help="a built-in one")
+    parser.add_argument("--tiers", help="with commas between them; all of the recipe's where absent")
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--log-length", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=30.0, help="of the row at half of the highest rate")
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--p99-ms", type=float, default=100.0, help="bound of a sustained rate")
     args = parser.parse_args()
     machine = this_machine()
-    tiers = args.tiers.split(",") if args.tiers else [tier.name for tier in load_recipe("demo").model.tiers]
+    tiers = args.tiers.split(",") if args.tiers else [tier.name for tier in load_recipe(args.recipe).model.tiers]
     found = {tier: measure(tier, args) for tier in tiers}
     print(f"\n{machine}; Apache Kafka; {args.candidates} candidates, logs of {args.log_length} events")
     print(f"   tier  highest  {HEAD}")

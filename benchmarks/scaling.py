@@ -1,10 +1,13 @@
-"""How does normalized entropy follow from operations, and from the length of the log?
+"""How does normalized entropy follow from operations, and from the length of the log? What does sharing buy?
 
-    python -m benchmarks.scaling [--requests 3000] [--seeds 2] [--axis both|user|candidate|log|all]
+    python -m benchmarks.scaling [--requests 8000] [--seeds 2] [--axis both|user|candidate|log|spend|all]
 
 Sizes of one tier, user and candidate side grown together and apart: executed operations (a request's shared by its 100
 candidates, and the candidate's own; counted by running the tier) against normalized entropy on the same streams. Then
-the log: normalized entropy and the time to score 100 candidates, at each length.
+the log: normalized entropy and the time to score 100 candidates, at each length (long ones want --history 8000).
+
+spend: plain Wukong pair by pair, where all operations are each candidate's own, beside two stacks that execute no more
+of them, what is shared having been spent on the request's side and its log.
 """
 
 from collections.abc import Iterator
@@ -19,10 +22,11 @@ from ranker.recipes import three_tiers
 
 _SMALL = TierConfig(name="size", encoder_layers=0)
 _CANDIDATES = 100
+_PER_PAIR = "per pair"
 
 
 def user_side(tier: TierConfig, step: int) -> TierConfig:
-    return replace(tier, user_tokens=(4, 16, 32, 64)[step], log_length=(64, 64, 128, 256)[step])
+    return replace(tier, user_tokens=(4, 12, 24, 48)[step], log_length=(64, 256, 1024, 2048)[step])
 
 
 def candidate_side(tier: TierConfig, step: int) -> TierConfig:
@@ -47,6 +51,16 @@ def sizes(axis: str) -> Iterator[tuple[str, TierConfig]]:
             yield f"candidate side, size {step}", candidate_side(small, step)
 
 
+def spent() -> Iterator[tuple[str, TierConfig]]:
+    pair = replace(_SMALL, form="exact", layers=2, fm_tokens=4, compressed_tokens=4)
+    yield f"{_PER_PAIR}, 1 layer", replace(pair, layers=1)
+    yield f"{_PER_PAIR}, 2 layers", pair
+    yield f"{_PER_PAIR}, 2 layers, log 256", replace(pair, log_length=256)
+    for step in (1, 2, 3):
+        tier = user_side(replace(_SMALL, layers=2), step)
+        yield f"two stacks, log {tier.log_length}", tier
+
+
 def logs(model: ModelConfig, lengths: list[int]) -> Iterator[tuple[str, TierConfig]]:
     tier = replace(model.tier("medium"), name="size", distilled=False)
     for length in lengths:
@@ -54,9 +68,9 @@ def logs(model: ModelConfig, lengths: list[int]) -> Iterator[tuple[str, TierConf
 
 
 def main() -> None:
-    arguments = parser(__doc__, requests=3_000)
-    arguments.add_argument("--axis", choices=("both", "user", "candidate", "log", "all"), default="all")
-    arguments.add_argument("--lengths", default="64,256,1024,2048")
+    arguments = parser(__doc__, requests=8_000)
+    arguments.add_argument("--axis", choices=("both", "user", "candidate", "log", "spend", "all"), default="all")
+    arguments.add_argument("--lengths", default="64,256,512,1024,2048")
     args = arguments.parse_args()
     model, chosen = three_tiers(), settings(args)
     data = streams(args, model)
@@ -64,6 +78,8 @@ def main() -> None:
     tiers = list(sizes(args.axis))
     if args.axis in ("log", "all"):
         tiers += logs(model, [int(length) for length in args.lengths.split(",")])
+    if args.axis in ("spend", "all"):
+        tiers += spent()
     results = compare(
         [Variant(name=name, model=alone(model, tier), tier="size", settings=chosen) for name, tier in tiers], data
     )
@@ -72,7 +88,8 @@ def main() -> None:
     for (name, tier), result in zip(tiers, results, strict=True):
         config = alone(model, tier)
         request, candidate = (count / 1000 for count in operations(config, "size"))
-        counts = (request, candidate, request + candidate, request / _CANDIDATES + candidate)
+        shared_by = 1 if name.startswith(_PER_PAIR) else _CANDIDATES
+        counts = (request, candidate, request + candidate, request / shared_by + candidate)
         took_ms = score_ms(config, "size", candidates=_CANDIDATES)
         print(
             f"{name:<26}" + "".join(f"{c:>12.1f}" for c in counts) + f"{took_ms:>12.2f}"

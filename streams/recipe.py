@@ -6,7 +6,7 @@ file names must exist: a misspelt setting is an error, not a default.
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import msgspec
 
 from feature_store.config import JoinConfig, LogConfig
 from ranker.config import LearnerConfig, ModelConfig
-from ranker.recipes import demo_model
+from ranker.recipes import demo_model, three_tiers
 from router_bandit.budget import BudgetOptions
 from router_bandit.plans import Plan
 from router_bandit.policy import Exploration
@@ -130,7 +130,16 @@ def demo() -> Recipe:
     )
 
 
-RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType({"default": default, "demo": demo})
+def tiers() -> Recipe:
+    """As the demo, with three tiers that read logs of 64, 512 and 2,048 events."""
+    base = demo()
+    routing = replace(
+        base.routing, tiers=("light", "medium", "heavy"), cascades=(Cascade(first="light", then="heavy", keep=20),)
+    )
+    return replace(base, name="tiers", model=three_tiers(), routing=routing)
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType({"default": default, "demo": demo, "tiers": tiers})
 
 
 def load_recipe(name: str) -> Recipe:

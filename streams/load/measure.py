@@ -68,6 +68,7 @@ def _world_config(base: WorldConfig, options: LoadOptions) -> WorldConfig:
         conversion_delay_s=0.5,
         reorder_s=0.5,
         shown=base.shown if options.events else 0,
+        explored=0.0,  # such a request asks for all items back: a load of requests that are alike has none
         search_share=base.search_share if options.events else 0.0,
     )
 
