@@ -112,8 +112,9 @@ def alone(model: ModelConfig, tier: TierConfig) -> ModelConfig:
 
 
 def _renew(learner: Learner, settings: LearnerConfig) -> None:
-    """Optimizer and names over the parameters that a patch left."""
-    learner.parameters = {f"{t}/{n}": p for t, tier in learner.tiers.items() for n, p in tier.named_parameters()}
+    """Optimizer and names over the parameters that a patch left; one that several tiers share is named once."""
+    named = {f"{t}/{n}": p for t, tier in learner.tiers.items() for n, p in tier.named_parameters()}
+    learner.parameters = {n: p for n, p in named.items() if n == next(m for m, q in named.items() if q is p)}
     learner.adam = torch.optim.Adam(learner.parameters.values(), lr=settings.dense_rate, fused=True)
 
 
