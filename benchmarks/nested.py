@@ -56,11 +56,11 @@ def same_width() -> ModelConfig:
 
 def dense_bytes(model: ModelConfig, nested: bool) -> int:
     """Of an update with all dense weights, 2 bytes each; shared ones once."""
-    nest, sizes = Nest(), {}
-    for tier in build_tiers(model, bind("decomposed")).values():
-        if nested:
+    nest, tiers = Nest(), build_tiers(model, bind("decomposed"))
+    if nested:
+        for tier in tiers.values():
             nest(tier)
-        sizes |= {id(p): p.numel() for p in tier.parameters()}
+    sizes = {id(p): p.numel() for tier in tiers.values() for p in tier.parameters()}
     return 2 * sum(sizes.values())
 
 

@@ -26,6 +26,9 @@ EXAMPLES = Counter(
 REDIS_PAUSES = Counter("tiderank_redis_pauses", "Times that a worker waited for Redis", ["worker"])
 
 LEARNED = Counter("tiderank_examples_learned", "Examples that a training step took in")
+LEARNED_RESPONSES = Counter(
+    "tiderank_responses_learned", "Responses whose examples a step took in together: their request's side is paid once"
+)
 SKIPPED = Counter("tiderank_examples_skipped", "Examples not learned, by reason", ["reason"])
 STEPS = Counter("tiderank_training_steps", "Training steps, by whether they were applied", ["applied"])
 STEP_SECONDS = Histogram("tiderank_training_step_seconds", "Reading logs and one training step", buckets=SECONDS)

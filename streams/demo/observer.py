@@ -47,6 +47,8 @@ class Part:
     conversion_steps: list[StepLosses] = field(default_factory=list)
     examples: int = 0
     """Learned."""
+    responses_learned: int = 0
+    """Groups of examples of one response in one step, whose request's side was computed once."""
     updates: set[tuple[int, int]] = field(default_factory=set)
     """Versions that were published."""
     served_versions: set[tuple[int, int]] = field(default_factory=set)
@@ -150,6 +152,7 @@ class Observer:
         part, grades = self.part, header.grades or {}
         part.updates.add((header.epoch, header.number))
         part.examples += round(grades.get("examples", 0))
+        part.responses_learned += round(grades.get("responses", 0))
         if self.frozen_after is None and "click.frozen" in grades:
             self.frozen_after = self.learned
         self.learned = round(grades.get("learned", self.learned))

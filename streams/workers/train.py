@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -124,14 +124,16 @@ class TrainWorker(BaseWorker):
         began = time.perf_counter()
         examples = once(self._waiting, self._seen)
         offsets, self._waiting, self._waiting_offsets = self._waiting_offsets, [], {}
-        report = self._learner.learn(self._with_logs(examples))
+        requests = self._with_logs(examples)
+        report = self._learner.learn(requests)
         self._learned += len(examples)
         metric.LEARNED.inc(len(examples))
+        metric.LEARNED_RESPONSES.inc(len(requests))
         metric.STEPS.labels(str(report.applied).lower()).inc()
         if not report.applied and examples:
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
         self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
-        self._publish(report, len(examples))
+        self._publish(report, {"examples": len(examples), "responses": len(requests), "learned": self._learned})
         self._outbox.seal(offsets)
         metric.STEP_SECONDS.observe(time.perf_counter() - began)
         self._freeze_when_due()
@@ -148,12 +150,12 @@ class TrainWorker(BaseWorker):
                 if self._stop.wait(REDIS_RETRY_S):
                     raise StreamError("asked to stop while Redis was away; the open step was not committed") from error
 
-    def _publish(self, report: StepReport, examples: int) -> None:
+    def _publish(self, report: StepReport, counts: Mapping[str, int]) -> None:
         bytes_out = self._writer.write(
             self._learner,
             offsets=self._offsets,
             watermark_ms=self._clock.now_ms(),
-            grades=_grades(report, examples, self._learned),
+            grades=_grades(report, counts),
         )
         metric.UPDATE_BYTES.inc(bytes_out)
         for kind, sums in (("click", report.click), ("conversion", report.conversion)):
@@ -188,9 +190,9 @@ class TrainWorker(BaseWorker):
         self._snapshot_due = time.monotonic() + self._config.snapshot_s
 
 
-def _grades(report: StepReport, examples: int, learned: int) -> dict[str, float]:
-    """Of one step: sums of losses and of what was predicted, by label kind and whose predictions they are of."""
-    grades = {"examples": float(examples), "learned": float(learned)}
+def _grades(report: StepReport, counts: Mapping[str, int]) -> dict[str, float]:
+    """Of one step: its counts; sums of losses and of what was predicted, by label kind and whose predictions."""
+    grades = {name: float(count) for name, count in counts.items()}
     for kind, sums in (("click", report.click), ("conversion", report.conversion)):
         grades |= {f"{kind}.{name}": float(value) for name, value in asdict(sums).items() if value is not None}
     return grades
