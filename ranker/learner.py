@@ -27,6 +27,7 @@ from ranker.model.tier import Logits
 from ranker.pending import PendingChanges
 from ranker.requests import F32, LabelledRequest
 from ranker.tables import PlainTables
+from ranker.taught import Taught, teaches
 from ranker.torchrec_tables import TorchRecTables
 from ranker.update_log import Dirty
 
@@ -66,6 +67,7 @@ class Learner:
         self.step = 0
         self._settings = learner
         self._featurizer = Featurizer(config)
+        self._item_slots = frozenset(s.name for s in config.slots if s.side == "candidate")
         self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
         self.adam = torch.optim.Adam(self.parameters.values(), lr=learner.dense_rate, fused=True)
         self.adagrad_sums = {name: torch.zeros(len(w)) for name, w in self.tables.weights.items()}
@@ -90,8 +92,8 @@ class Learner:
     def learn(self, examples: Sequence[LabelledRequest]) -> StepReport:
         """Grade the predictions, then take one step.
 
-        Each tier's loss is the mean over the batch's labels, and shared rows get the sum over tiers. Leaves everything
-        as it was, optimizer state included, if loss or gradients are not finite.
+        Each tier's loss is the mean over the batch's labels; shared rows learn from the heaviest tier that learns from
+        a response. Leaves everything as it was, optimizer state included, if loss or gradients are not finite.
         """
         share = self._settings.dearer_share
         lessons = make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, share)
@@ -141,7 +143,10 @@ class Learner:
         """Dropout's draws follow from the number of the step, so that the same input gives the same step."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.step)
-            return [self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons]
+            return [
+                self.tiers[x.tier](x.batch, Taught(self.tables, x, teaches_B, self._item_slots), x.position_N)
+                for x, teaches_B in zip(lessons, teaches(lessons), strict=True)
+            ]
 
     def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> tuple[LossSums, LossSums]:
         served = [_joined(examples, name) for name in _GRADED]
