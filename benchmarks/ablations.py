@@ -96,7 +96,7 @@ def biases_back(tier: Tier) -> None:
 
 def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, Patch | None]]:
     """The whole tier first."""
-    tier = replace(model.tier(name), distilled=False)
+    tier = model.tier(name)
 
     def of(**changes: object) -> ModelConfig:
         return alone(model, replace(tier, **changes))  # type: ignore[arg-type]

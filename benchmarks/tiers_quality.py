@@ -45,7 +45,7 @@ def main() -> None:
         print(f"{name}: {score_ms(config, name, candidates=100):.2f} ms at 100 candidates")
     if args.no_distillation:
         return
-    pair = replace(model, tiers=(model.tiers[0], model.tiers[-1]))
+    pair = replace(model, tiers=(replace(model.tiers[0], distilled=True), model.tiers[-1]))
     off = replace(base, learner=replace(base.learner, distillation_weight=0.0))
     taught = [
         Variant(name="light beside heavy", model=pair, tier="light", settings=off),

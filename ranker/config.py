@@ -136,6 +136,15 @@ class ModelConfig:
         names = [s.name for s in self.slots]
         if len(set(names)) != len(names):
             raise ValueError(f"slot names must be unique, got {names}")
+        for what, given in (("tier", self.tiers), ("table", self.tables)):
+            named = [one.name for one in given]
+            if len(set(named)) != len(named) or "" in named:
+                raise ValueError(f"{what} names must be unique and not empty, got {named}")
+        if not names or min(self.width, self.max_position) < 1:
+            raise ValueError(
+                "a model needs a slot, width >= 1 and max_position >= 1, "
+                f"got {len(names)} slots, width {self.width}, max_position {self.max_position}"
+            )
         tables = {t.name for t in self.tables}
         missing = {s.table for s in self.slots if s.kind == "categorical"} - tables
         if missing or self.item_table not in tables:

@@ -45,7 +45,8 @@ def demo_model() -> ModelConfig:
 def three_tiers() -> ModelConfig:
     """Light, medium and heavy: each reads a longer log with more layers, and costs more; what a router chooses from.
 
-    What is added goes to the user's side first, which a request pays for once.
+    What is added goes to the user's side first, which a request pays for once. No encoder layers and no distillation:
+    neither was better by more than its spread (docs/results.md).
     """
     demo = demo_model()
     return replace(
@@ -53,7 +54,7 @@ def three_tiers() -> ModelConfig:
         name="three-tiers",
         slots=(*demo.slots, Slot(name="theme", side="candidate")),
         tiers=(
-            TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32, distilled=True),
+            TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),
             TierConfig(
                 name="medium",
                 layers=2,
@@ -61,7 +62,6 @@ def three_tiers() -> ModelConfig:
                 encoder_layers=0,
                 user_tokens=12,
                 hidden=48,
-                distilled=True,
             ),
             TierConfig(
                 name="heavy",

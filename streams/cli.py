@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import click
 
 from streams.errors import StreamError
+from streams.ranges import SEED
 
 if TYPE_CHECKING:
     from streams.kafka import Kafka
@@ -295,7 +296,7 @@ def freshness(seconds: float, as_json: bool) -> None:
 @click.option(
     "--rate", type=click.FloatRange(min=1, max=500), default=20.0, show_default=True, help="Requests a second."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @broker_option
 @data_option
 @json_option

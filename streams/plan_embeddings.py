@@ -16,6 +16,7 @@ from streams.cli import recipe_option
 from streams.errors import Refused, StartError
 from streams.mapping import served_request
 from streams.messages import Served
+from streams.ranges import Finite
 from streams.recipe import load_recipe
 from streams.settings import BOOTSTRAP, RECIPE, required
 from streams.topics import SERVED, TOPICS
@@ -41,7 +42,7 @@ _OTHER_COLUMNS = "shared"
 
 @click.command("plan-embeddings")
 @click.option("--from", "source", default="kafka", show_default=True, metavar="kafka|FILE.parquet|FILE.csv")
-@click.option("--budget-mb", type=click.FloatRange(min=0, min_open=True), default=64.0, show_default=True)
+@click.option("--budget-mb", type=Finite(min=0, min_open=True), default=64.0, show_default=True)
 @click.option("--min-count", type=click.IntRange(min=1), default=2, show_default=True, help="A rarer key gets no row.")
 @click.option("--width", type=click.IntRange(min=1), help="Of an embedding.  [default: the recipe's]")
 @click.option("--column", "columns", multiple=True, help="Of a file, a column to plan for.  [default: all categories]")

@@ -24,6 +24,7 @@ from streams.columns import columns
 from streams.doctor import cpu_info
 from streams.errors import StartError
 from streams.load.report import this_machine
+from streams.ranges import Finite
 from streams.recipe import Recipe, load_recipe
 from streams.settings import RECIPE
 from streams.traffic_sample import COMPRESS, Sample, SampleOptions, Source, sample_options, take_sample
@@ -32,7 +33,7 @@ from streams.traffic_sample import COMPRESS, Sample, SampleOptions, Source, samp
 @click.command("precision")
 @recipe_option
 @click.option("--tier", "tiers", multiple=True, help="[default: all]")
-@click.option("--loss", type=click.FloatRange(min=0), default=2e-4, show_default=True, help="Of normalized entropy.")
+@click.option("--loss", type=Finite(min=0), default=2e-4, show_default=True, help="Of normalized entropy.")
 @click.option("--repeats", type=click.IntRange(min=4), default=15, show_default=True)
 @sample_options
 @json_option

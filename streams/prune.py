@@ -20,6 +20,7 @@ from ranker.snapshot import Snapshot, write_snapshot
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import StartError
+from streams.ranges import Finite
 from streams.recipe import Recipe, from_table, load_recipe, to_table
 from streams.settings import RECIPE
 from streams.traffic_sample import COMPRESS, SampleOptions, Source, Weights, sample_options, take_sample
@@ -30,9 +31,9 @@ _DEFAULT = PruningOptions()
 @click.command("prune")
 @recipe_option
 @click.option("--tier", help="[default: the heaviest]")
-@click.option("--loss", type=click.FloatRange(min=0), default=_DEFAULT.max_loss, show_default=True, help="Of entropy.")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="Stop when so many operations are gone.")
-@click.option("--step", type=click.FloatRange(0, 1, min_open=True), default=_DEFAULT.step, show_default=True)
+@click.option("--loss", type=Finite(min=0), default=_DEFAULT.max_loss, show_default=True, help="Of entropy.")
+@click.option("--share", type=Finite(0, 1, min_open=True), help="Stop when so many operations are gone.")
+@click.option("--step", type=Finite(0, 1, min_open=True), default=_DEFAULT.step, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a snapshot and recipe.toml here.")
 @sample_options
 @json_option

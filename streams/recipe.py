@@ -48,6 +48,10 @@ class Cascade:
     then: str
     keep: int
 
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"a cascade keeps at least one candidate, got keep={self.keep}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutingConfig:
@@ -62,6 +66,16 @@ class RoutingConfig:
     publish_s: float = 2.0
     """Least time between two records of router.model."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.tiers and not self.cascades:
+            raise ValueError("routing needs a plan: name a tier in `tiers`, or a cascade")
+        if len(set(self.tiers)) != len(self.tiers):
+            raise ValueError(f"each tier is one plan: `tiers` must be unique, got {list(self.tiers)}")
+        if self.reward_window_ms < 1 or self.publish_s <= 0:
+            raise ValueError(
+                f"reward_window_ms and publish_s must be > 0, got {self.reward_window_ms} and {self.publish_s}"
+            )
 
     def router_plans(self) -> tuple[Plan, ...]:
         singles = [Plan.single(tier) for tier in self.tiers]
@@ -79,6 +93,13 @@ class TrainingConfig:
     snapshots_kept: int = 3
     freeze_after: int | None = None
     """After so many examples a copy of the model is kept as it is and graded beside the live one."""
+
+    def __post_init__(self) -> None:
+        if min(self.step_s, self.snapshot_s) <= 0 or min(self.batch_max, self.snapshots_kept) < 1:
+            raise ValueError(
+                "step_s and snapshot_s must be > 0, batch_max and snapshots_kept >= 1, "
+                f"got {self.step_s}, {self.snapshot_s}, {self.batch_max}, {self.snapshots_kept}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +126,10 @@ class Recipe:
         return self.lateness_ms if self.clock == "live" else None
 
     def __post_init__(self) -> None:
+        if min(self.lateness_ms, self.max_future_ms) < 0:
+            raise ValueError(
+                f"lateness_ms and max_future_ms must be >= 0, got {self.lateness_ms} and {self.max_future_ms}"
+            )
         for tier in (*self.routing.tiers, *(t for c in self.routing.cascades for t in (c.first, c.then))):
             self.model.tier(tier)
         if self.log.length < self.model.max_log_length:

@@ -30,6 +30,7 @@ from streams.errors import StartError
 from streams.examples import SeenIds, labelled_requests, once
 from streams.mapping import served_request
 from streams.messages import Impression, Served, TrainingExample
+from streams.ranges import SEED
 from streams.recipe import Recipe
 from streams.redis_client import connect
 from streams.scan import read_topic
@@ -67,7 +68,7 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that says what SampleOptions has, and where the snapshot is."""
     default = SampleOptions()
     for option in (
-        click.option("--seed", type=int, default=default.seed, show_default=True, help="Of the simulated world."),
+        click.option("--seed", type=SEED, default=default.seed, show_default=True, help="Of the simulated world."),
         click.option("--world", type=click.Choice(sorted(WORLDS)), default=default.world, show_default=True),
         click.option(
             "--train",

@@ -83,8 +83,12 @@ def texts(values: Any, name: str) -> Any:
     return pc.if_else(pc.equal(strings, ""), None, strings)
 
 
+HUGE = 1e30
+"""Larger numbers are no measurements but placeholders, and their squares overflow: they count as infinite."""
+
+
 def numbers(values: Any, name: str) -> F64:
-    """[n] of a column as numbers, NaN where missing or infinite; times are seconds since 1970.
+    """[n] of a column as numbers, NaN where missing, infinite or beyond HUGE; times are seconds since 1970.
 
     Raises ValueError where a value is no number.
     """
@@ -102,7 +106,7 @@ def numbers(values: Any, name: str) -> F64:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {name!r} was to hold numbers: {error}; name it under categorical") from error
     array: F64 = cast.combine_chunks().to_numpy(zero_copy_only=False).astype(np.float64) * scale
-    return np.where(np.isfinite(array), array, np.nan)
+    return np.where(np.abs(array) <= HUGE, array, np.nan)
 
 
 def _check_names(present: list[str], label: str, told: dict[str, Collection[str]]) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ranker.config import Slot, TableConfig
-from ranker.tabular.columns import F64, Found, numbers, texts
+from ranker.tabular.columns import F64, HUGE, Found, numbers, texts
 
 MISSING = 0
 """Row of a missing value, in every slot's table."""
@@ -116,7 +116,8 @@ class Encoder:
         for f, number in enumerate(self.numeric):
             x_N = numbers(table[number.name], number.name)
             known_N = ~np.isnan(x_N)
-            dense_NF[:, f] = np.where(known_N, (x_N - number.mean) / number.std, 0.0)
+            standard_N = np.clip((x_N - number.mean) / number.std, -HUGE, HUGE)
+            dense_NF[:, f] = np.where(known_N, standard_N, 0.0)
             bucket_N = 1 + np.searchsorted(number.edges, x_N, side="right")
             rows_NS[:, len(self.categorical) + f] = np.where(known_N, bucket_N, MISSING)
         return Encoded(

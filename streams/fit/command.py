@@ -17,6 +17,7 @@ from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 from ranker.tabular.training import Epoch, FitConfig
 from streams.errors import StartError
 from streams.fit.run import HELD_OUT, FitFiles, Prepared, fit, prepare, score
+from streams.ranges import SEED, Finite
 
 DEFAULT = FitConfig()
 FILES = FitFiles(train=Path(), label="")
@@ -35,8 +36,8 @@ def _knob(name: str, kind: Any, default: object, what: str) -> Callable[[Any], A
     return click.option(f"--{name}", type=kind, default=default, show_default=True, help=what)
 
 
-def _tier_knob(name: str, what: str) -> Callable[[Any], Any]:
-    return click.option(f"--{name}", type=click.IntRange(min=1), help=f"{what}  [default: the tier's]")
+def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}", type=click.IntRange(1, most), help=f"{what}  [default: the tier's]")
 
 
 @click.command("fit")
@@ -49,22 +50,22 @@ def _tier_knob(name: str, what: str) -> Callable[[Any], Any]:
 @_columns("numeric", "Columns of numbers, whatever they look like.")
 @_columns("ignore", "Columns to leave aside.")
 @_knob("tier", click.Choice(list(TIERS)), DEFAULT_TIER, "Size of the model; the next three options overrule it.")
-@_tier_knob("layers", "Wukong layers.")
-@_tier_knob("tokens", "Tokens that each block of a layer puts out.")
-@_tier_knob("hidden", "Width of the blocks' MLPs and of the head.")
-@_knob("embedding-width", click.IntRange(min=1), DEFAULT.embedding_width, "Numbers a category is embedded by.")
-@_knob("dropout", click.FloatRange(0, 1, max_open=True), DEFAULT.tier.dropout, "Share zeroed while learning.")
-@_knob("weight-decay", click.FloatRange(min=0), DEFAULT.weight_decay, "Of the tier's own weights.")
-@_knob("embedding-l2", click.FloatRange(min=0), DEFAULT.embedding_l2, "Of the embedding rows.")
-@_knob("min-count", click.IntRange(min=1), FILES.min_count, "Rarer categories share one row.")
-@_knob("buckets", click.IntRange(min=2), FILES.buckets, "Quantiles that a number is embedded by.")
-@_knob("batch", click.IntRange(min=1), DEFAULT.batch, "Rows a step.")
-@_knob("rate", click.FloatRange(min=0, min_open=True), DEFAULT.dense_rate, "Learning rate of the tier's own weights.")
-@_knob("row-rate", click.FloatRange(min=0, min_open=True), DEFAULT.row_rate, "Learning rate of the embedding rows.")
+@_tier_knob("layers", 64, "Wukong layers.")
+@_tier_knob("tokens", 1024, "Tokens that each block of a layer puts out.")
+@_tier_knob("hidden", 65_536, "Width of the blocks' MLPs and of the head.")
+@_knob("embedding-width", click.IntRange(1, 4096), DEFAULT.embedding_width, "Numbers a category is embedded by.")
+@_knob("dropout", Finite(0, 1, max_open=True), DEFAULT.tier.dropout, "Share zeroed while learning.")
+@_knob("weight-decay", Finite(0, 100), DEFAULT.weight_decay, "Of the tier's own weights.")
+@_knob("embedding-l2", Finite(0, 100), DEFAULT.embedding_l2, "Of the embedding rows.")
+@_knob("min-count", click.IntRange(1, 2**31), FILES.min_count, "Rarer categories share one row.")
+@_knob("buckets", click.IntRange(2, 10_000), FILES.buckets, "Quantiles that a number is embedded by.")
+@_knob("batch", click.IntRange(1, 2**31), DEFAULT.batch, "Rows a step, at most; a small table gets 50 steps an epoch.")
+@_knob("rate", Finite(0, 1, min_open=True), DEFAULT.dense_rate, "Learning rate of the tier's own weights.")
+@_knob("row-rate", Finite(0, 10, min_open=True), DEFAULT.row_rate, "Learning rate of the embedding rows.")
 @_knob("epochs-max", click.IntRange(min=1), DEFAULT.epochs_max, "Stop after so many, come what may.")
 @_knob("patience", click.IntRange(min=1), DEFAULT.patience, "Epochs to wait for an improvement.")
-@_knob("seed", int, DEFAULT.seed, "Of weights, shuffling and what is held out.")
-@_knob("threads", click.IntRange(min=1), 1, "Of the arithmetic.")
+@_knob("seed", SEED, DEFAULT.seed, "Of weights, shuffling and what is held out.")
+@_knob("threads", click.IntRange(1, 256), 1, "Of the arithmetic.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, all else on the other."
 )

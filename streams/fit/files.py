@@ -1,5 +1,6 @@
 """Tables of files: Parquet and CSV in, labels out of a column, predictions back."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,22 +64,29 @@ def labels(table: Any, column: str, path: Path, *, both: bool) -> "Tensor":
 
 
 def write_table(table: Any, path: Path) -> None:
-    """Raises StartError for a file that cannot be written, or of another kind."""
+    """Whole or not at all: what was at the path stays until all is written.
+
+    Raises StartError for a file that cannot be written, or of another kind.
+    """
     arrow = _arrow()
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         match path.suffix:
             case ".parquet":
                 import pyarrow.parquet
 
-                pyarrow.parquet.write_table(table, path)
+                pyarrow.parquet.write_table(table, draft)
             case ".csv":
                 import pyarrow.csv
 
-                pyarrow.csv.write_csv(table, path)
+                pyarrow.csv.write_csv(table, draft)
             case _:
                 raise StartError(f"scores go to a {' or '.join(FORMATS)} file, got {path.name!r}")
+        draft.replace(path)
     except (arrow.ArrowException, OSError) as error:
         raise StartError(f"{path} cannot be written: {_one_line(error)}") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _read_parquet(path: Path) -> Any:

@@ -134,10 +134,14 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> FitResult:
-    """Train, grade and, where asked to, save."""
+    """Train, grade and, where asked to, save. Raises StartError before it learns where it could not save."""
     started = time.perf_counter()
+    if save_to is not None:
+        _check_folder(save_to)
     model = build_model(prepared.encoder, config, click_prior=float(prepared.train.label_N.mean()))
     epochs = train(model, prepared.train, prepared.valid, config, on_epoch=on_epoch, on_rows=on_rows)
+    if not any(epoch.best for epoch in epochs):
+        raise StartError("no epoch's predictions were finite: the weights ran away; lower --rate and --row-rate")
     last = prepared.valid if prepared.test is None else prepared.test
     grades = grade(last.label_N.double().numpy(), model.predict(last))
     if save_to is not None:
@@ -154,6 +158,13 @@ def fit(
         config=config,
         saved=save_to,
     )
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"the model cannot be saved to {folder}, which must be a folder: {error}") from error
 
 
 def hold_out(count: int, seed: int) -> npt.NDArray[np.bool_]:

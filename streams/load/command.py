@@ -19,6 +19,7 @@ from streams.load.schedule import Pacing, due_times
 from streams.load.search import Sustained
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
+from streams.ranges import SEED, Finite
 from streams.recipe import RECIPES
 from streams.redis_client import redacted
 from streams.settings import Settings, from_environment
@@ -58,10 +59,8 @@ class Rates(click.ParamType):
 @click.option(
     "--events/--no-events", default=True, show_default=True, help="Show, click and buy, so that weights change."
 )
-@click.option(
-    "--warm-up", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Seconds, at the first rate."
-)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--warm-up", type=Finite(min=0), default=5.0, show_default=True, help="Seconds, at the first rate.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--find-max", "search", is_flag=True, help="Search the highest sustained rate, from the first rate on.")
 @click.option(
     "--p99-ms", type=float, default=100.0, show_default=True, help="With --find-max: bound of a sustained rate."

@@ -11,6 +11,7 @@ import click
 
 from streams.client import RankingClient
 from streams.kafka import Kafka
+from streams.ranges import SEED
 from streams.settings import BOOTSTRAP, required
 from streams.simulate.config import WORLDS
 from streams.simulate.driver import Commands, Phase, simulate
@@ -19,7 +20,7 @@ from streams.simulate.world import World
 
 @click.command("simulate")
 @click.option("--world", type=click.Choice(sorted(WORLDS)), default="demo", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the world: who likes what, who comes when.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the world: who likes what, who comes when.")
 @click.option("--rate", type=click.FloatRange(0, 100_000, min_open=True), default=20.0, show_default=True)
 @click.option("--seconds", type=float, help="Length of the measured part; without it and --requests, until `stop`.")
 @click.option("--requests", type=int, help="Requests of the measured part.")

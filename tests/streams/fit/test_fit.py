@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -141,3 +142,45 @@ class TestOtherRows:
         message = refused("score", folder, folder / "train.parquet", "--label", "click")
         assert "holds no model" in message
         assert "nothing to do" in refused("score", folder / "model", folder / "train.parquet")
+
+
+def test_a_number_beyond_all_measure_counts_as_infinite(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    table = pq.read_table(train)
+    price = table["price"].to_numpy().copy()
+    price[7], price[8] = np.finfo(np.float64).max, -1e39
+    index = table.column_names.index("price")
+    huge = write(table.set_column(index, "price", pa.array(price)), tmp_path / "huge.parquet")
+    fit(huge, "--epochs-max", 1, "--model", tmp_path / "model")
+    scored = json.loads(run("score", tmp_path / "model", huge, "--label", "click", "--json").stdout)
+    assert np.isfinite(scored["logloss"])
+    assert np.isfinite(scored["mean_p"])
+
+
+def test_what_stood_at_out_stays_where_scores_cannot_be_written(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    fit(train, "--epochs-max", 1, "--model", tmp_path / "model")
+    table = pq.read_table(train)
+    lists = write(table.append_column("list", pa.array([[1]] * len(table))), tmp_path / "lists.parquet")
+    out = tmp_path / "scores.csv"
+    out.write_text("kept")
+    refused("score", tmp_path / "model", lists, "--out", out)
+    assert out.read_text() == "kept"
+    assert list(tmp_path.glob(".scores*")) == []
+
+
+def test_a_model_that_could_not_be_saved_is_not_trained(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    message = refused("fit", train, "--label", "click", "--model", train)
+    assert "must be a folder" in message
+
+
+@pytest.mark.parametrize(
+    "option", [("--rate", "nan"), ("--embedding-l2", "inf"), ("--seed", "-1"), ("--layers", "3000")]
+)
+def test_options_are_finite_and_bounded(tmp_path: Path, option: tuple[str, str]) -> None:
+    train, *_ = files(tmp_path)
+    with pytest.raises(click.BadParameter) as caught:
+        run("fit", train, "--label", "click", *option)
+    assert caught.value.param is not None
+    assert option[0] in caught.value.param.opts
