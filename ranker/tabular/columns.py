@@ -25,6 +25,7 @@ ID_SHARE = 0.9
 """Categories numbering more than this share of the rows are an id of the rows: they could only be memorized."""
 _ID_WORDS = {"id", "ids", "uid", "uuid", "guid", "user", "item", "ad", "code", "zip", "zipcode", "hash"}
 """The last word of a name like user_id or zipCode."""
+_INT64_MAX = 2**63 - 1
 _OVERDISPERSED = 3.0
 """Median of (c1 - c2)² / (c1 + c2) over neighbouring values' counts: 0.45 for a smooth density, far more for ids."""
 
@@ -55,7 +56,7 @@ def find_columns(
     for name in table.column_names:
         if name == label or name in ignore:
             continue
-        values = _plain(table[name], name)
+        values = plain(table[name], name)
         if name in categorical:
             kind: tuple[Kind, str] = "categorical", "as told"
         elif name in numeric:
@@ -75,7 +76,7 @@ def texts(values: Any, name: str) -> Any:
     Whole floats read as integers do, so that a file in which a null made floats of them means the same. Raises
     ValueError for nested and binary columns.
     """
-    values = _plain(values, name)
+    values = plain(values, name)
     if pat.is_floating(values.type):
         whole = _whole(values)
         values = pc.if_else(pc.is_nan(values), None, values) if whole is None else whole
@@ -92,12 +93,13 @@ def numbers(values: Any, name: str) -> F64:
 
     Raises ValueError where a value is no number.
     """
-    values = _plain(values, name)
+    values = plain(values, name)
     kind = values.type
     if pat.is_string(kind) or pat.is_large_string(kind):
         values = texts(values, name)
     if pat.is_date(kind) or pat.is_timestamp(kind):
-        values = values.cast(pa.timestamp("us")).cast(pa.int64())
+        # Unsafe: what is finer than a microsecond, or rounds as a float, is nothing to a model.
+        values = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
         scale = 1e-6
     else:
         scale = 1.0
@@ -168,12 +170,21 @@ def _useless(values: Any, kind: Kind) -> tuple[Kind, str] | None:
     return None
 
 
-def _plain(values: Any, name: str) -> Any:
-    """Dictionaries decoded, nulls without a type as text. Raises ValueError where a value is not one thing."""
+def plain(values: Any, name: str) -> Any:
+    """Dictionaries decoded, decimals as floats, nulls without a type as text, and integers that only uint64 holds too.
+
+    Raises ValueError where a value is not one thing.
+    """
     kind = values.type.value_type if pat.is_dictionary(values.type) else values.type
-    if pat.is_nested(kind) or pat.is_binary(kind) or pat.is_large_binary(kind):
+    if pat.is_nested(kind) or "binary" in str(kind):
         raise ValueError(f"column {name!r} is of type {kind}, which cannot be learned from: ignore or flatten it")
-    return values.cast(pa.string() if pat.is_null(kind) else kind)
+    if pat.is_null(kind) or str(kind) == "string_view":
+        kind = pa.string()
+    elif pat.is_decimal(kind):
+        kind = pa.float64()
+    elif pat.is_uint64(kind) and (pc.max(values).as_py() or 0) > _INT64_MAX:
+        kind = pa.string()  # hashes: no number type holds their last digits
+    return values.cast(kind)
 
 
 def _whole(values: Any) -> Any | None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ranker.config import Slot, TableConfig
-from ranker.tabular.columns import F64, HUGE, Found, numbers, texts
+from ranker.tabular.columns import F64, HUGE, Found, numbers, plain, texts
 
 MISSING = 0
 """Row of a missing value, in every slot's table."""
@@ -140,7 +140,7 @@ def _learn_categorical(values: Any, name: str, min_count: int) -> Categorical:
     category, count = counted.field("values"), counted.field("counts")
     often = pa.table({"category": category, "count": count}).filter(pc.greater_equal(count, min_count))
     ordered = often.sort_by([("count", "descending"), ("category", "ascending")])
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    kind = plain(values, name).type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return Categorical(name=name, vocabulary=ordered["category"].to_pylist(), text=text)
 

@@ -29,8 +29,15 @@ def read_table(path: Path, *, text: Collection[str] = ()) -> Any:
         raise StartError(f"{path} is empty")
     try:
         table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, text)
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        names = table.column_names  # decoded here
+    except UnicodeDecodeError as error:
+        raise StartError(f"{path} is not UTF-8: convert it, or read it by another tool and write Parquet") from error
+    except (arrow.ArrowException, OSError) as error:
         raise StartError(f"{path} cannot be read: {_one_line(error)}") from error
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise StartError(f"{path}: column names must be unique, got several of {twice}")
+    if path.suffix == ".csv" and (binary := [f.name for f in table.schema if arrow.types.is_binary(f.type)]):
+        raise StartError(f"{path}: columns {binary} are not UTF-8: convert the file, or write it as Parquet")
     if not table.num_rows:
         raise StartError(f"{path} has columns and no rows")
     return table
@@ -56,7 +63,7 @@ def labels(table: Any, column: str, path: Path, *, both: bool) -> "Tensor":
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         label_N = np.full(len(values), np.nan)
     if not np.isin(label_N, (0.0, 1.0)).all():
-        some = pc.unique(values).slice(0, 5).to_pylist()
+        some = values.slice(0, 5).to_pylist() if pa.types.is_nested(values.type) else pc.unique(values)[:5].to_pylist()
         raise StartError(f"label {column!r} must be 0 or 1 in every row; {path} holds {some} and perhaps more")
     if both and label_N.min() == label_N.max():
         raise StartError(f"label {column!r} is {label_N[0]:.0f} in every row of {path}: both 0 and 1 are needed")

@@ -1,6 +1,7 @@
 """What columns are taken for."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ KINDS = [
     ("item_count", RNG.poisson(2000, N), "numeric"),
     ("seconds", RNG.exponential(300, N).astype(int), "numeric"),
     ("time", [datetime(2026, 1, 1) + timedelta(seconds=int(s)) for s in RNG.integers(0, 10**6, N)], "numeric"),
+    ("decimal", [Decimal(int(cents)) / 10_000 for cents in RNG.integers(0, 10**6, N)], "numeric"),
+    ("uint64_hash", RNG.choice(RNG.integers(2**63, 2**64, 50, dtype=np.uint64), N), "categorical"),
     ("constant", ["same"] * N, "dropped"),
     ("nothing", [None] * N, "dropped"),
     ("request_id", [f"r{i}" for i in range(N)], "dropped"),
@@ -99,6 +102,11 @@ class TestNumbers:
     def test_times_are_seconds(self) -> None:
         times = pa.chunked_array([pa.array([datetime(1970, 1, 2), None])])
         np.testing.assert_array_equal(numbers(times, "c"), [86_400.0, np.nan])
+
+    def test_times_finer_than_microseconds_and_far_off(self) -> None:
+        fine = pa.chunked_array([pa.array([86_400 * 10**9 + 1], pa.timestamp("ns"))])
+        assert numbers(fine, "c")[0] == 86_400.0
+        assert numbers(pa.chunked_array([pa.array([datetime(9999, 12, 31)])]), "c")[0] > 2e11
 
     def test_text_that_is_no_number_is_refused(self) -> None:
         assert numbers(pa.chunked_array([["1.5", ""]]), "c")[0] == 1.5

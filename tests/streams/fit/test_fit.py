@@ -169,6 +169,37 @@ def test_what_stood_at_out_stays_where_scores_cannot_be_written(tmp_path: Path) 
     assert list(tmp_path.glob(".scores*")) == []
 
 
+def test_a_file_that_is_not_utf8_is_said_to_be_so(tmp_path: Path) -> None:
+    body, head = tmp_path / "body.csv", tmp_path / "head.csv"
+    body.write_bytes("a,click\né,0\nb,1\n".encode("latin-1"))
+    head.write_bytes("é,click\na,0\nb,1\n".encode("latin-1"))
+    for path in (body, head):
+        assert "UTF-8" in refused("fit", path, "--label", "click")
+
+
+def test_scores_refuse_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    fit(train, "--epochs-max", 1, "--model", tmp_path / "model")
+    path = tmp_path / "twice.csv"
+    path.write_text("user,user,genre,price,click\nu1,u1,g1,1.0,1\n")
+    assert "several of ['user']" in refused("score", tmp_path / "model", path, "--label", "click")
+
+
+def test_hashes_that_only_uint64_holds_are_the_same_from_either_kind_of_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(2**63, 2**64, 40, dtype=np.uint64)
+    which = rng.integers(0, 40, 1500)
+    click = (rng.random(1500) < np.where(which < 20, 0.8, 0.2)).astype(int)
+    table = pa.table({"hash": ids[which], "click": click})
+    parquet, csv = (write(table, tmp_path / f"hashes{suffix}") for suffix in (".parquet", ".csv"))
+    fit(parquet, "--model", tmp_path / "model")
+    scores = [
+        json.loads(run("score", tmp_path / "model", path, "--label", "click", "--json").stdout)["auc"]
+        for path in (parquet, csv)
+    ]
+    assert scores[0] == scores[1] > 0.7
+
+
 def test_a_model_that_could_not_be_saved_is_not_trained(tmp_path: Path) -> None:
     train, *_ = files(tmp_path)
     message = refused("fit", train, "--label", "click", "--model", train)
