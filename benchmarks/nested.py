@@ -11,7 +11,6 @@ difference nested - separate, and what the dense weights cost in memory and in e
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from benchmarks.lab.arguments import parser, settings, streams
@@ -90,5 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

@@ -18,8 +18,6 @@ from ranker.model.tokens import ACTIONS, Log
 
 AGES = 16
 """Buckets of age: powers of e seconds, the last for all of five weeks and more."""
-
-
 SCALE = 0.3
 """About a single embedding's size for a sum over a log of unlike items: at full size, pairs with sums are noisier."""
 
