@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from ranker.changes import Changes, TableChange
+from ranker.encoding import Encoded
 from ranker.update_log import Position, TrainerLog, UpdateFollower
 from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
 
@@ -23,9 +24,9 @@ def parts(
     change = TableChange(
         keys_K=np.array(keys, np.uint64),
         rows_K=np.arange(len(keys)),
-        values_KD=torch.ones(len(keys), 2),
+        values_KD=Encoded(torch.ones(len(keys), 2)),
         tails_W=np.array([number]),
-        tail_values_WD=torch.ones(1, 2),
+        tail_values_WD=Encoded(torch.ones(1, 2)),
         evicted_V=np.array([100 + number], np.uint64),
     )
     header = UpdateHeader(epoch=epoch, number=number, previous=number - 1, digest=digest, trainer=trainer)
