@@ -25,8 +25,8 @@ from ranker.planning.sketch import I64, FrequentKeys, HyperLogLog
 
 _TRAINED_BYTES = 4 + 1
 """Beside a row's weights: its optimizer's sum, and whether it is to be published."""
-_ADMITTED_BYTES = 8 + 8
-"""Of a row with a key: the step it was last used at, and its place among the free ones."""
+_ADMITTED_BYTES = 8 + 8 + 4
+"""Of a row with a key: the step it was last used at, its place among the free ones, a mark of who was turned away."""
 _SMALL = 1 / 20
 _SPARE = 1 / 4
 _HALVINGS = 60
