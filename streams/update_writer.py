@@ -35,6 +35,11 @@ class UpdateWriter:
     def epoch(self) -> int:
         return self._log.epoch
 
+    @property
+    def torn(self) -> int | None:
+        """The newest of our updates that replicas cannot apply, because the log does not hold it whole."""
+        return self._log.torn
+
     def open(self) -> None:
         """Reads the log to its end, appends an open, and waits until the log says whose the epoch is.
 
