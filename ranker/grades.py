@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ranker.detector import F64, I64
 from ranker.requests import F32
 
 _CLIP = 1e-6
@@ -49,6 +50,24 @@ class BaseRate:
         known_N = label_N[~np.isnan(label_N)]
         self.count += len(known_N)
         self.positives += float(known_N.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Labels [n] there are of one kind, what was served for them, and what a reference would have served."""
+
+    label_n: F64
+    served_n: F64
+    reference_n: F64
+    event_ms_n: I64
+    """Of their requests."""
+
+
+def compare(label_N: F32, served_N: F32, reference_N: F32, event_ms_N: I64) -> Compared:
+    """Labels are nan where there is none."""
+    known_N = ~np.isnan(label_N)
+    label_n, served_n, reference_n = (x_N[known_N].astype(np.float64) for x_N in (label_N, served_N, reference_N))
+    return Compared(label_n, served_n, reference_n, event_ms_N[known_N].astype(np.int64))
 
 
 def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> LossSums:

@@ -2,10 +2,9 @@
 
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
-import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,16 +16,15 @@ from ranker.adagrad import rowwise_adagrad
 from ranker.changes import Changes
 from ranker.config import LearnerConfig, ModelConfig
 from ranker.distillation import distillation_loss
-from ranker.engine import predict
 from ranker.eviction import Admission
 from ranker.features import Featurizer
-from ranker.grades import BaseRate, LossSums, grade
-from ranker.image import Image, Tiers, build_tiers
+from ranker.grades import BaseRate, Compared, LossSums, compare, grade
+from ranker.image import Image, build_tiers
 from ranker.lessons import Lesson, make_lessons
 from ranker.model.tier import Logits
+from ranker.model_copy import ModelCopy
 from ranker.pending import PendingChanges
 from ranker.requests import F32, LabelledRequest
-from ranker.tables import PlainTables
 from ranker.taught import Taught, teaches
 from ranker.torchrec_tables import TorchRecTables
 from ranker.update_log import Dirty
@@ -47,14 +45,8 @@ class StepReport:
     admitted: int = 0
     evicted: int = 0
     """Keys that got, and lost, a row of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Frozen:
-    """The model as it was: what the live one is compared with."""
-
-    tiers: Tiers
-    tables: PlainTables
+    compared: Mapping[str, Compared] = field(default_factory=dict)
+    """Labels of both kinds beside what was served and what the reference would have served, if there is one."""
 
 
 class Learner:
@@ -79,16 +71,16 @@ class Learner:
         }
         self.pending = PendingChanges(self.tables, learner.updates)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
-        self._frozen: _Frozen | None = None
+        self.reference: ModelCopy | None = None
+        """Whose predictions are reported beside those served."""
+        self._frozen: ModelCopy | None = None
 
     def freeze(self) -> None:
         """Keep a copy of the model as it is now, to be graded beside the served predictions from here on."""
-        tiers = {name: copy.deepcopy(tier).requires_grad_(False).eval() for name, tier in self.tiers.items()}
-        tables = PlainTables(self.config)
-        for name, weights in self.tables.weights.items():
-            tables.weights[name].copy_(weights)
-            tables.key_maps[name] = self.tables.key_maps[name].copy()
-        self._frozen = _Frozen(tiers, tables)
+        self._frozen = self.copy()
+
+    def copy(self) -> ModelCopy:
+        return ModelCopy.of(self.config, self.tiers, self.tables)
 
     def learn(self, examples: Sequence[LabelledRequest]) -> StepReport:
         """Grade the predictions, then take one step.
@@ -96,11 +88,14 @@ class Learner:
         Each tier's loss is the mean over the batch's labels; shared rows learn from the heaviest tier that learns from
         a response. Leaves everything as it was, optimizer state included, if loss or gradients are not finite.
         """
-        share = self._settings.dearer_share
-        lessons = make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, share)
-        click, conversion = self._grade(examples, lessons)
+        lessons = self._lessons(examples, self._settings.dearer_share)
+        graded = self._grade(examples, lessons)
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
-        return replace(report, click=click, conversion=conversion)
+        return replace(report, click=graded.click, conversion=graded.conversion, compared=graded.compared)
+
+    def grade(self, examples: Sequence[LabelledRequest]) -> StepReport:
+        """What `learn` reports of the predictions, without a step."""
+        return self._grade(examples, self._lessons(examples, 0.0))
 
     def learn_from(self, lessons: Sequence[Lesson], click_N: F32, conversion_N: F32) -> StepReport:
         """The step of `learn`, without its grades; labels as in LabelledRequest, each once, whatever the lessons."""
@@ -144,6 +139,9 @@ class Learner:
         """Have the next take_changes include what the log changed while this learner did not look."""
         self.pending.mark_dirty(dirty)
 
+    def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float) -> list[Lesson]:
+        return make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, dearer_share)
+
     def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
         """Dropout's draws follow from the number of the step, so that the same input gives the same step."""
         with torch.random.fork_rng(devices=[]):
@@ -153,33 +151,25 @@ class Learner:
                 for x, teaches_B in zip(lessons, teaches(lessons), strict=True)
             ]
 
-    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> tuple[LossSums, LossSums]:
-        served = [_joined(examples, name) for name in _GRADED]
-        frozen = self._frozen_predictions(examples, lessons)
-        click_N, conversion_N, pctr_N, pcvr_N = served
-        return (
-            grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),
-            grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
+    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> StepReport:
+        click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
+        frozen, reference = (
+            None if copied is None else copied.predict(self._featurizer, examples, lessons)
+            for copied in (self._frozen, self.reference)
         )
-
-    def _frozen_predictions(
-        self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]
-    ) -> tuple[F32, F32] | None:
-        """Of the frozen copy, each response by the tier that served it."""
-        if self._frozen is None:
-            return None
-        sizes = [len(e.request.items) for e in examples]
-        starts = np.cumsum([0, *sizes])
-        pctr_N, pcvr_N = np.zeros(starts[-1], np.float32), np.zeros(starts[-1], np.float32)
-        for lesson in lessons:
-            if lesson.served_N.any():
-                pctr, pcvr = predict(
-                    self._featurizer, self._frozen.tiers, self._frozen.tables, lesson.tier, lesson.keyed
-                )
-                where = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in lesson.examples])
-                pctr_N[where[lesson.served_N]] = pctr[lesson.served_N]
-                pcvr_N[where[lesson.served_N]] = pcvr[lesson.served_N]
-        return pctr_N, pcvr_N
+        compared = {}
+        if reference is not None:
+            event_ms_N = np.repeat([e.request.event_ms for e in examples], [len(e.click_N) for e in examples])
+            compared = {
+                "click": compare(click_N, pctr_N, reference[0], event_ms_N),
+                "conversion": compare(conversion_N, pcvr_N, reference[1], event_ms_N),
+            }
+        return StepReport(
+            applied=False,
+            click=grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),
+            conversion=grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
+            compared=compared,
+        )
 
     def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor) -> None:
         scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)

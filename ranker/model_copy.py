@@ -1,0 +1,49 @@
+"""The model as it was at some moment: what the live one is compared with."""
+
+# N candidates over all examples.
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ranker.config import ModelConfig
+from ranker.engine import predict
+from ranker.features import Featurizer
+from ranker.image import Tiers
+from ranker.lessons import Lesson
+from ranker.requests import F32, LabelledRequest
+from ranker.tables import PlainTables
+from ranker.torchrec_tables import TorchRecTables
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCopy:
+    tiers: Tiers
+    tables: PlainTables
+
+    @classmethod
+    def of(cls, config: ModelConfig, tiers: Tiers, tables: TorchRecTables) -> "ModelCopy":
+        """Shares nothing with what it was copied from."""
+        copied = PlainTables(config)
+        for name, weights in tables.weights.items():
+            copied.weights[name].copy_(weights)
+            copied.key_maps[name] = tables.key_maps[name].copy()
+        frozen = {name: copy.deepcopy(tier).requires_grad_(False).eval() for name, tier in tiers.items()}
+        return cls(frozen, copied)
+
+    def predict(
+        self, featurizer: Featurizer, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]
+    ) -> tuple[F32, F32]:
+        """pCTR and pCVR [N] as this model would have served them, each response by the tier that served it."""
+        sizes = [len(e.request.items) for e in examples]
+        starts = np.cumsum([0, *sizes])
+        pctr_N, pcvr_N = np.zeros(starts[-1], np.float32), np.zeros(starts[-1], np.float32)
+        for lesson in lessons:
+            if lesson.served_N.any():
+                pctr, pcvr = predict(featurizer, self.tiers, self.tables, lesson.tier, lesson.keyed)
+                where = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in lesson.examples])
+                pctr_N[where[lesson.served_N]] = pctr[lesson.served_N]
+                pcvr_N[where[lesson.served_N]] = pcvr[lesson.served_N]
+        return pctr_N, pcvr_N
