@@ -19,7 +19,7 @@ from ranker.pruning import Pruning, PruningOptions, prune, pruned_model, pruned_
 from ranker.snapshot import Snapshot, write_snapshot
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
-from streams.errors import StartError
+from streams.errors import StartError, start_errors
 from streams.ranges import Finite
 from streams.recipe import Recipe, from_table, load_recipe, to_table
 from streams.settings import RECIPE
@@ -61,10 +61,8 @@ def prune_command(
     name = tier or chosen.model.tiers[-1].name
     options = PruningOptions(max_loss=loss, target=share or 1.0, step=step)
     sample = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
-    try:
+    with start_errors():
         weights, pruning = prune_sampled(chosen, name, snapshot, sample, options)
-    except ValueError as error:
-        raise StartError(str(error)) from error
     written = None if out is None else write_pruned(chosen, weights, pruning, out)
     if as_json:
         click.echo(json.dumps(as_dict(pruning, written)))

@@ -21,6 +21,7 @@ from streams.low_precision import use_measured_precision
 from streams.precision import precision_command
 from streams.prune import prune_command, recipe_toml
 from streams.recipe import RECIPES, from_table, load_recipe
+from streams.tiers import tiers_command
 from streams.traffic_sample import COMPRESS, SampleOptions, SimulatedTraffic, newest_weights, take_sample
 
 SMALL = """
@@ -150,3 +151,11 @@ def test_what_is_missing_is_said(small: Path, tmp_path: Path, monkeypatch: pytes
     ran = CliRunner().invoke(prune_command, ["--recipe", str(small), "--tier", "huge"])
     assert isinstance(ran.exception, StartError)
     assert "no tier 'huge'" in str(ran.exception)
+
+
+def test_a_recipe_whose_model_cannot_be_built_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(SMALL + "pruned = [{mlp = 'nowhere', hidden = 3}]\n")
+    ran = CliRunner().invoke(tiers_command, ["--recipe", str(file)])
+    assert isinstance(ran.exception, StartError)
+    assert "tier 'heavy' has no MLP 'nowhere' to prune" in str(ran.exception)
