@@ -227,8 +227,6 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         rates = (self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight)
         if min(rates) <= 0:
-            raise ValueError(
-                f"dense_rate, row_rate, max_grad_norm and conversion_weight must be > 0, got {', '.join(map(str, rates))}"
-            )
+            raise ValueError(f"rates, norm and weight must be > 0, got {', '.join(map(str, rates))}")
         if not 0 <= self.dearer_share <= 1:
             raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")
