@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,18 @@ def precision_command(
     kind of CPU from their next start on.
     """
     torch.set_num_threads(1)
-    where = this_machine()
+    where, say = this_machine(), partial(click.echo, err=True)
     chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
     names = tiers or tuple(tier.name for tier in chosen.model.tiers)
     options = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
     with start_errors():
         for name in names:
             chosen.model.tier(name)
-        sample = take_sample(chosen, snapshot, options)
-        results = [measure_tier(chosen, name, sample, max_loss=loss, repeats=repeats) for name in names]
+        sample = take_sample(chosen, snapshot, options, say)
+        results = []
+        for name in names:
+            say(f"tier {name}: each layer in each precision")
+            results.append(measure_tier(chosen, name, sample, max_loss=loss, repeats=repeats))
     root = sample.weights.root
     written = None if root is None else write_precision(root, precision_of(chosen, results, max_loss=loss))
     if as_json:
