@@ -5,9 +5,11 @@ A changed configuration is another model: it is trained beside the old one and s
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 Side = Literal["user", "context", "candidate"]
 Kind = Literal["categorical", "numeric"]
@@ -19,6 +21,28 @@ HOUR = "hour"
 SURFACE = "surface"
 LOG = "log"
 """The slot of the log's items. It has the keys of the candidates' slot `item`, and so its rows."""
+
+Sizes = Mapping[str, tuple[int, int]]
+"""Field → the least and the most that it may be. The most is far beyond use: it stops what a slip of the keyboard would
+allocate. What a machine's memory holds is ranker/memory.py's."""
+
+TABLE_SIZES: Final[Sizes] = MappingProxyType({"rows": (1, 2**34), "tail_rows": (1, 2**34)})
+TIER_SIZES: Final[Sizes] = MappingProxyType(
+    {
+        "layers": (1, 256),
+        "width": (0, 4_096),
+        "log_length": (0, 16_384),
+        "log_sums": (0, 1_024),
+        "encoder_layers": (0, 256),
+        "user_tokens": (2, 4_096),
+        "fm_tokens": (1, 4_096),
+        "compressed_tokens": (1, 4_096),
+        "fm_rank": (1, 4_096),
+        "hidden": (1, 2**17),
+        "heads": (1, 4_096),
+    }
+)
+MODEL_SIZES: Final[Sizes] = MappingProxyType({"width": (1, 4_096), "max_position": (1, 10_000)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +71,7 @@ class TableConfig:
     """A key that no step used for longer loses its row, a few at a time. None: only when another key needs it."""
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.tail_rows < 1:
-            raise ValueError(
-                f"table {self.name!r} needs rows >= 1 and tail_rows >= 1, got {self.rows}, {self.tail_rows}"
-            )
+        _check_sizes(f"table {self.name!r}", self, TABLE_SIZES)
         if self.idle_steps is not None and self.idle_steps < 1:
             raise ValueError(f"table {self.name!r}: idle_steps must be >= 1, or None, got {self.idle_steps}")
 
@@ -101,18 +122,15 @@ class TierConfig:
     pruned: tuple[Pruned, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.layers < 1 or min(self.log_length, self.log_sums, self.encoder_layers, self.width) < 0:
-            raise ValueError(
-                f"tier {self.name!r} needs layers >= 1 and log_length, log_sums, encoder_layers, width >= 0, got {self}"
-            )
-        if min(self.user_tokens, self.fm_tokens, self.compressed_tokens) < 1 or self.user_tokens < 2:
-            raise ValueError(
-                f"tier {self.name!r} needs user_tokens >= 2 and fm_tokens, compressed_tokens >= 1, got {self}"
-            )
-        if min(self.fm_rank, self.hidden, self.heads) < 1:
-            raise ValueError(f"tier {self.name!r} needs fm_rank, hidden and heads >= 1, got {self}")
+        _check_sizes(f"tier {self.name!r}", self, TIER_SIZES)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"tier {self.name!r}: dropout must be in [0, 1), got {self.dropout}")
+        for pruned in self.pruned:
+            if pruned.hidden < 1:
+                raise ValueError(f"tier {self.name!r}: {pruned.mlp!r} must keep hidden >= 1, got {pruned.hidden}")
+        paths = [pruned.mlp for pruned in self.pruned]
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"tier {self.name!r}: each MLP is pruned once, got {paths}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,11 +159,9 @@ class ModelConfig:
             named = [one.name for one in given]
             if len(set(named)) != len(named) or "" in named:
                 raise ValueError(f"{what} names must be unique and not empty, got {named}")
-        if not names or min(self.width, self.max_position) < 1:
-            raise ValueError(
-                "a model needs a slot, width >= 1 and max_position >= 1, "
-                f"got {len(names)} slots, width {self.width}, max_position {self.max_position}"
-            )
+        if not names:
+            raise ValueError("a model needs at least one slot")
+        _check_sizes(f"model {self.name!r}", self, MODEL_SIZES)
         tables = {t.name for t in self.tables}
         missing = {s.table for s in self.slots if s.kind == "categorical"} - tables
         if missing or self.item_table not in tables:
@@ -154,7 +170,9 @@ class ModelConfig:
             raise ValueError("a model needs at least one tier")
         for tier in self.tiers:
             if (tier.width or self.width) % tier.heads:
-                raise ValueError(f"tier {tier.name!r}: heads={tier.heads} must divide {tier.width or self.width}")
+                raise ValueError(
+                    f"tier {tier.name!r}: heads={tier.heads} must divide its width, {tier.width or self.width}"
+                )
         for prior in (self.click_prior, self.conversion_prior):
             if not 0 < prior < 1:
                 raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
@@ -176,6 +194,12 @@ class ModelConfig:
     @property
     def max_log_length(self) -> int:
         return max(t.log_length for t in self.tiers)
+
+
+def _check_sizes(owner: str, config: object, sizes: Sizes) -> None:
+    for name, (least, most) in sizes.items():
+        if not least <= (size := getattr(config, name)) <= most:
+            raise ValueError(f"{owner}: {name} must be {least} to {most}, got {size}")
 
 
 @cache
@@ -231,6 +255,6 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         rates = (self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight)
         if min(rates) <= 0:
-            raise ValueError(f"rates, norm and weight must be > 0, got {self}")
+            raise ValueError(f"rates, norm and weight must be > 0, got {', '.join(map(str, rates))}")
         if not 0 <= self.dearer_share <= 1:
             raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")

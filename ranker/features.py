@@ -78,7 +78,7 @@ class Featurizer:
             slots[slot.name] = _keys_of(slot.name, _context_values(slot, requests))
         for slot in self._item_slots:
             slots[slot.name] = _keys_of(slot.name, _item_values(slot, requests))
-        logs = [r.log[-log_length:] for r in requests]
+        logs = [r.log[max(0, len(r.log) - log_length) :] for r in requests]
         events = np.concatenate([np.empty(0, LOG_DTYPE), *logs])
         log_lengths = np.array([len(log) for log in logs], np.int64)
         slots[LOG] = SlotKeys(salted(events["item"], ITEM), log_lengths)

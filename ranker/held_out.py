@@ -2,6 +2,7 @@
 
 # N labelled impressions of a batch, H the two heads (0 click, 1 conversion).
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,19 @@ class Change:
     loss: float
     error: float
     """Half the 95 % interval of `loss`, from the differences label by label."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.loss - self.error, self.loss + self.error
+
+    def sample_growth(self, budget: float) -> float:
+        """How many times the labels would put the whole interval within the budget, were the loss the same.
+
+        At most 1 where they do already (the interval shrinks with the root of their number); inf where none would.
+        """
+        if self.error == 0 and self.loss <= budget:
+            return 0.0
+        return (self.error / (budget - self.loss)) ** 2 if self.loss < budget else math.inf
 
 
 class HeldOut:

@@ -18,6 +18,7 @@ from ranker.config import ModelConfig
 from ranker.encoding import Encoded
 from ranker.hashing import U64
 from ranker.keymap import I64
+from ranker.memory import check_memory
 from ranker.model.tier import Tier
 from ranker.tables import PlainTables
 from ranker.update_log import Position
@@ -32,6 +33,8 @@ class NotApplicable(Exception):
 
 
 def build_tiers(config: ModelConfig, compress: Compress) -> Tiers:
+    """Of fresh weights. Raises ValueError where they, or the tables beside them, would not fit into memory."""
+    check_memory(config)
     return {tier.name: Tier(config, tier, compress=compress) for tier in config.tiers}
 
 

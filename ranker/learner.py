@@ -54,8 +54,8 @@ class Learner:
 
     def __init__(self, config: ModelConfig, learner: LearnerConfig, compress: Compress) -> None:
         self.config = config
+        self.tiers = build_tiers(config, compress)  # first: it refuses what does not fit into memory
         self.tables = TorchRecTables(config)
-        self.tiers = build_tiers(config, compress)
         self.step = 0
         self._settings = learner
         self.updates = learner.updates

@@ -16,7 +16,7 @@ contribution over operations; after each round the loss is measured again, on ot
 # n rows (requests or candidates), N candidates, H hidden units, K of them kept, O outputs.
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -79,10 +79,19 @@ class Pruning:
     rounds: list[Round] = field(default_factory=list)
 
 
-def prune(config: ModelConfig, tier: Tier, measured_on: HeldOut, held_out: HeldOut, options: PruningOptions) -> Pruning:
+def prune(
+    config: ModelConfig,
+    tier: Tier,
+    measured_on: HeldOut,
+    held_out: HeldOut,
+    options: PruningOptions,
+    *,
+    on_round: Callable[[Round], None] = lambda done: None,
+) -> Pruning:
     """Prune a copy of the tier; the tier itself is left as it is.
 
-    measured_on gives contributions, held_out decides; their labels should be of different responses.
+    measured_on gives contributions, held_out decides, by the loss it shows and not by how sure that is; their labels
+    should be of different responses. on_round hears of each round when it has been judged.
     """
     work = copy.deepcopy(tier).eval().requires_grad_(True)
     batch = made_up_batch(config, work, held_out.tables, options.candidates)
@@ -103,6 +112,7 @@ def prune(config: ModelConfig, tier: Tier, measured_on: HeldOut, held_out: HeldO
         now = compare(before, held_out.losses(tried))
         taken = now.loss <= options.max_loss
         rounds.append(Round(share, now, taken))
+        on_round(rounds[-1])
         if taken:
             work, left, change = tried, share, now
             units = {path: units[path].gather(-1, bank.kept()) for path, bank in banks.items()}

@@ -4,11 +4,12 @@ A record without the header has its topic's own encoding. `application/msgpack` 
 *array twin* of its struct: the same fields in the same order, without names (shorter, and faster to decode).
 """
 
+import re
 from collections.abc import Callable
 from functools import cache, reduce
 from operator import or_
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +21,9 @@ CONTENT_TYPE = "content-type"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 
-S = TypeVar("S", bound=Struct)
+_PLACE = re.compile(r"\$(\[(\d+|\.\.\.)\])+(?=[^`]*`$)")
+"""Of msgspec, at the end of its errors: what stands before may be the sender's words."""
+_INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 
 
 @cache
@@ -94,7 +97,33 @@ def decode(topic: Topic, value: bytes | None, content_type: str | None = None) -
         return decoder(topic.message)(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # ValidationError is a DecodeError; a string that is not UTF-8 raises UnicodeDecodeError by itself.
-        raise Refused(f"not a {topic.message.__name__}: {error}") from error
+        reason = _PLACE.sub(lambda place: _named(topic.message, place[0]), str(error))
+        raise Refused(f"not a {topic.message.__name__}: {reason}") from error
+
+
+def _named(kind: Any, place: str) -> str:
+    """Where in nested arrays, as the fields' names: `$[2][0][2]` of a request is `$.candidates[0].bid`."""
+    named = "$"
+    for index in _INDEX.findall(place):
+        kind = _holder(kind)
+        if get_origin(kind) is None:
+            field = msgspec.structs.fields(kind)[int(index)]
+            named, kind = f"{named}.{field.name}", field.type
+        else:
+            named, kind = f"{named}[{index}]", get_args(kind)[-1]
+    return named
+
+
+def _holder(kind: Any) -> Any:
+    """The struct, list or dict among a type's alternatives; None where there is none."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _holder(args[0])
+    if origin in (Union, UnionType):
+        return next(filter(None, map(_holder, args)), None)
+    return kind if origin in (list, dict) else None
 
 
 def _is_msgpack(topic: Topic, content_type: str | None) -> bool:

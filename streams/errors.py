@@ -6,6 +6,9 @@ StreamError
     StartError         something needed is missing or wrong: say what and how to mend it, exit 2
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StreamError(Exception):
     """Base of this folder's errors."""
@@ -21,3 +24,12 @@ class DeliveryFailed(StreamError):
 
 class StartError(StreamError):
     """What must hold before a worker can run does not."""
+
+
+@contextmanager
+def start_errors() -> Iterator[None]:
+    """What is a ValueError in the block, of a recipe or an option, is a StartError outside."""
+    try:
+        yield
+    except ValueError as error:
+        raise StartError(str(error)) from error

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ranker.precision import (
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.doctor import cpu_info
-from streams.errors import StartError
+from streams.errors import start_errors
 from streams.load.report import this_machine
 from streams.ranges import Finite
 from streams.recipe import Recipe, load_recipe
@@ -56,17 +57,18 @@ def precision_command(
     kind of CPU from their next start on.
     """
     torch.set_num_threads(1)
-    where = this_machine()
+    where, say = this_machine(), partial(click.echo, err=True)
     chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
     names = tiers or tuple(tier.name for tier in chosen.model.tiers)
     options = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
-    try:
+    with start_errors():
         for name in names:
             chosen.model.tier(name)
-        sample = take_sample(chosen, snapshot, options)
-        results = [measure_tier(chosen, name, sample, max_loss=loss, repeats=repeats) for name in names]
-    except ValueError as error:
-        raise StartError(str(error)) from error
+        sample = take_sample(chosen, snapshot, options, say)
+        results = []
+        for name in names:
+            say(f"tier {name}: each layer in each precision")
+            results.append(measure_tier(chosen, name, sample, max_loss=loss, repeats=repeats))
     root = sample.weights.root
     written = None if root is None else write_precision(root, precision_of(chosen, results, max_loss=loss))
     if as_json:

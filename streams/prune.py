@@ -1,10 +1,13 @@
 """`tiderank prune`: a tier without the hidden units that contribute least, as a new model to switch to."""
 
 import json
+import math
 import os
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,18 @@ import click
 import torch
 
 from ranker.encoding import encode_dense
-from ranker.held_out import HeldOut
+from ranker.held_out import Change, HeldOut
 from ranker.image import new_image
 from ranker.model.tier import Tier
-from ranker.pruning import Pruning, PruningOptions, prune, pruned_model, pruned_state
+from ranker.pruning import Pruning, PruningOptions, Round, prune, pruned_model, pruned_state
 from ranker.snapshot import Snapshot, write_snapshot
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
-from streams.errors import StartError
+from streams.errors import StartError, start_errors
 from streams.ranges import Finite
 from streams.recipe import Recipe, from_table, load_recipe, to_table
 from streams.settings import RECIPE
-from streams.traffic_sample import COMPRESS, SampleOptions, Source, Weights, sample_options, take_sample
+from streams.traffic_sample import COMPRESS, Sample, SampleOptions, Source, Weights, sample_options, take_sample
 
 _DEFAULT = PruningOptions()
 
@@ -61,29 +64,52 @@ def prune_command(
     name = tier or chosen.model.tiers[-1].name
     options = PruningOptions(max_loss=loss, target=share or 1.0, step=step)
     sample = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
-    try:
-        weights, pruning = prune_sampled(chosen, name, snapshot, sample, options)
-    except ValueError as error:
-        raise StartError(str(error)) from error
-    written = None if out is None else write_pruned(chosen, weights, pruning, out)
+    if out is not None:  # what cannot be written is said before the work
+        recipe_toml(chosen)
+        out.mkdir(parents=True, exist_ok=True)
+    with start_errors():
+        taken, pruning = prune_sampled(chosen, name, snapshot, sample, options, say=partial(click.echo, err=True))
+    needed = responses_needed(pruning.change, loss, len(taken.measured) + len(taken.held_out))
+    written = None if out is None else write_pruned(chosen, taken.weights, pruning, out)
     if as_json:
-        click.echo(json.dumps(as_dict(pruning, written)))
+        click.echo(json.dumps(as_dict(pruning, loss, needed, written)))
         return
     click.echo(to_text(pruning))
+    if needed is not None:
+        click.echo(undecided(pruning.change, loss, needed))
     if written is not None:
         click.echo(f"\nwritten: {written.url}\nwritten: {out}/recipe.toml (--recipe; TIDERANK_SNAPSHOTS={out})")
 
 
 def prune_sampled(
-    recipe: Recipe, tier: str, snapshots: str | None, sample: SampleOptions, options: PruningOptions
-) -> tuple[Weights, Pruning]:
-    """The weights as the snapshot has them, and what is left of the tier."""
+    recipe: Recipe,
+    tier: str,
+    snapshots: str | None,
+    sample: SampleOptions,
+    options: PruningOptions,
+    *,
+    say: Callable[[str], None],
+) -> tuple[Sample, Pruning]:
+    """What it was judged by, with the weights as the snapshot has them; and what is left of the tier."""
     model = recipe.model
     model.tier(tier)  # raises before the sampling rather than after it
-    taken = take_sample(recipe, snapshots, sample)
+    taken = take_sample(recipe, snapshots, sample, say)
     tables = taken.weights.image.tables
     measured, held_out = (HeldOut(model, tier, tables, some) for some in (taken.measured, taken.held_out))
-    return taken.weights, prune(model, trained_tier(recipe, tier, taken.weights), measured, held_out, options)
+
+    def tell(done: Round) -> None:
+        left, loss, error = (100 * part for part in (done.operations, done.change.loss, done.change.error))
+        end = "" if done.taken else ", taken back"
+        say(f"tier {tier}: {left:.1f} % of the linear operations left, loss {loss:+.4f} ± {error:.4f} %{end}")
+
+    pruning = prune(model, trained_tier(recipe, tier, taken.weights), measured, held_out, options, on_round=tell)
+    return taken, pruning
+
+
+def responses_needed(change: Change, max_loss: float, sampled: int) -> int | None:
+    """Of a sample that would decide whether the loss is within the budget; None where this one of `sampled` does."""
+    growth = change.sample_growth(max_loss)
+    return None if growth <= 1 or math.isinf(growth) else math.ceil(growth * sampled)
 
 
 def trained_tier(recipe: Recipe, tier: str, weights: Weights) -> Tier:
@@ -94,7 +120,7 @@ def trained_tier(recipe: Recipe, tier: str, weights: Weights) -> Tier:
 
 
 def write_pruned(recipe: Recipe, weights: Weights, pruning: Pruning, out: Path) -> Snapshot:
-    """A snapshot of the pruned model where the old one's stood, and the recipe that it is of."""
+    """A snapshot of the pruned model where the old one's stood, and the recipe that it is of. `out` is there."""
     model = pruned_model(recipe.model, pruning.tier.config)
     state = pruned_state(weights.training, recipe.model, pruning, COMPRESS)
     updates = recipe.training.learner.updates
@@ -106,7 +132,6 @@ def write_pruned(recipe: Recipe, weights: Weights, pruning: Pruning, out: Path) 
         for key, t in pruning.tier.state_dict().items()
     }
     image.load(old.tensors() | dense, old.position, watermark_ms=old.watermark_ms, offsets=old.offsets)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.toml").write_text(recipe_toml(replace(recipe, name=f"{recipe.name}-pruned", model=model)))
     created_ms = time.time_ns() // 1_000_000
     return write_snapshot(str(out), image, state, digest=model.digest, created_ms=created_ms)
@@ -148,12 +173,23 @@ def to_text(pruning: Pruning) -> str:
     )
 
 
-def as_dict(pruning: Pruning, written: Snapshot | None) -> dict[str, Any]:
+def undecided(change: Change, max_loss: float, needed: int) -> str:
+    low, high = (100 * end for end in change.interval)
+    return (
+        f"the 95 % interval of the loss, {low:+.4f} to {high:+.4f} %, reaches beyond the budget of "
+        f"{100 * max_loss:.4f} %: about {needed} --responses would decide"
+    )
+
+
+def as_dict(pruning: Pruning, max_loss: float, needed: int | None, written: Snapshot | None) -> dict[str, Any]:
     return {
         "tier": pruning.tier.config.name,
         "operations_gone": 1 - pruning.operations,
         "normalized_entropy": pruning.entropy,
         "loss": asdict(pruning.change),
+        "max_loss": max_loss,
+        "interval": pruning.change.interval,
+        "responses_needed": needed,
         "rounds": [asdict(r) for r in pruning.rounds],
         "pruned": {p.mlp: p.hidden for p in pruning.tier.config.pruned},
         "snapshot": None if written is None else written.url,

@@ -38,8 +38,11 @@ class RankingConfig:
     """Reply topics must begin so: a request must not make the worker write into other topics."""
 
     def __post_init__(self) -> None:
-        if self.batch_max < 1 or self.default_deadline_ms < 1:
-            raise ValueError(f"batch_max and default_deadline_ms must be >= 1, got {self}")
+        if not 1 <= self.batch_max <= 10_000 or self.default_deadline_ms < 1:
+            raise ValueError(
+                "batch_max must be 1 to 10000 and default_deadline_ms >= 1, "
+                f"got {self.batch_max} and {self.default_deadline_ms}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +98,10 @@ class TrainingConfig:
     """After so many examples a copy of the model is kept as it is and graded beside the live one."""
 
     def __post_init__(self) -> None:
-        if min(self.step_s, self.snapshot_s) <= 0 or min(self.batch_max, self.snapshots_kept) < 1:
+        if min(self.step_s, self.snapshot_s) <= 0 or self.snapshots_kept < 1 or not 1 <= self.batch_max <= 100_000:
             raise ValueError(
-                "step_s and snapshot_s must be > 0, batch_max and snapshots_kept >= 1, "
-                f"got {self.step_s}, {self.snapshot_s}, {self.batch_max}, {self.snapshots_kept}"
+                "step_s and snapshot_s must be > 0, snapshots_kept >= 1 and batch_max 1 to 100000, "
+                f"got {self.step_s}, {self.snapshot_s}, {self.snapshots_kept}, {self.batch_max}"
             )
 
 

@@ -1,7 +1,9 @@
 """What every worker process has around its loop: signals, log lines, metrics, heartbeat."""
 
+import errno
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -10,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streams import metrics
+from streams.errors import StartError
 
 log = logging.getLogger(__name__)
+
+RELEASE_S = 2.0
+"""A worker that was killed leaves the server of its metrics behind, which ends half a second later."""
 
 
 @contextmanager
@@ -55,15 +61,35 @@ class Heartbeat:
             self._file.touch()
 
 
+def _check_address(host: str, port: int) -> None:
+    if not 1 <= port <= 65_535:
+        raise StartError(f"the port of the metrics (TIDERANK_METRICS_PORT) must be 1 to 65535, got {port}")
+    end_s = time.monotonic() + RELEASE_S
+    while True:
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= end_s:
+                raise StartError(
+                    f"metrics cannot be served at {host}:{port} (TIDERANK_METRICS_HOST, TIDERANK_METRICS_PORT): "
+                    f"{error.strerror}; choose another"
+                ) from error
+            time.sleep(0.1)
+        else:
+            return
+
+
 @contextmanager
 def observed(host: str, port: int | None) -> Iterator[Heartbeat]:
     """Serves this process's metrics on host:port while the block runs; without a port, none are served.
 
     To be entered before the worker's modules are imported: prometheus_client decides at import where values live.
+    Raises StartError where they cannot be served there.
     """
     if port is None:
         yield Heartbeat(None)
         return
+    _check_address(host, port)
     folder = metrics.prepare()
     server = metrics.serve(folder, host, port)
     try:

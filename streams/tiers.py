@@ -11,6 +11,7 @@ from ranker.config import ModelConfig
 from ranker.cost import TierCost
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
+from streams.errors import start_errors
 from streams.load.report import this_machine
 from streams.recipe import load_recipe
 from streams.settings import RECIPE
@@ -48,7 +49,8 @@ def tiers_command(recipe: str | None, candidates: int, log_length: int | None, r
     torch.set_num_threads(1)
     where = this_machine()
     model = load_recipe(recipe or os.environ.get(RECIPE, "default")).model
-    costs = measure_tiers(model, bind("decomposed"), candidates=candidates, log_length=log_length, repeats=repeats)
+    with start_errors():
+        costs = measure_tiers(model, bind("decomposed"), candidates=candidates, log_length=log_length, repeats=repeats)
     embeddings = table_bytes(PlainTables(model))
     if as_json:
         tiers = [_as_dict(cost, model, candidates) for cost in costs]

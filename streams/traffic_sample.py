@@ -112,8 +112,13 @@ class Sample:
     """As they were asked, all candidates with them (of `kafka`: as many as were returned)."""
 
 
-def take_sample(recipe: Recipe, snapshots: str | None, options: SampleOptions) -> Sample:
-    """Raises StartError where there is no snapshot of the recipe's model, no traffic, or nothing to train from."""
+def take_sample(
+    recipe: Recipe, snapshots: str | None, options: SampleOptions, say: Callable[[str], None] = lambda line: None
+) -> Sample:
+    """Raises StartError where there is no snapshot of the recipe's model, no traffic, or nothing to train from.
+
+    say: hears what comes next, of what takes a while.
+    """
     weights = None if snapshots is None else newest_weights(snapshots, recipe.model)
     if options.source == "kafka":
         settings = replace(from_environment(), recipe=recipe)
@@ -122,8 +127,10 @@ def take_sample(recipe: Recipe, snapshots: str | None, options: SampleOptions) -
     else:
         world = SimulatedTraffic(recipe.model, options.world, seed=options.seed)
         if weights is None:
+            say(f"learning from {options.train} simulated responses")
             learned, _ = world.take(options.train)
             weights = trained(recipe.model, recipe.training.learner, learned)
+        say(f"sampling {options.responses} more")
         examples, requests = world.take(round(options.responses * _MEASURED_SHARE))
         held_out, _ = world.take(options.responses - len(examples), expected=True)
         return Sample(weights, examples, held_out, requests[-_REQUESTS:])

@@ -86,7 +86,7 @@ class Stream:
             log_action_E=events["action"].astype(np.int64),
             log_surface_E=events["surface"].astype(np.int64),
             log_age_E=np.log1p(np.maximum(age_s, 0)).astype(np.float32),
-            log_value_E=np.log1p(events["value"].astype(np.float32)),
+            log_value_E=np.log1p(events["value"].astype(np.float64)).astype(np.float32),
         )
 
     def _cut(self, name: str, slot: SlotKeys, low: int, high: int) -> SlotKeys:

@@ -7,8 +7,6 @@ from ranker.config import Pruned
 from ranker.model.heads import Heads
 from ranker.model.mlp import Mlp
 
-HEADS = "heads"
-
 
 def hidden_units(module: nn.Module) -> int:
     """Of an Mlp; of the heads, each one's."""
@@ -27,14 +25,14 @@ def keep(module: nn.Module, units: Tensor) -> None:
         raise ValueError(f"only an Mlp and the heads have hidden units to cut, got a {type(module).__name__}")
 
 
-def cut(tier: nn.Module, pruned: Pruned) -> None:
-    """Give the module its pruned shape. Raises ValueError for a path or a size that the tier does not have."""
-    modules = dict(tier.named_modules())
+def cut(tier: nn.Module, name: str, pruned: Pruned) -> None:
+    """Give the module its pruned shape. Raises ValueError for a path or a size that the tier, so named, has not."""
+    modules = {path: module for path, module in tier.named_modules() if isinstance(module, Mlp | Heads)}
     if pruned.mlp not in modules:
-        raise ValueError(f"no module {pruned.mlp!r} to prune in this tier")
+        raise ValueError(f"tier {name!r} has no MLP {pruned.mlp!r} to prune; it has {sorted(modules)}")
     module = modules[pruned.mlp]
     units = hidden_units(module)
-    if not 1 <= pruned.hidden <= units:
-        raise ValueError(f"{pruned.mlp!r} has {units} hidden units, cannot keep {pruned.hidden}")
+    if pruned.hidden > units:
+        raise ValueError(f"tier {name!r}: {pruned.mlp!r} has {units} hidden units, cannot keep {pruned.hidden}")
     kept_K = torch.arange(pruned.hidden)
     keep(module, kept_K.expand(2, -1) if isinstance(module, Heads) else kept_K)

@@ -67,7 +67,7 @@ class Tier(nn.Module):
     def __init__(self, model: ModelConfig, tier: TierConfig, *, compress: Compress) -> None:
         """Weights are drawn from model.seed and the tier's name, whatever the state of torch's generator.
 
-        Raises ValueError for a model without candidate slots.
+        Raises ValueError for a model without candidate slots, and for a `pruned` that does not fit the tier.
         """
         super().__init__()
         self.config = tier
@@ -122,7 +122,7 @@ class Tier(nn.Module):
         self.position = PositionBias(model.max_position)
         self.register_buffer("calibration", calibration_identity())
         for pruned in tier.pruned:
-            cut(self, pruned)
+            cut(self, tier.name, pruned)
 
     def forward(self, batch: Batch, embedder: Embedder, position_N: Tensor | None) -> Logits:
         """Logits of every candidate of the batch (of at least one request).

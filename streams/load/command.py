@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 from redis.exceptions import RedisError
 
-from streams.errors import StartError, StreamError
+from streams.errors import StartError, StreamError, start_errors
+from streams.load.fill import check_length
 from streams.load.measure import LoadOptions
 from streams.load.plot import figure_module, plot
 from streams.load.report import LoadReport, this_machine
@@ -20,7 +21,7 @@ from streams.load.search import Sustained
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
 from streams.ranges import SEED, Finite
-from streams.recipe import RECIPES
+from streams.recipe import RECIPES, load_recipe
 from streams.redis_client import redacted
 from streams.settings import Settings, from_environment
 
@@ -63,7 +64,11 @@ class Rates(click.ParamType):
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--find-max", "search", is_flag=True, help="Search the highest sustained rate, from the first rate on.")
 @click.option(
-    "--p99-ms", type=float, default=100.0, show_default=True, help="With --find-max: bound of a sustained rate."
+    "--p99-ms",
+    type=Finite(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="With --find-max: bound of a sustained rate.",
 )
 @click.option("--up", is_flag=True, help="Start a broker, a Redis and the workers for this run alone.")
 @click.option(
@@ -115,16 +120,18 @@ def load_command(
         )
         for rate in rates:
             due_times(rate, seconds)
+        # A warm-up has at least one request, however low the rate.
+        warming = (rates[0], max(warm_up, 1 / rates[0])) if warm_up else None
+        if warming is not None:
+            due_times(*warming)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if picture is not None:
         _check_picture(picture)
     sustained = Sustained(p99_ms=p99_ms) if search else None
-    with _house(up, broker, recipe, tier) as settings:
+    with _house(up, broker, recipe, tier, log_length) as settings:
         try:
-            report = _run(settings, options, rates, log_length, warm_up, sustained, machine, say)
-        except ValueError as error:
-            raise StartError(str(error)) from error
+            report = _run(settings, options, rates, log_length, warming, sustained, machine, say)
         except RedisError as error:
             raise StreamError(f"Redis at {redacted(settings.redis_url)} went away: {error}") from error
     if picture is not None:
@@ -138,13 +145,11 @@ def _run(
     options: LoadOptions,
     rates: tuple[float, ...],
     log_length: int,
-    warm_up_s: float,
+    warm_up: tuple[float, float] | None,
     sustained: Sustained | None,
     machine: str,
     say: Say,
 ) -> LoadReport:
-    # A warm-up has at least one request, however low the rate.
-    warm_up = (rates[0], max(warm_up_s, 1 / rates[0])) if warm_up_s else None
     with prepared_load(settings, options, log_length=log_length, warm_up=warm_up, say=say) as load:
         max_rate = None
         if sustained is None:
@@ -164,15 +169,20 @@ def _run(
 
 
 @contextmanager
-def _house(up: bool, broker: BrokerChoice, recipe: str | None, tier: str | None) -> Iterator[Settings]:
-    """Settings of the workers to be loaded: those of the environment, or our own."""
+def _house(up: bool, broker: BrokerChoice, recipe: str | None, tier: str | None, log_length: int) -> Iterator[Settings]:
+    """Settings of the workers to be loaded: those of the environment, or our own. Refuses before it starts anything."""
     if not up:
         if tier is not None or broker != "auto":
             raise click.UsageError("--tier and --broker choose what --up starts; running workers have their own recipe")
-        yield from_environment(recipe=recipe)
+        settings = from_environment(recipe=recipe)
+        with start_errors():
+            check_length(log_length, settings.recipe.log)
+        yield settings
         return
     with tempfile.TemporaryDirectory(prefix="tiderank-recipe-") as folder:
         chosen = one_tier_recipe(recipe or "demo", tier, Path(folder)) if tier else recipe or "demo"
+        with start_errors():
+            check_length(log_length, load_recipe(chosen).log)
         with private_stack("load", chosen, WORKERS, broker=broker, announce=partial(click.echo, err=True)) as settings:
             yield settings
 
@@ -180,13 +190,15 @@ def _house(up: bool, broker: BrokerChoice, recipe: str | None, tier: str | None)
 def one_tier_recipe(base: str, tier: str, folder: Path) -> str:
     """Path of a recipe that is the built-in `base`, but that its router has this tier as its only plan.
 
-    Raises StartError where base is not a built-in one.
+    Raises StartError where base is not a built-in one, or has no such tier.
     """
     if base not in RECIPES:
         raise StartError(
             f"--tier goes with a built-in recipe, {sorted(RECIPES)}, got {base!r}; "
             'of a file, write what it is to run: [routing] tiers = ["..."], cascades = []'
         )
+    with start_errors():
+        RECIPES[base]().model.tier(tier)
     file = folder / f"{base}-{tier}.toml"
     file.write_text(f"base = {json.dumps(base)}\n[routing]\ntiers = [{json.dumps(tier)}]\ncascades = []\n")
     return str(file)
@@ -197,3 +209,4 @@ def _check_picture(file: Path) -> None:
     figure_module()
     if file.suffix != ".png" or not file.absolute().parent.is_dir():
         raise click.UsageError(f"--plot writes a .png into a folder that exists, got {str(file)!r}")
+    file.touch()

@@ -43,8 +43,7 @@ def fill_logs(
     Returns when each log was read back with that length. tell: (events stored, events sent in all).
     Raises ValueError where logs are never that long, StreamError if ingest stores nothing for a minute.
     """
-    if not 0 <= length <= config.length:
-        raise ValueError(f"log length must be 0 to {config.length}, what the recipe keeps; got {length}")
+    check_length(length, config)
     lacking = [max(0, length - count) for count in log_counts(user_log, world.user_ids)]
     total, done = sum(lacking), 0
     with RankingClient(kafka, linger_ms=5.0) as client:
@@ -58,6 +57,12 @@ def fill_logs(
             tell(done, total)
     _check(user_log, world.user_ids, length)
     return total
+
+
+def check_length(length: int, config: LogConfig) -> None:
+    """Raises ValueError where logs are never that long."""
+    if not 0 <= length <= config.length:
+        raise ValueError(f"log length must be 0 to {config.length}, what the recipe keeps; got {length}")
 
 
 def _batches(lacking: Sequence[int]) -> Iterator[list[int]]:

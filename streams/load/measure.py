@@ -17,6 +17,8 @@ from streams.simulate.world import World
 
 PHASES = ("decode", "fetch", "route", "score")
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
+MAX_USERS = 1_000_000
+MAX_TIMEOUT_MS = 600_000
 LATE_MS = 10.0
 """A sender whose 99th percentile is later than this is itself too slow for the rate, and is said to be."""
 
@@ -41,11 +43,12 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MAX_CANDIDATES:
             raise ValueError(f"candidates must be 1 to {MAX_CANDIDATES}, the most of a request; got {self.candidates}")
-        if self.users < 1:
-            raise ValueError(f"users must be >= 1, got {self.users}")
-        if not 1 <= self.deadline_ms <= self.timeout_ms:
+        if not 1 <= self.users <= MAX_USERS:
+            raise ValueError(f"users must be 1 to {MAX_USERS}, got {self.users}")
+        if not 1 <= self.deadline_ms <= self.timeout_ms <= MAX_TIMEOUT_MS:
             raise ValueError(
-                f"1 <= deadline_ms <= timeout_ms must hold, got {self.deadline_ms} and {self.timeout_ms}; "
+                f"1 <= deadline_ms <= timeout_ms <= {MAX_TIMEOUT_MS} must hold, "
+                f"got {self.deadline_ms} and {self.timeout_ms}; "
                 "an answer that is still in time must not count as none"
             )
 

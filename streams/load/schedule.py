@@ -23,11 +23,11 @@ def due_times(rate: float, seconds: float, *, pacing: Pacing = "poisson", seed: 
         raise ValueError(f"rate must be in (0, {MAX_RATE:g}] requests a second, got {rate:g}")
     if not 0 < seconds < float("inf"):
         raise ValueError(f"seconds must be > 0, got {seconds:g}")
-    if not 1 <= rate * seconds <= MAX_REQUESTS:
+    count = round(rate * seconds)
+    if not 1 <= count <= MAX_REQUESTS:
         raise ValueError(
             f"rate x seconds must be 1 to {MAX_REQUESTS} requests, got {rate:g} x {seconds:g}; change one of them"
         )
-    count = round(rate * seconds)
     if pacing == "uniform":
         return np.arange(count, dtype=np.float64) * (seconds / count)
     return np.sort(np.random.default_rng([seed, count]).uniform(0, seconds, count))

@@ -62,11 +62,14 @@ def replay_command(
     Without --up, the workers rank, ingest and train must run with `--recipe log:LOG` (of a file: `log:MAPPING.toml`).
     Exit status 1 if the audit finds an event lost or doubled.
     """
+    pace = _pace(speed)
     try:
         source = open_log(log, mapping)
         rows = list(itertools.islice(source.read(), limit))
     except (ValueError, Unavailable) as error:
         raise StartError(str(error)) from error
+    if not rows:
+        raise StartError(f"{source.name} holds no impressions")
     recipe = f"{PREFIX}{mapping or log}"
     house = (
         private_stack("replay", recipe, WORKERS, broker=broker, announce=partial(click.echo, err=True))
@@ -74,7 +77,7 @@ def replay_command(
         else nullcontext(from_environment(recipe=recipe))
     )
     with house as settings:
-        report = run_replay(settings, source, rows, pace=_pace(speed), seed=seed, bar=_bar(source.name, len(rows)))
+        report = run_replay(settings, source, rows, pace=pace, seed=seed, bar=_bar(source.name, len(rows)))
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     if not report.audit.ok:
         sys.exit(1)
@@ -89,12 +92,10 @@ def run_replay(
     seed: int = 0,
     bar: Callable[[Sent], None] = lambda sent: None,
 ) -> ReplayReport:
-    """Replays the rows against running workers, and waits until all of it is joined and learned.
+    """Replays the rows, of which there must be one, against running workers; waits until all is joined and learned.
 
     Raises StreamError where something stalls.
     """
-    if not rows:
-        raise StartError(f"{source.name} holds no impressions")
     shift_ms = shift_into_the_past(rows[-1].event_ms, source.click_window_ms, time.time_ns() // 1_000_000)
     joiner = Joiner(connect(settings.redis_url, timeout_s=PATIENT_S), settings.recipe.log, settings.recipe.join)
     with RankingClient(settings.kafka) as client:

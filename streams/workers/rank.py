@@ -17,6 +17,7 @@ from ranker.engine import Engine
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, JSON, MSGPACK, encode
 from streams.dead_letters import bury
+from streams.errors import start_errors
 from streams.intake import Intake, Refusal, TopicNames, Work
 from streams.kafka import Kafka
 from streams.loop import BaseWorker, run
@@ -145,14 +146,18 @@ class _Load:
 
 
 def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
-    """Runs a ranking worker until `stop`; without Redis, on fallbacks. Raises StartError without a broker."""
+    """Runs a ranking worker until `stop`; without Redis, on fallbacks.
+
+    Raises StartError without a broker, or for a model that cannot be built here.
+    """
     torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
     recipe, kafka = settings.recipe, settings.kafka
     kafka.check()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     impl = choose_impl(device)
     log.info("model %s (%s) on %s; linear compression: %s", recipe.model.name, recipe.model.digest, device, impl)
-    engine = Engine(recipe.model, bind(impl), device)
+    with start_errors():
+        engine = Engine(recipe.model, bind(impl), device)
     if device.type == "cpu":
         use_measured_precision(engine, settings.snapshots)
     outbox = Outbox(kafka.producer(), max_batches=MAX_BATCHES)

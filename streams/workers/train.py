@@ -27,7 +27,7 @@ from ranker.update_log import Position, TrainerLog
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
 from streams.dead_letters import bury
-from streams.errors import Refused, StreamError
+from streams.errors import Refused, StreamError, start_errors
 from streams.examples import SeenIds, labelled_requests, once
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
@@ -222,16 +222,20 @@ def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
 
 
 def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
-    """Runs the trainer until `stop`. Raises StartError where the broker or Redis does not answer, and StreamError when
-    another trainer has taken over."""
+    """Runs the trainer until `stop`.
+
+    Raises StartError where the broker or Redis does not answer or the model cannot be built here, and StreamError when
+    another trainer has taken over.
+    """
     torch.set_num_threads(1)
     recipe, kafka = settings.recipe, settings.kafka
     kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
     compress = bind(choose_impl(torch.device("cpu")))
-    learner = Learner(recipe.model, recipe.training.learner, compress)
-    image = new_image(recipe.model, compress)
+    with start_errors():
+        learner = Learner(recipe.model, recipe.training.learner, compress)
+        image = new_image(recipe.model, compress)
     since = _take_up(settings.snapshots, learner, image)
     trainer = f"{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(recipe.model.digest, trainer, since)

@@ -136,3 +136,11 @@ def test_a_subset_keeps_each_items_features() -> None:
     wanted = request(items=["c", "a"], log=["p"])
     assert (subset.items, subset.item_features) == (wanted.items, wanted.item_features)
     assert subset.log.tolist() == wanted.log.tolist()
+
+
+def test_a_tier_that_reads_no_log_gets_none_of_it() -> None:
+    keyed = Featurizer(CONFIG).keys([request(log=["a", "b", "c"])], 0)
+    assert len(keyed.slots[LOG].keys_T) == len(keyed.log_action_E) == 0
+    lengths = keyed.slots[LOG].lengths
+    assert lengths is not None
+    assert lengths.tolist() == [0]

@@ -102,6 +102,24 @@ def test_bad_requests_are_refused_with_a_reason(value: bytes | None, reason: str
         decode(TOPICS[REQUESTS], value)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "place"),
+    [
+        (REQUESTS, ["r", "u", [["i"], ["j", {}, -1.0]]], "$.candidates[1].bid"),
+        (REQUESTS, ["r", "u", [["i", {"a": ["x", 3]}]]], "$.candidates[0].features[...][1]"),
+        (REQUESTS, ["r", "u", [], {"": 1}], "`key` in `$.features"),
+        (REQUESTS, ["r", "u", [], {}, {}, "s", 3, 1000], "$.top_k"),
+        (EXAMPLES, ["e", "$[99]", *[0] * 17], "Invalid enum value '$[99]' - at `$.kind"),
+        (SERVED, ["p", "r", "u", "s", 0, [-1], *[0] * 6], "$.log.generation"),
+        (SERVED, ["p", "r", "u", "s", 0, [], {}, {}, [], "x", "y", {"epoch": -1}], "$.model.epoch"),
+    ],
+)
+def test_refusals_of_arrays_name_the_field(name: str, values: list[object], place: str) -> None:
+    with pytest.raises(Refused) as caught:
+        decode(TOPICS[name], msgspec.msgpack.encode(values), MSGPACK)
+    assert str(caught.value).endswith(f"{place}`")
+
+
 def test_nan_is_refused_in_msgpack_too() -> None:
     value = msgspec.msgpack.encode(["r", "u", [["i", {"x": float("nan")}]]])
     with pytest.raises(Refused):

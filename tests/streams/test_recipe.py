@@ -29,6 +29,9 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     assert recipe.model.digest == base.model.digest
 
 
+LIGHT = "[[model.tiers]]\nname = 'light'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -44,9 +47,19 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("[[routing.cascades]]\nfirst = 'light'\nthen = 'heavy'\nkeep = -1", "keep=-1"),
         ("[training]\nstep_s = -1.0", "step_s"),
         ("lateness_ms = -5", "lateness_ms"),
-        ("[model]\nwidth = 0", "width >= 1"),
-        ("[model]\nmax_position = 0", "max_position >= 1"),
-        ("[model]\nslots = []", "needs a slot"),
+        ("[ranking]\nbatch_max = 1_000_000_000", "batch_max must be 1 to 10000"),
+        ("[training]\nbatch_max = 1_000_000_000", "batch_max 1 to 100000"),
+        ("[model]\nwidth = 0", "width must be 1 to 4096, got 0"),
+        ("[model]\nwidth = 1_000_000", "width must be 1 to 4096, got 1000000"),
+        ("[model]\nmax_position = 1_000_000_000_000", "max_position must be 1 to 10000, got 1000000000000"),
+        ("[model]\nslots = []", "at least one slot"),
+        ("[[model.tables]]\nname = 'items'\nrows = 1_000_000_000_000", "table 'items': rows must be 1 to 17179869184"),
+        (f"{LIGHT}log_length = 1_000_000_000", "tier 'light': log_length must be 0 to 16384, got 1000000000"),
+        (f"{LIGHT}layers = 100_000", "layers must be 1 to 256, got 100000"),
+        (f"{LIGHT}hidden = 1_000_000_000", "hidden must be 1 to 131072"),
+        (f"{LIGHT}user_tokens = 1", "user_tokens must be 2 to 4096, got 1"),
+        (f"{LIGHT}pruned = [{{mlp = 'heads', hidden = 0}}]", "'heads' must keep hidden >= 1, got 0"),
+        (f"{LIGHT}pruned = [{{mlp = 'a', hidden = 1}}, {{mlp = 'a', hidden = 2}}]", "each MLP is pruned once"),
         ("[[model.tiers]]\nname = 'light'\n[[model.tiers]]\nname = 'light'", "tier names must be unique"),
         ("this is not toml", "="),
         ("[[routing.cascades]]\nfirst = 'light'\nthen = 'heavy'\nkeep = 3\nkeeep = 4", "routing.cascades.keeep"),

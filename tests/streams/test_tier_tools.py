@@ -21,6 +21,7 @@ from streams.low_precision import use_measured_precision
 from streams.precision import precision_command
 from streams.prune import prune_command, recipe_toml
 from streams.recipe import RECIPES, from_table, load_recipe
+from streams.tiers import tiers_command
 from streams.traffic_sample import COMPRESS, SampleOptions, SimulatedTraffic, newest_weights, take_sample
 
 SMALL = """
@@ -79,8 +80,13 @@ def test_a_pruned_model_is_served_learned_on_and_measured(small: Path, tmp_path:
     out = tmp_path / "pruned"
     args = ["--recipe", str(small), "--tier", "heavy", "--loss", "1", "--share", "0.2", "--out", str(out), "--json"]
     ran = CliRunner().invoke(prune_command, [*args, *SAMPLE], catch_exceptions=False)
-    shown = json.loads(ran.output.splitlines()[-1])
+    shown = json.loads(ran.stdout)
     assert shown["operations_gone"] >= 0.2
+    assert shown["interval"][0] <= shown["loss"]["loss"] <= shown["interval"][1]
+    assert (shown["max_loss"], shown["responses_needed"]) == (1, None)
+    said = ran.stderr.splitlines()
+    assert said[:2] == ["learning from 96 simulated responses", "sampling 80 more"]
+    assert sum(line.startswith("tier heavy: ") for line in said) == len(shown["rounds"])
     recipe = load_recipe(str(out / "recipe.toml"))
     assert {p.mlp: p.hidden for p in recipe.model.tier("heavy").pruned} == shown["pruned"]
     (snapshot,) = list_snapshots(str(out), recipe.model.digest)
@@ -101,6 +107,16 @@ def test_a_pruned_model_is_served_learned_on_and_measured(small: Path, tmp_path:
     assert [tier["tier"] for tier in shown["tiers"]] == ["light", "heavy"]
     assert Path(shown["written"]).is_file()
     use_measured_precision(engine, str(out))  # whatever this machine chose fits the model
+
+
+def test_a_loss_that_the_sample_cannot_tell_from_the_budget_is_said(small: Path) -> None:
+    args = ["--recipe", str(small), "--tier", "heavy", *SAMPLE]
+    unbounded = CliRunner().invoke(prune_command, [*args, "--loss", "1", "--step", "0.3", "--share", "0.3", "--json"])
+    found = json.loads(unbounded.stdout)
+    budget = found["loss"]["loss"] + found["loss"]["error"] / 2  # a quarter of the labels that it takes
+    assert budget > 0
+    ran = CliRunner().invoke(prune_command, [*args, "--loss", str(budget), "--step", "0.3", "--share", "0.3"])
+    assert f"reaches beyond the budget of {100 * budget:.4f} %: about 32" in ran.stdout.splitlines()[-1]
 
 
 def _precision(model: ModelConfig, cpu: str) -> Precision:
@@ -150,3 +166,11 @@ def test_what_is_missing_is_said(small: Path, tmp_path: Path, monkeypatch: pytes
     ran = CliRunner().invoke(prune_command, ["--recipe", str(small), "--tier", "huge"])
     assert isinstance(ran.exception, StartError)
     assert "no tier 'huge'" in str(ran.exception)
+
+
+def test_a_recipe_whose_model_cannot_be_built_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(SMALL + "pruned = [{mlp = 'nowhere', hidden = 3}]\n")
+    ran = CliRunner().invoke(tiers_command, ["--recipe", str(file)])
+    assert isinstance(ran.exception, StartError)
+    assert "tier 'heavy' has no MLP 'nowhere' to prune" in str(ran.exception)

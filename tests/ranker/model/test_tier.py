@@ -171,9 +171,20 @@ def test_a_pruned_tier_has_the_shapes_it_says() -> None:
     assert shapes["heads.out_Hh"] == (2, 7)
     assert shapes["heads.hidden_bias"] == (14,)
     assert tier(make_batch([3], [9]), embedder, None).click_N.isfinite().all()
-    for wrong, message in ((Pruned(mlp="nowhere", hidden=1), "no module"), (Pruned(mlp="heads", hidden=65), "cannot")):
-        with pytest.raises(ValueError, match=message):
-            make_tier(replace(LIGHT, pruned=(wrong,)))
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden", "message"),
+    [
+        ("stack.fm", 3, r"tier 'light' has no MLP 'stack.fm' to prune; it has \[.*'heads', .*\]"),
+        ("stack", 3, "tier 'light' has no MLP 'stack' to prune"),
+        ("", 3, "tier 'light' has no MLP '' to prune"),
+        ("heads", 65, "tier 'light': 'heads' has 64 hidden units, cannot keep 65"),
+    ],
+)
+def test_what_the_tier_has_not_cannot_be_pruned(path: str, hidden: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_tier(replace(LIGHT, pruned=(Pruned(mlp=path, hidden=hidden),)))
 
 
 def test_dropout_is_of_training_alone() -> None:

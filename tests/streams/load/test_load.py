@@ -120,9 +120,18 @@ def refusal(*options: str, **environment: str) -> str:
         (["--rate", "fast"], "rates are numbers with commas between them"),
         (["--rate", "0.1", "--seconds", "1"], "change one of them"),
         (["--candidates", "3000"], "candidates must be 1 to 2000"),
-        (["--deadline-ms", "9000"], "1 <= deadline_ms <= timeout_ms must hold"),
+        (["--deadline-ms", "9000"], "1 <= deadline_ms <= timeout_ms <= 600000 must hold"),
+        (["--timeout-ms", "100000000000"], "1 <= deadline_ms <= timeout_ms <= 600000 must hold"),
+        (["--users", "1000000000"], "users must be 1 to 1000000"),
+        (["--p99-ms", "nan"], "a finite number is needed"),
+        (["--p99-ms", "0"], "not in the range x>0"),
+        (["--warm-up", "1e9"], "rate x seconds must be 1 to 10000000 requests, got 20 x 1e+09"),
         (["--tier", "light"], "--tier and --broker choose what --up starts"),
+        (["--up", "--tier", "gigantic"], "no tier 'gigantic'; configured: ['light', 'heavy']"),
+        (["--up", "--log-length", "4096"], "log length must be 0 to 2048, what the recipe keeps; got 4096"),
+        (["--up", "--log-length", "-1"], "log length must be 0 to 2048, what the recipe keeps; got -1"),
         (["--plot", "latency.pdf"], "--plot writes a .png into a folder that exists"),
+        (["--plot", "/proc/latency.png"], "/proc/latency.png"),
         ([], "TIDERANK_BOOTSTRAP must be set"),
     ],
 )
@@ -138,6 +147,7 @@ def test_a_picture_without_matplotlib_is_refused_before_the_run(monkeypatch: pyt
 def test_a_broker_that_does_not_answer_is_named() -> None:
     nowhere = {"TIDERANK_BOOTSTRAP": "127.0.0.1:1", "TIDERANK_REDIS_URL": "redis://127.0.0.1:1/0"}
     assert "no Kafka broker answers at 127.0.0.1:1" in refusal(**nowhere)
+    assert "log length must be 0 to 2048" in refusal("--log-length", "4096", **nowhere)
 
 
 def test_a_recipe_of_one_tier_routes_to_it_alone(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_the_rate_reached_is_less_where_answers_fall_behind() -> None:
     [
         ({"candidates": 0}, "candidates must be 1 to 2000"),
         ({"candidates": 2001}, "candidates must be 1 to 2000"),
-        ({"users": 0}, "users must be >= 1"),
+        ({"users": 0}, "users must be 1 to 1000000, got 0"),
         ({"deadline_ms": 6_000}, "an answer that is still in time must not count as none"),
     ],
 )
