@@ -1,4 +1,8 @@
-"""The console command. Each subcommand imports what it needs when it runs: `tiderank ingest` loads no torch."""
+"""The console command.
+
+A module that declares a subcommand imports at its top what the command line needs, and no more: what runs is imported
+when it runs. So `tiderank ingest` loads no torch, and neither does any --help.
+"""
 
 import errno
 import json

@@ -6,24 +6,24 @@ import time
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-from ranker.changes import to_wire
-from ranker.held_out import HeldOut
-from ranker.image import new_image
-from ranker.model.tier import Tier
-from ranker.pruning import Pruning, PruningOptions, prune, pruned_model, pruned_state
-from ranker.snapshot import Snapshot, write_snapshot
+from ranker.pruning_options import PruningOptions
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import StartError
 from streams.ranges import Finite
 from streams.recipe import Recipe, from_table, load_recipe, to_table
+from streams.sample_options import SampleOptions, Source, sample_options
 from streams.settings import RECIPE
-from streams.traffic_sample import COMPRESS, SampleOptions, Source, Weights, sample_options, take_sample
+
+if TYPE_CHECKING:
+    from ranker.model.tier import Tier
+    from ranker.pruning import Pruning
+    from ranker.snapshot import Snapshot
+    from streams.traffic_sample import Weights
 
 _DEFAULT = PruningOptions()
 
@@ -56,6 +56,8 @@ def prune_command(
 
     What is left is another model: run its workers with the recipe.toml and the snapshots in --out, beside the old ones.
     """
+    import torch
+
     torch.set_num_threads(1)
     chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
     name = tier or chosen.model.tiers[-1].name
@@ -76,8 +78,12 @@ def prune_command(
 
 def prune_sampled(
     recipe: Recipe, tier: str, snapshots: str | None, sample: SampleOptions, options: PruningOptions
-) -> tuple[Weights, Pruning]:
+) -> "tuple[Weights, Pruning]":
     """The weights as the snapshot has them, and what is left of the tier."""
+    from ranker.held_out import HeldOut
+    from ranker.pruning import prune
+    from streams.traffic_sample import take_sample
+
     model = recipe.model
     model.tier(tier)  # raises before the sampling rather than after it
     taken = take_sample(recipe, snapshots, sample)
@@ -86,15 +92,26 @@ def prune_sampled(
     return taken.weights, prune(model, trained_tier(recipe, tier, taken.weights), measured, held_out, options)
 
 
-def trained_tier(recipe: Recipe, tier: str, weights: Weights) -> Tier:
+def trained_tier(recipe: Recipe, tier: str, weights: "Weights") -> "Tier":
     """With the trainer's weights, not the published ones: the pruned model learns on from them."""
+    from ranker.model.tier import Tier
+    from streams.traffic_sample import COMPRESS
+
     module = Tier(recipe.model, recipe.model.tier(tier), compress=COMPRESS)
     module.load_state_dict({key: weights.training[f"dense/{tier}/{key}"] for key in module.state_dict()})
     return module
 
 
-def write_pruned(recipe: Recipe, weights: Weights, pruning: Pruning, out: Path) -> Snapshot:
+def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Path) -> "Snapshot":
     """A snapshot of the pruned model where the old one's stood, and the recipe that it is of."""
+    import torch
+
+    from ranker.changes import to_wire
+    from ranker.image import new_image
+    from ranker.pruning import pruned_model, pruned_state
+    from ranker.snapshot import write_snapshot
+    from streams.traffic_sample import COMPRESS
+
     model = pruned_model(recipe.model, pruning.tier.config)
     state = pruned_state(weights.training, recipe.model, pruning, COMPRESS)
     dtype = getattr(torch, recipe.training.learner.wire_dtype)
@@ -126,7 +143,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def to_text(pruning: Pruning) -> str:
+def to_text(pruning: "Pruning") -> str:
     """The rounds, then what each module lost."""
     lines = [("round", "operations left", "loss %", "± (95 %)", "")]
     for number, r in enumerate(pruning.rounds):
@@ -145,7 +162,7 @@ def to_text(pruning: Pruning) -> str:
     )
 
 
-def as_dict(pruning: Pruning, written: Snapshot | None) -> dict[str, Any]:
+def as_dict(pruning: "Pruning", written: "Snapshot | None") -> dict[str, Any]:
     return {
         "tier": pruning.tier.config.name,
         "operations_gone": 1 - pruning.operations,

@@ -5,19 +5,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ranker.tabular.metrics import Grades
+from ranker.tabular.config import FitConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
-from ranker.tabular.training import Epoch, FitConfig
 from streams.errors import StartError
-from streams.fit.run import HELD_OUT, FitFiles, Prepared, fit, prepare, score
+from streams.fit.files import HELD_OUT, FitFiles
 from streams.ranges import SEED, Finite
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ranker.tabular.metrics import Grades
+    from ranker.tabular.training import Epoch
+    from streams.fit.run import Prepared
 
 DEFAULT = FitConfig()
 FILES = FitFiles(train=Path(), label="")
@@ -74,6 +77,10 @@ def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, *
 
     Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
     """
+    import torch
+
+    from streams.fit.run import fit, prepare
+
     torch.set_num_threads(threads)
     files = FitFiles(train=train, **{n: options[n] for n in _FIELDS})
     config = _config(options)
@@ -100,6 +107,10 @@ def score_command(folder: Path, file: Path, out: Path | None, label: str | None,
     """Score the rows of FILE by a model that `tiderank fit` saved."""
     if out is None and label is None:
         raise StartError("nothing to do: name a file for the scores (--out), a label to grade by (--label), or both")
+    import torch
+
+    from streams.fit.run import score
+
     torch.set_num_threads(1)
     scored = score(folder, file, out=out, label=label)
     grades = scored.grades
@@ -137,7 +148,7 @@ def _config(options: dict[str, Any]) -> FitConfig:
     return FitConfig(tier=tier, dense_rate=options["rate"], **{name: options[name] for name in same})
 
 
-def _tell_columns(prepared: Prepared, files: FitFiles, as_json: bool) -> None:
+def _tell_columns(prepared: "Prepared", files: FitFiles, as_json: bool) -> None:
     width = max(len(column.name) for column in prepared.found)
     for column in prepared.found:
         warning = "warning: " if column.kind == "dropped" else ""
@@ -148,7 +159,7 @@ def _tell_columns(prepared: Prepared, files: FitFiles, as_json: bool) -> None:
     click.echo(f"{len(prepared.train)} rows to learn from, {len(prepared.valid)} to validate: {source}", err=as_json)
 
 
-def _figures(grades: Grades) -> str:
+def _figures(grades: "Grades") -> str:
     if grades.auc is None or grades.normalized_entropy is None:
         return f"AUC n/a (labels of one class) log loss {grades.logloss:.5f}"
     return f"AUC {grades.auc:.5f} log loss {grades.logloss:.5f} normalized entropy {grades.normalized_entropy:.5f}"
@@ -157,7 +168,7 @@ def _figures(grades: Grades) -> str:
 class _Bar:
     """A line an epoch; between them, on a terminal, how far the epoch is."""
 
-    def __init__(self, progress: Progress, count: int, as_json: bool) -> None:
+    def __init__(self, progress: "Progress", count: int, as_json: bool) -> None:
         self._progress = progress
         self._task = progress.add_task("epoch 1", total=count)
         self._as_json = as_json
@@ -165,7 +176,7 @@ class _Bar:
     def rows(self, count: int) -> None:
         self._progress.advance(self._task, count)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         self._progress.reset(self._task, description=f"epoch {epoch.number + 1}")
         click.echo(
             f"epoch {epoch.number:>3}  train log loss {epoch.train_logloss:.5f}  validation {_figures(epoch.valid)}"
@@ -176,6 +187,9 @@ class _Bar:
 
 @contextmanager
 def _progress(count: int, as_json: bool) -> Iterator[_Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shown = console.is_terminal and not console.is_dumb_terminal

@@ -1,8 +1,9 @@
-"""Tables of files: Parquet and CSV in, labels out of a column, predictions back."""
+"""The files of a fit: tables in, as Parquet or CSV, labels out of a column, predictions back."""
 
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = (".parquet", ".csv")
+HELD_OUT = 0.1
+"""Share of TRAIN that validates where no file does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitFiles:
+    """What is fitted to what."""
+
+    train: Path
+    valid: Path | None = None
+    test: Path | None = None
+    label: str
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    min_count: int = 2
+    """Categories seen less often in training share one embedding row, which an unseen one reads too."""
+    buckets: int = 32
+    """Quantiles that a number is embedded by, beside its value."""
 
 
 def read_table(path: Path, *, text: Collection[str] = ()) -> Any:

@@ -11,34 +11,16 @@ import numpy.typing as npt
 import torch
 
 from ranker.tabular.columns import F64, Found, find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.saved import load_model, save_model
-from ranker.tabular.training import Epoch, FitConfig, build_model, train
+from ranker.tabular.training import Epoch, build_model, train
 from streams.errors import StartError
-from streams.fit.files import FORMATS, labels, read_table, reading, write_table
+from streams.fit.files import FORMATS, HELD_OUT, FitFiles, labels, read_table, reading, write_table
 
-HELD_OUT = 0.1
-"""Share of TRAIN that validates where no file does."""
 PREDICTION = "p"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitFiles:
-    """What is fitted to what."""
-
-    train: Path
-    valid: Path | None = None
-    test: Path | None = None
-    label: str
-    categorical: tuple[str, ...] = ()
-    numeric: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    min_count: int = 2
-    """Categories seen less often in training share one embedding row, which an unseen one reads too."""
-    buckets: int = 32
-    """Quantiles that a number is embedded by, beside its value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

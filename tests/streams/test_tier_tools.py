@@ -21,7 +21,8 @@ from streams.low_precision import use_measured_precision
 from streams.precision import precision_command
 from streams.prune import prune_command, recipe_toml
 from streams.recipe import RECIPES, from_table, load_recipe
-from streams.traffic_sample import COMPRESS, SampleOptions, SimulatedTraffic, newest_weights, take_sample
+from streams.sample_options import SampleOptions
+from streams.traffic_sample import COMPRESS, SimulatedTraffic, newest_weights, take_sample
 
 SMALL = """
 base = "demo"

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ranker.tabular.columns import Found, Kind
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import MISSING, Encoder, learn_encoder
-from ranker.tabular.training import FitConfig, build_model
+from ranker.tabular.training import build_model
 
 CATEGORY = [Found("c", "categorical", "")]
 NUMBER = [Found("x", "numeric", "")]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ranker.tabular.columns import find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import learn_encoder
 from ranker.tabular.saved import load_model, save_model
-from ranker.tabular.training import FitConfig, build_model
+from ranker.tabular.training import build_model
 from tests.ranker.tabular.tables import clicks
 
 

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from ranker.tabular.columns import find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import auc, grade
 from ranker.tabular.model import TabularModel, platt
 from ranker.tabular.optimizer import RowAdam
 from ranker.tabular.tiers import TIERS
-from ranker.tabular.training import Epoch, FitConfig, build_model, train
+from ranker.tabular.training import Epoch, build_model, train
 from tests.ranker.tabular.tables import clicks, exclusive_or
 
 FAST = FitConfig(batch=128, epochs_max=12, row_rate=1e-2, dense_rate=3e-3)
