@@ -21,6 +21,10 @@ MAX_GRAD_NORM = 10.0
 EPOCH_STEPS, SMALLEST_BATCH = 50, 32
 
 
+class Stopped(Exception):
+    """Raised by train's on_rows: training is to end with the best epoch so far."""
+
+
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """What an epoch came to."""
@@ -67,6 +71,8 @@ def train(
     Better is a larger AUC minus log loss: order and probabilities both count. Logits are calibrated on `valid` before
     they are graded. on_rows hears of each minibatch, with its rows; on_epoch of each epoch. Both classes must be among
     the labels of `valid`. The same inputs give the same weights on the same machine.
+
+    Where on_rows raises Stopped, the epoch at hand is dropped and training ends; if it is the first, Stopped goes on.
     """
     trainer = _Trainer(model, config)
     shuffle = torch.Generator().manual_seed(config.seed)
@@ -76,7 +82,12 @@ def train(
         torch.manual_seed(config.seed)  # of dropout
         while len(epochs) < config.epochs_max:
             started = time.perf_counter()
-            loss = trainer.epoch(data, shuffle, on_rows)
+            try:
+                loss = trainer.epoch(data, shuffle, on_rows)
+            except Stopped:
+                if not epochs:
+                    raise
+                break
             learning = _weights(model)
             model.load_state_dict(trainer.average)
             model.calibrate(valid)

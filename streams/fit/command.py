@@ -1,9 +1,12 @@
 """`tiderank fit` and `tiderank score`."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,25 +79,43 @@ def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, *
     """Train the ranking model on a table of categories and numbers: TRAIN, a .parquet or .csv file.
 
     Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
+    Ctrl-C ends it with the best epoch so far, and exit status 130 unless a model was saved; a second one aborts.
     """
     import torch
 
+    from ranker.tabular.training import Stopped
     from streams.fit.run import fit, prepare
+    from streams.service import stop_signals
 
     torch.set_num_threads(threads)
     files = FitFiles(train=train, **{n: options[n] for n in _FIELDS})
     config = _config(options)
+    _warn_of_one_file_twice(files)
     prepared = prepare(files, seed=config.seed)
-    _tell_columns(prepared, files, as_json)
-    with _progress(len(prepared.train), as_json) as bar:
-        result = fit(files, prepared, config, save_to=folder, on_epoch=bar.epoch, on_rows=bar.rows)
+    with stop_signals() as stop, _progress(len(prepared.train), as_json) as bar:
+        _tell_columns(prepared, files, as_json)
+
+        def on_rows(count: int) -> None:
+            bar.rows(count)
+            if stop.is_set():
+                raise Stopped
+
+        try:
+            result = fit(files, prepared, config, save_to=folder, on_epoch=bar.epoch, on_rows=on_rows)
+        except Stopped:
+            click.echo("interrupted before the first epoch ended: there is no model to keep", err=True)
+            sys.exit(130)
+    if stop.is_set():
+        click.echo("interrupted: the best epoch so far is kept", err=True)
     on = "validation" if prepared.test is None else "test"
     click.echo(f"best epoch {result.best.number} of {len(result.epochs)}, {result.seconds:.1f} s", err=as_json)
     if folder is not None:
         click.echo(f"saved to {folder}", err=as_json)
     click.echo(f"{on}: {_figures(result.grades)}", err=as_json)
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
+        click.echo(json.dumps(result.as_dict() | {"interrupted": stop.is_set()}))
+    if stop.is_set() and folder is None:
+        sys.exit(130)
 
 
 @click.command("score")
@@ -146,6 +167,17 @@ def _config(options: dict[str, Any]) -> FitConfig:
     tier = replace(TIERS[options["tier"]], **{name: value for name, value in told.items() if value is not None})
     same = ("embedding_width", "batch", "row_rate", "weight_decay", "embedding_l2", "epochs_max", "patience", "seed")
     return FitConfig(tier=tier, dense_rate=options["rate"], **{name: options[name] for name in same})
+
+
+def _warn_of_one_file_twice(files: FitFiles) -> None:
+    seen = {
+        "TRAIN": "its figures are of rows that were learned, and say nothing of new ones; give other rows",
+        "--valid": "its figures are of the rows that chose the epoch, and so somewhat too good; give other rows",
+    }
+    roles = {"TRAIN": files.train, "--valid": files.valid, "--test": files.test}
+    for (one, path), (other, again) in combinations(roles.items(), 2):
+        if path and again and os.path.realpath(path) == os.path.realpath(again):
+            click.echo(f"warning: {other} is the same file as {one}: {seen[one]}", err=True)
 
 
 def _tell_columns(prepared: "Prepared", files: FitFiles, as_json: bool) -> None:

@@ -116,7 +116,10 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> FitResult:
-    """Train, grade and, where asked to, save. Raises StartError before it learns where it could not save."""
+    """Train, grade and, where asked to, save. on_rows may raise Stopped, as in `train`.
+
+    Raises StartError before it learns where it could not save.
+    """
     started = time.perf_counter()
     if save_to is not None:
         _check_folder(save_to)
