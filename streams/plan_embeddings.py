@@ -17,7 +17,7 @@ from streams.errors import Refused, StartError
 from streams.fit.files import check_file, read_batches, reading
 from streams.mapping import served_request
 from streams.messages import Served
-from streams.ranges import Finite
+from streams.ranges import Finite, path
 from streams.recipe import load_recipe
 from streams.settings import BOOTSTRAP, RECIPE, required
 from streams.topics import SERVED, TOPICS
@@ -75,7 +75,7 @@ def plan_embeddings_command(
         if source == "kafka":
             counts = count_served(_served(), model, capacity)
         else:
-            counts = count_file(Path(source), model, capacity, columns=columns, skip=skip)
+            counts = count_file(path(source), model, capacity, columns=columns, skip=skip)
         plan = plan_tables(counts, width=width, budget_bytes=budget_bytes, min_count=min_count)
     except ValueError as error:
         raise StartError(f"{source}: {error}") from error

@@ -32,7 +32,7 @@ from streams.recipe import Recipe
 from streams.redis_client import connect
 from streams.sample_options import SampleOptions
 from streams.scan import read_topic
-from streams.settings import Settings, from_environment
+from streams.settings import Settings, from_environment, snapshot_store
 from streams.simulate.config import WORLDS
 from streams.simulate.outcomes import events, search_event, show
 from streams.simulate.traffic import Traffic
@@ -70,7 +70,7 @@ class Sample:
 
 def take_sample(recipe: Recipe, snapshots: str | None, options: SampleOptions) -> Sample:
     """Raises StartError where there is no snapshot of the recipe's model, no traffic, or nothing to train from."""
-    weights = None if snapshots is None else newest_weights(snapshots, recipe.model)
+    weights = None if snapshots is None else newest_weights(snapshot_store(snapshots), recipe.model)
     if options.source == "kafka":
         settings = replace(from_environment(), recipe=recipe)
         weights = weights or newest_weights(settings.snapshots, recipe.model)

@@ -16,7 +16,7 @@ from ranker.tabular.config import FitConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 from streams.errors import StartError
 from streams.fit.files import HELD_OUT, FitFiles
-from streams.ranges import SEED, Finite
+from streams.ranges import SEED, Finite, path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT = FitConfig()
 FILES = FitFiles(train=Path(), label="")
-_FILE = click.Path(path_type=Path)
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -47,11 +46,11 @@ def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
 
 
 @click.command("fit")
-@click.argument("train", type=_FILE)
-@click.option("--valid", type=_FILE, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
-@click.option("--test", type=_FILE, help="For the final figures. Without it they are those of validation.")
+@click.argument("train", type=path)
+@click.option("--valid", type=path, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
+@click.option("--test", type=path, help="For the final figures. Without it they are those of validation.")
 @click.option("--label", required=True, help="Column of 0 and 1.")
-@click.option("--model", "folder", type=_FILE, metavar="DIR", help="Save the model here, for `tiderank score`.")
+@click.option("--model", "folder", type=path, metavar="DIR", help="Save the model here, for `tiderank score`.")
 @_columns("categorical", "Columns of categories, whatever they look like.")
 @_columns("numeric", "Columns of numbers, whatever they look like.")
 @_columns("ignore", "Columns to leave aside.")
@@ -119,9 +118,9 @@ def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, *
 
 
 @click.command("score")
-@click.argument("folder", type=_FILE, metavar="MODEL_DIR")
-@click.argument("file", type=_FILE)
-@click.option("--out", type=_FILE, help="Write FILE's columns and the probability p to this .parquet or .csv file.")
+@click.argument("folder", type=path, metavar="MODEL_DIR")
+@click.argument("file", type=path)
+@click.option("--out", type=path, help="Write FILE's columns and the probability p to this .parquet or .csv file.")
 @click.option("--label", help="Column of 0 and 1: grade the predictions by it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 def score_command(folder: Path, file: Path, out: Path | None, label: str | None, as_json: bool) -> None:
@@ -175,8 +174,8 @@ def _warn_of_one_file_twice(files: FitFiles) -> None:
         "--valid": "its figures are of the rows that chose the epoch, and so somewhat too good; give other rows",
     }
     roles = {"TRAIN": files.train, "--valid": files.valid, "--test": files.test}
-    for (one, path), (other, again) in combinations(roles.items(), 2):
-        if path and again and os.path.realpath(path) == os.path.realpath(again):
+    for (one, file), (other, again) in combinations(roles.items(), 2):
+        if file and again and os.path.realpath(file) == os.path.realpath(again):
             click.echo(f"warning: {other} is the same file as {one}: {seen[one]}", err=True)
 
 
@@ -185,8 +184,8 @@ def _tell_columns(prepared: "Prepared", files: FitFiles, as_json: bool) -> None:
     for column in prepared.found:
         warning = "warning: " if column.kind == "dropped" else ""
         click.echo(f"{column.name:<{width}}  {column.kind:<11}  {warning}{column.reason}", err=as_json)
-    for path, names in prepared.extra.items():
-        click.echo(f"{path}: columns {names} are not in {files.train}, and left aside", err=as_json)
+    for file, names in prepared.extra.items():
+        click.echo(f"{file}: columns {names} are not in {files.train}, and left aside", err=as_json)
     source = f"{files.valid}" if files.valid else f"held out of {files.train} (seeded)"
     click.echo(f"{len(prepared.train)} rows to learn from, {len(prepared.valid)} to validate: {source}", err=as_json)
 
