@@ -57,7 +57,9 @@ def load_model(folder: Path) -> tuple[TabularModel, Manifest]:
             f"{folder} holds no model ({error.strerror}: {error.filename}); `tiderank fit` makes one"
         ) from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise ValueError(f"{folder / MANIFEST} is not a manifest of a model: {error}") from error
+        raise ValueError(
+            f"{folder / MANIFEST} is not a manifest of a model, or a torn one: {error}; fit it anew"
+        ) from error
     if manifest.format != FORMAT:
         raise ValueError(f"{folder} is of format {manifest.format}, this version reads {FORMAT}: fit it anew")
     if manifest.digest != _manifest_digest(manifest.label, manifest.encoder, manifest.config):
