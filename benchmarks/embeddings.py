@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from kernels.linear_compress import bind
-from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig, UpdateConfig
 from ranker.engine import Engine
 from ranker.hashing import hash64, salted
 from ranker.learner import Learner
@@ -115,7 +115,9 @@ def apart(seed: int, budget: int, tail_share: float) -> ModelConfig:
 
 def run(config: ModelConfig, world: World, seed: int, steps: int) -> Result:
     compress = bind("decomposed")
-    learner = Learner(config, LearnerConfig(wire_dtype="float32", row_rate=0.05), compress)
+    learner = Learner(
+        config, LearnerConfig(updates=UpdateConfig(rows="float32", dense="float32"), row_rate=0.05), compress
+    )
     engine = Engine(config, compress)
     loss = clicks = count = 0.0
     for step, (examples, _) in enumerate(world.batches(seed, steps)):

@@ -6,13 +6,15 @@
     repeated    the log's states once, the request's tokens copied for each candidate (the exact form's reference)
     exact       the exact form: what does not depend on the candidate once, the rest per candidate; same scores
     two-stack   the request's tokens in a stack of their own, which the candidates' rows cross at every layer
+    low         the two stacks, the layers that this CPU runs faster in bf16 or int8 (at 500 candidates) so converted
 
 The first three have the same weights, and must agree before anything is timed: a plain Wukong stack, at every layer as
-many tokens as the two stacks have together. One request, float32, one thread; the ways take turns, so that what else
-the machine does falls on all of them alike. Medians, in milliseconds.
+many tokens as the two stacks have together. What low precision loses, benchmarks.precision measures. One request, one
+thread; the ways take turns, so that what else the machine does falls on all of them alike. Medians, in milliseconds.
 """
 
 import argparse
+import copy
 import platform
 import statistics
 import time
@@ -30,10 +32,15 @@ from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
 from ranker.model.tier import Logits, Tier
 from ranker.model.wukong import ExactLayer
 from ranker.model.wukong_reference import exact_layer_reference
+from ranker.precision import time_layers
+from ranker.quantized import convert
 from ranker.tables import PlainTables
 
 _ITEM_TOKENS = 8
 """Of a candidate's own, after each layer."""
+
+_CHOSEN_AT = 500
+"""Candidates of the request that layers are timed on."""
 
 PER_PAIR_AT_MOST = 20
 """Candidates that are evaluated pair by pair; more take as much longer as they are more."""
@@ -111,12 +118,25 @@ def medians(ways: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, fl
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
-def measure(args: argparse.Namespace, candidates: int) -> dict[str, float]:
-    compress = bind("decomposed")
-    exact_model, two_stack_model = model_of(args, "exact"), model_of(args, "two-stack")
-    exact = Tier(exact_model, exact_model.tiers[0], compress=compress).eval()
-    two_stack = Tier(two_stack_model, two_stack_model.tiers[0], compress=compress).eval()
-    tables = PlainTables(exact_model)
+def in_low_precision(tier: Tier, args: argparse.Namespace, tables: PlainTables) -> Tier:
+    """A copy whose layers have the precision that is fastest here."""
+    batch = request(model_of(args, "two-stack"), _CHOSEN_AT, args.log)
+    saving = [x for x in time_layers(tier, lambda t: clicks(t, batch, tables), 1, repeats=args.repeats) if x.saves]
+    fastest = {layer.path: layer.kind for layer in sorted(saving, key=lambda x: x.low_us, reverse=True)}
+    print(f"in low precision: {fastest or 'no layer'}", flush=True)
+    low = copy.deepcopy(tier)
+    convert(low, fastest)
+    return low
+
+
+def tier_of(model: ModelConfig) -> Tier:
+    return Tier(model, model.tiers[0], compress=bind("decomposed")).requires_grad_(False).eval()
+
+
+def measure(
+    args: argparse.Namespace, candidates: int, exact: Tier, two_stack: Tier, low: Tier, tables: PlainTables
+) -> dict[str, float]:
+    exact_model = model_of(args, "exact")
     shared = request(exact_model, candidates, args.log)
     pairs = min(candidates, PER_PAIR_AT_MOST)
     alone = request(exact_model, pairs, args.log, copies=pairs)
@@ -124,6 +144,7 @@ def measure(args: argparse.Namespace, candidates: int) -> dict[str, float]:
         "repeated": lambda: repeated(exact, shared, tables),
         "exact": lambda: clicks(exact, shared, tables),
         "two-stack": lambda: clicks(two_stack, shared, tables),
+        "low": lambda: clicks(low, shared, tables),
     }
     torch.testing.assert_close(ways["exact"](), ways["repeated"](), rtol=1e-3, atol=1e-4)
     times = medians(ways, args.repeats)
@@ -152,13 +173,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    names = ("per pair", "repeated", "exact", "two-stack")
+    names = ("per pair", "repeated", "exact", "two-stack", "low")
     print(f"{cpu()}; {args.log} events, {args.layers} + {args.layers} layers, width {args.width}, ", end="")
     print(f"{args.user_slots} + {args.item_slots} slots, {args.user_tokens} user tokens; milliseconds a request")
+    exact, two_stack = tier_of(model_of(args, "exact")), tier_of(model_of(args, "two-stack"))
+    tables = PlainTables(model_of(args, "exact"))
+    low = in_low_precision(two_stack, args, tables)
     print("candidates " + " ".join(f"{name:>10}" for name in names) + "   repeated / two-stack")
     with torch.inference_mode():
         for candidates in map(int, args.candidates.split(",")):
-            times = measure(args, candidates)
+            times = measure(args, candidates, exact, two_stack, low, tables)
             cells = " ".join(f"{times[name]:>10.2f}" for name in names)
             print(f"{candidates:>10} {cells} {times['repeated'] / times['two-stack']:>12.1f}x", flush=True)
 

@@ -4,9 +4,7 @@
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
+from ranker.encoding import Encoded
 from ranker.hashing import U64
 from ranker.keymap import I64
 
@@ -17,21 +15,15 @@ class TableChange:
 
     keys_K: U64
     rows_K: I64
-    values_KD: Tensor
-    """float32, or bfloat16 where the wire is narrower than the weights."""
+    values_KD: Encoded
     tails_W: I64
     """Buckets of the hashed tail, in [0, tail_rows)."""
-    tail_values_WD: Tensor
+    tail_values_WD: Encoded
     evicted_V: U64
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
     tables: dict[str, TableChange] = field(default_factory=dict)
-    dense: dict[str, Tensor] = field(default_factory=dict)
+    dense: dict[str, Encoded] = field(default_factory=dict)
     """By tier and name in its state_dict: "light/heads.out_bias"."""
-
-
-def to_wire(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy in `dtype`; small tensors (norms, biases, calibration) keep theirs, being cheap and delicate."""
-    return values.to(dtype, copy=True) if values.numel() > 256 else values.clone()

@@ -11,6 +11,7 @@ from typing import Literal
 
 Side = Literal["user", "context", "candidate"]
 Kind = Literal["categorical", "numeric"]
+Encoding = Literal["float32", "bfloat16", "int8"]
 
 USER = "user"
 ITEM = "item"
@@ -184,6 +185,34 @@ def _digest(config: ModelConfig) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateConfig:
+    """What of the weights goes into an update, and in what form.
+
+    What an update leaves out goes into a later one: each is measured against what replicas hold, so nothing is lost
+    for good, and a full update follows at the latest after `full_every`.
+    """
+
+    rows: Encoding = "bfloat16"
+    dense: Encoding = "bfloat16"
+    """Of tensors of more than 256 values; smaller ones (norms, biases, calibration) are cheap and delicate: float32."""
+    tensors: dict[str, Encoding] = field(default_factory=dict)
+    """What was measured for single ones: by table, or by tier and name ("light/heads.user.weight")."""
+    moved: float = 0.0
+    """A row or a dense tensor goes out once it is further from what replicas hold than this share of its norm."""
+    row_budget: int | None = None
+    """Bytes of an update for rows: the furthest from what replicas hold go first. None: all that moved."""
+    full_every: int = 500
+    """Of so many updates one has no budget and no threshold. So has the first of an epoch."""
+
+    def __post_init__(self) -> None:
+        if self.moved < 0 or self.full_every < 1 or (self.row_budget is not None and self.row_budget < 1):
+            raise ValueError(
+                "updates need moved >= 0, full_every >= 1 and row_budget >= 1 or none, "
+                f"got {self.moved}, {self.full_every}, {self.row_budget}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LearnerConfig:
     dense_rate: float = 1e-3
     """Of Adam, for dense weights."""
@@ -197,8 +226,7 @@ class LearnerConfig:
     """Of a conversion label beside a click label."""
     distillation_weight: float = 1.0
     """Of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
-    wire_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of rows and large dense tensors in an update."""
+    updates: UpdateConfig = field(default_factory=UpdateConfig)
 
     def __post_init__(self) -> None:
         rates = (self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight)

@@ -83,16 +83,20 @@ class Engine:
         if not requests:
             return []
         keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
-        pctr_N, pcvr_N = predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
+        pctr_N, pcvr_N = self.predict(tier, keyed)
         ends = np.cumsum([len(r.items) for r in requests])[:-1]
         return [Scores(a, b) for a, b in zip(np.split(pctr_N, ends), np.split(pcvr_N, ends), strict=True)]
+
+    def predict(self, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
+        """pCTR and pCVR [N] of requests whose keys are known already."""
+        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
 
     def warm_up(self) -> None:
         """Score one made-up request with every tier, so that the first real one does not pay for first calls."""
         request = ScoringRequest(user="", event_ms=0, items=["", ""], item_features=[{}, {}])
         keyed = self._featurizer.keys([request], 1)
         for tier in self._tiers:
-            predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
+            self.predict(tier, keyed)
 
 
 def predict(featurizer: Featurizer, tiers: Tiers, tables: PlainTables, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:

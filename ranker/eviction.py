@@ -3,16 +3,22 @@
 A clock hand goes round the rows (Corbató, 1968). Each step it looks at the next few of them, and the least recently
 used of those give way: near enough to the least recently used of all (a row that is used more often than most is
 never among the oldest eighth of what the hand sees), at a cost that does not depend on the size of the table.
+
+In a full table nobody gives way to a key that may never come again: a key is turned away at first, and let in when it
+comes again before as many others as the table has rows (the doorkeeper of Einziger et al., 2017, "TinyLFU", as marks
+that are overwritten rather than a filter that is emptied). Until then it shares the tail.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ranker.hashing import U64
 from ranker.keymap import I64, KeyMap
 
 _NEVER = -1
+_NOBODY = 2**32 - 1
 _LOOK_AT_LEAST = 1_024
 """Rows the hand passes in a step; so many leave for being idle at most, and one that is idle leaves so late at most
 as the hand takes to come round: a million rows in 977 steps."""
@@ -43,9 +49,11 @@ class Admission:
         self._free = np.arange(rows)[::-1].copy()  # a stack: its top is at _num_free - 1
         self._num_free = rows
         self._hand = 0  # the row that is looked at next
+        self._turned_away = np.full(rows, _NOBODY, np.uint32)  # by key, half of it
 
     def admit(self, keys: U64, step: int) -> Admitted:
-        """Mark these distinct keys as used at `step`; give a row to those without one.
+        """Mark these distinct keys as used at `step`; give a row to those without one, a full table's only to those
+        that were turned away not long ago.
 
         Takes time in proportion to the keys, whatever the table's size. Keys used at this step are never evicted;
         what then finds no row goes on sharing the tail.
@@ -53,13 +61,23 @@ class Admission:
         rows = self.key_map.find(keys)
         self._used[rows[rows >= 0]] = step
         new = keys[rows < 0]
-        freed = self._make_room(len(new), step)
+        again = self._turned_away_before(new)
+        freed = self._make_room(int(np.count_nonzero(again)), step)
         evicted = self.key_map.key_of(freed)
-        new = new[: self._num_free]
+        new = new[np.argsort(~again, kind="stable")][: self._num_free]
         rows = self._pop(len(new))
         self.key_map.change_checked(new, rows, evicted)
         self._used[rows] = step
         return Admitted(new, rows, evicted, freed)
+
+    def _turned_away_before(self, keys: U64) -> npt.NDArray[np.bool_]:
+        """Of new keys, those that may take the place of others. The rest are remembered, each in another's stead."""
+        if len(keys) <= self._num_free:
+            return np.ones(len(keys), np.bool_)
+        places, marks = keys % np.uint64(len(self._turned_away)), (keys >> np.uint64(32)).astype(np.uint32)
+        again: npt.NDArray[np.bool_] = self._turned_away[places] == marks
+        self._turned_away[places] = marks
+        return again
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, the key map included."""
@@ -70,6 +88,7 @@ class Admission:
             "used": self._used.copy(),
             "free": self._free[: self._num_free].copy(),
             "hand": np.array([self._hand]),
+            "turned_away": self._turned_away.copy(),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -79,6 +98,7 @@ class Admission:
         self._num_free = len(state["free"])
         self._free[: self._num_free] = state["free"]
         self._hand = int(state["hand"][0])
+        self._turned_away[:] = state["turned_away"]
 
     def _pop(self, count: int) -> I64:
         self._num_free -= count

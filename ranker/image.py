@@ -15,6 +15,7 @@ from torch import Tensor
 from kernels.linear_compress import Compress
 from ranker.changes import TableChange
 from ranker.config import ModelConfig
+from ranker.encoding import Encoded
 from ranker.hashing import U64
 from ranker.keymap import I64
 from ranker.model.tier import Tier
@@ -77,14 +78,15 @@ class Image:
                 raise NotApplicable(
                     f"a reset must hold every dense tensor, lacks {self.dense.keys() - changes.dense.keys()}"
                 )
-        self._check_dense(changes.dense)
-        for name, change in changes.tables.items():
-            self._check_table(name, change, reset=header.reset)
+        dense = self._checked_dense(changes.dense)
+        values = {
+            name: self._checked_values(name, change, reset=header.reset) for name, change in changes.tables.items()
+        }
         if header.reset:
             self.tables.reset()
         for name, change in changes.tables.items():
-            self._write_table(name, change)
-        for name, tensor in changes.dense.items():
+            self._write_table(name, change, *values[name])
+        for name, tensor in dense.items():
             self.dense[name].copy_(tensor)
         self.position = position
         self.watermark_ms = header.watermark_ms
@@ -139,26 +141,33 @@ class Image:
         if tensors.keys() != wanted:
             raise NotApplicable(f"an image of this configuration differs by {sorted(tensors.keys() ^ wanted)[:5]}")
 
-    def _check_dense(self, dense: dict[str, Tensor]) -> None:
-        for name, tensor in dense.items():
+    def _checked_dense(self, dense: dict[str, Encoded]) -> dict[str, Tensor]:
+        """Decoded."""
+        decoded = {}
+        for name, encoded in dense.items():
             if name not in self.dense:
                 raise NotApplicable(f"no dense tensor {name!r} in this configuration")
-            self._check_shape(f"dense/{name}", tensor, self.dense[name].shape)
+            decoded[name] = encoded.decode()
+            self._check_shape(f"dense/{name}", decoded[name], self.dense[name].shape)
+        return decoded
 
-    def _check_table(self, name: str, change: TableChange, *, reset: bool) -> None:
+    def _checked_values(self, name: str, change: TableChange, *, reset: bool) -> tuple[Tensor, Tensor]:
+        """Of rows and of tail rows, decoded; all of the change is checked."""
         if name not in self.tables.weights:
             raise NotApplicable(f"no table {name!r} in this configuration, which has {sorted(self.tables.weights)}")
         key_map, weights = self.tables.key_maps[name], self.tables.weights[name]
         width, tail_rows = weights.shape[1], len(weights) - key_map.num_rows
+        values_KD, tail_values_WD = change.values_KD.decode(), change.tail_values_WD.decode()
         for label, values, count in (
-            ("rows", change.values_KD, len(change.keys_K)),
-            ("tails", change.tail_values_WD, len(change.tails_W)),
+            ("rows", values_KD, len(change.keys_K)),
+            ("tails", tail_values_WD, len(change.tails_W)),
         ):
             if count:
                 self._check_shape(f"{label}/{name}/values", values, (count, width))
         if len(change.tails_W) and (change.tails_W.min() < 0 or change.tails_W.max() >= tail_rows):
             raise NotApplicable(f"tails of {name!r} must be in [0, {tail_rows}), got up to {change.tails_W.max()}")
         self._check_keys(name, change.keys_K, change.rows_K, change.evicted_V, held=not reset)
+        return values_KD, tail_values_WD
 
     def _check_keys(self, name: str, keys: U64, rows: I64, evicted: U64 = _NO_KEYS, *, held: bool = False) -> None:
         try:
@@ -166,14 +175,14 @@ class Image:
         except ValueError as exc:
             raise NotApplicable(f"table {name!r}: {exc}") from exc
 
-    def _write_table(self, name: str, change: TableChange) -> None:
+    def _write_table(self, name: str, change: TableChange, values_KD: Tensor, tail_values_WD: Tensor) -> None:
         key_map, weights = self.tables.key_maps[name], self.tables.weights[name]
         key_map.change_checked(change.keys_K, change.rows_K, change.evicted_V)
         if len(change.keys_K):
-            weights[torch.from_numpy(change.rows_K).to(self._device)] = change.values_KD.to(self._device).float()
+            weights[torch.from_numpy(change.rows_K).to(self._device)] = values_KD.to(self._device)
         if len(change.tails_W):
             tails_W = torch.from_numpy(change.tails_W).to(self._device) + key_map.num_rows
-            weights[tails_W] = change.tail_values_WD.to(self._device).float()
+            weights[tails_W] = tail_values_WD.to(self._device)
 
     def _check_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(tensor.shape) != tuple(shape) or not tensor.is_floating_point():

@@ -21,7 +21,7 @@ from ranker.engine import predict
 from ranker.eviction import Admission
 from ranker.features import Featurizer
 from ranker.grades import BaseRate, LossSums, grade
-from ranker.image import Tiers, build_tiers
+from ranker.image import Image, Tiers, build_tiers
 from ranker.lessons import Lesson, make_lessons
 from ranker.model.tier import Logits
 from ranker.pending import PendingChanges
@@ -66,6 +66,7 @@ class Learner:
         self.tiers = build_tiers(config, compress)
         self.step = 0
         self._settings = learner
+        self.updates = learner.updates
         self._featurizer = Featurizer(config)
         self._item_slots = frozenset(s.name for s in config.slots if s.side == "candidate")
         self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
@@ -76,7 +77,7 @@ class Learner:
             for t in config.tables
             if t.name in self.tables.weights
         }
-        self.pending = PendingChanges(self.tables, getattr(torch, learner.wire_dtype))
+        self.pending = PendingChanges(self.tables, learner.updates)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
         self._frozen: _Frozen | None = None
 
@@ -131,9 +132,13 @@ class Learner:
         self.step += 1
         return StepReport(applied=True, loss=float(loss), grad_norm=float(norm), admitted=admitted, evicted=evicted)
 
-    def take_changes(self) -> Changes:
-        """What changed since the last call, in absolute values of the wire's precision; all dense tensors."""
-        return self.pending.take(self.tiers)
+    def take_changes(self, published: Image | None = None) -> Changes:
+        """What changed since the last call, in absolute values as they travel.
+
+        published: what replicas hold; what is near enough to it, or beyond the budget, is left for a later call.
+        Without it all that changed is taken, and every dense tensor.
+        """
+        return self.pending.take(self.tiers, published)
 
     def mark_dirty(self, dirty: Dirty) -> None:
         """Have the next take_changes include what the log changed while this learner did not look."""

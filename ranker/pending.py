@@ -1,22 +1,31 @@
-"""What of the trainer's weights has changed since it was last published."""
+"""What of the trainer's weights has changed since it was last published, and what of it the next update takes."""
+
+# R rows of a table, K those taken, D embedding width.
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ranker.changes import Changes, TableChange, to_wire
+from ranker.changes import Changes, TableChange
+from ranker.config import UpdateConfig
+from ranker.encoding import SMALL, encode, encode_dense, row_bytes
 from ranker.hashing import U64
-from ranker.image import Tiers, dense_tensors
+from ranker.image import Image, Tiers, dense_tensors
 from ranker.keymap import I64
+from ranker.tables import PlainTables
 from ranker.torchrec_tables import TorchRecTables
 from ranker.update_log import Dirty
+
+_ROW_OVERHEAD = 16
+"""Bytes of a row's key and number."""
 
 
 class PendingChanges:
     """Marks on rows, and keys that lost theirs. Dense tensors need no marks: every step changes all of them."""
 
-    def __init__(self, tables: TorchRecTables, dtype: torch.dtype) -> None:
+    def __init__(self, tables: TorchRecTables, config: UpdateConfig) -> None:
         self._tables = tables
-        self._dtype = dtype
+        self._config = config
         self._touched = {name: np.zeros(len(weights), np.bool_) for name, weights in tables.weights.items()}
         self._evicted: dict[str, set[int]] = {name: set() for name in tables.weights}
 
@@ -35,29 +44,68 @@ class PendingChanges:
         for table, tails in dirty.tails.items():
             self.touch(table, tails + self._tables.key_maps[table].num_rows)
 
-    def take(self, tiers: Tiers) -> Changes:
-        """All of it, in absolute values; then nothing is pending."""
-        tables = {}
-        for name, weights in self._tables.weights.items():
-            key_map = self._tables.key_maps[name]
-            touched = np.flatnonzero(self._touched[name])
-            rows, tails = touched[touched < key_map.num_rows], touched[touched >= key_map.num_rows]
-            rows = rows[key_map.has_key(rows)]  # an evicted key may have left a free row behind
-            keys = key_map.key_of(rows)
-            order = np.argsort(keys)
-            keys, rows = keys[order], rows[order]
-            evicted = np.array(sorted(self._evicted[name]), np.uint64)
-            tables[name] = TableChange(
-                keys_K=keys,
-                rows_K=rows,
-                values_KD=weights[torch.from_numpy(rows)].to(self._dtype),
-                tails_W=tails - key_map.num_rows,
-                tail_values_WD=weights[torch.from_numpy(tails)].to(self._dtype),
-                evicted_V=evicted[key_map.find(evicted) < 0],  # one that came back is in keys
-            )
-            self._touched[name][:] = False
-            self._evicted[name].clear()
-        return Changes(tables, {name: to_wire(t, self._dtype) for name, t in dense_tensors(tiers).items()})
+    def take(self, tiers: Tiers, published: Image | None) -> Changes:
+        """In absolute values; what is taken is no longer pending. Without `published`: all, and every dense tensor."""
+        held = published.tables if published is not None else None
+        tables = {name: self._take_table(name, held) for name in self._tables.weights}
+        dense = {
+            name: encode_dense(name, tensor, self._config)
+            for name, tensor in dense_tensors(tiers).items()
+            if published is None or tensor.numel() <= SMALL or self._moved(tensor, published.dense[name])
+        }
+        return Changes(tables, dense)
+
+    def _take_table(self, name: str, held: PlainTables | None) -> TableChange:
+        weights, key_map = self._tables.weights[name], self._tables.key_maps[name]
+        num_rows, touched = key_map.num_rows, self._touched[name]
+        touched[:num_rows] &= key_map.has_key(np.arange(num_rows))  # an evicted key may have left a free row behind
+        taken = np.flatnonzero(touched)
+        if held is not None:
+            taken = taken[self._chosen(name, taken, held)]
+        touched[taken] = False
+        rows, tails = taken[taken < num_rows], taken[taken >= num_rows]
+        keys = key_map.key_of(rows)
+        order = np.argsort(keys)
+        keys, rows = keys[order], rows[order]
+        evicted = np.array(sorted(self._evicted[name]), np.uint64)
+        self._evicted[name].clear()
+        encoding = self._config.tensors.get(name, self._config.rows)
+        return TableChange(
+            keys_K=keys,
+            rows_K=rows,
+            values_KD=encode(weights[torch.from_numpy(rows)], encoding),
+            tails_W=tails - num_rows,
+            tail_values_WD=encode(weights[torch.from_numpy(tails)], encoding),
+            # One that came back has another row now: replicas must give up the old one, unless they get the new one.
+            evicted_V=np.setdiff1d(evicted, keys, assume_unique=True),
+        )
+
+    def _chosen(self, name: str, rows_R: I64, held: PlainTables) -> I64:
+        """Which of the rows go out, ascending: those that moved, the furthest first within the budget."""
+        config, weights = self._config, self._tables.weights[name]
+        now_RD = weights[torch.from_numpy(rows_R)]
+        away_R = torch.linalg.vector_norm(now_RD - self._as_held(name, rows_R, held), dim=1)
+        moved_R = away_R > config.moved * torch.linalg.vector_norm(now_RD, dim=1)
+        chosen = moved_R.nonzero().squeeze(1)
+        if config.row_budget is not None:
+            cost = _ROW_OVERHEAD + row_bytes(weights.shape[1], config.tensors.get(name, config.rows))
+            most = max(1, config.row_budget // len(self._tables.weights) // cost)
+            if len(chosen) > most:
+                chosen = chosen[away_R[chosen].topk(most).indices].sort().values
+        found: I64 = chosen.numpy()
+        return found
+
+    def _as_held(self, name: str, rows_R: I64, held: PlainTables) -> Tensor:
+        """[R, D]: what replicas read for the keys that have these rows here, and in the tail rows."""
+        num_rows, weights = self._tables.key_maps[name].num_rows, held.weights[name]
+        keys = self._tables.key_maps[name].key_of(np.minimum(rows_R, num_rows - 1))
+        there = held.key_maps[name].find(keys)
+        tail_rows = np.uint64(len(weights) - num_rows)
+        there = np.where(there >= 0, there, num_rows + (keys % tail_rows).astype(np.int64))
+        return weights[torch.from_numpy(np.where(rows_R < num_rows, there, rows_R))]
+
+    def _moved(self, tensor: Tensor, held: Tensor) -> bool:
+        return bool(torch.linalg.vector_norm(tensor - held) > self._config.moved * torch.linalg.vector_norm(tensor))
 
     def state(self, table: str) -> dict[str, np.ndarray]:
         return {"touched": self._touched[table].copy(), "evicted": np.array(sorted(self._evicted[table]), np.uint64)}

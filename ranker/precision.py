@@ -109,7 +109,7 @@ def measure_precision(
     before = held_out.losses(full)
     layers = [
         result if not result.saves else replace(result, change=_alone(full, result, held_out, before))
-        for result in _time_layers(full, scoring, repeats)
+        for result in time_layers(full, scoring.timed, scoring.timed_requests, repeats=repeats)
     ]
     chosen, dropped = choose(layers, max_loss), list[dict[str, Kind]]()
     while True:
@@ -183,10 +183,10 @@ class _Scoring:
         return predict(self._featurizer, {self._name: variant}, self._tables, self._name, keyed)[0]
 
 
-def _time_layers(tier: Tier, scoring: _Scoring, repeats: int) -> list[LayerResult]:
-    """Each layer on what it is given while the timed requests are scored, in turn with itself in low precision."""
+def time_layers(tier: Tier, score: Callable[[Tier], object], requests: int, *, repeats: int) -> list[LayerResult]:
+    """Each layer on what it is given while `score` scores that many requests, in turn with itself in low precision."""
     possible = candidates(tier)
-    inputs = _inputs(tier, list(possible), scoring)
+    inputs = _inputs(tier, list(possible), score)
     low = {kind: copy.deepcopy(tier) for kind in KINDS}
     for kind, variant in low.items():
         convert(variant, {path: kind for path, kinds in possible.items() if kind in kinds})
@@ -199,7 +199,7 @@ def _time_layers(tier: Tier, scoring: _Scoring, repeats: int) -> list[LayerResul
             times = cpu_times(runs, repeats, inner=max(1, round(_INNER_S / max(once, 1e-7))))
         for kind in kinds:
             pair = times["full"], times[kind]
-            full_us, low_us = (1e6 * float(np.median(seconds)) / scoring.timed_requests for seconds in pair)
+            full_us, low_us = (1e6 * float(np.median(seconds)) / requests for seconds in pair)
             results.append(LayerResult(path, kind, full_us, low_us, _saves(*pair), None))
     return results
 
@@ -209,7 +209,7 @@ def _saves(full: Sequence[float], low: Sequence[float]) -> bool:
     return float(np.quantile(np.subtract(full, low), 0.25)) > 0
 
 
-def _inputs(tier: Tier, paths: Sequence[str], scoring: _Scoring) -> dict[str, list[tuple[Any, ...]]]:
+def _inputs(tier: Tier, paths: Sequence[str], score: Callable[[Tier], object]) -> dict[str, list[tuple[Any, ...]]]:
     watched = copy.deepcopy(tier)
     inputs: dict[str, list[tuple[Any, ...]]] = {path: [] for path in paths}
     for path, kept in inputs.items():
@@ -219,7 +219,7 @@ def _inputs(tier: Tier, paths: Sequence[str], scoring: _Scoring) -> dict[str, li
             layer.register_forward_pre_hook(partial(_keep, kept))
         else:
             setattr(watched.get_submodule(parent), name, partial(_call_and_keep, kept, layer))
-    scoring.timed(watched)
+    score(watched)
     return inputs
 
 

@@ -151,6 +151,7 @@ class TrainerLog:
     4. While training go on feeding. "lost": a newer trainer has opened, end at once.
     5. A snapshot at update n may be written once `confirmed` >= n: then the log is known to hold n before any newer
        open, so that what the snapshot holds is not void.
+    6. `torn` is an update that the log does not hold whole: replicas stopped before it, so write a snapshot past it.
 
     A crash between any two of these leaves at most an open without updates, which the next trainer's open voids.
     """
@@ -160,6 +161,8 @@ class TrainerLog:
         self.epoch = since.epoch if since is not None else 0
         """The newest seen, and our own once live."""
         self.confirmed = 0
+        self.torn: int | None = None
+        """The newest of our own updates that the log holds damaged, or lacks."""
         self.dirty = Dirty()
         self.skipped: Counter[str] = Counter()
         self.fault: str | None = None
@@ -167,6 +170,7 @@ class TrainerLog:
         self._digest = digest
         self._trainer = trainer
         self._since = since
+        self._next = (1, 0)  # number and part of what we wrote next
 
     def open(self, created_ms: int) -> Open:
         """The record to append. Raises ValueError unless the log was read and found sound."""
@@ -187,8 +191,10 @@ class TrainerLog:
         except MalformedRecord:
             self.skipped["malformed"] += 1
             return
-        except DamagedRecord:
+        except DamagedRecord as error:
             self.skipped["damaged"] += 1
+            if self.status == "live" and isinstance(error.header, UpdateHeader):
+                self._see_own(error.header, whole=False)
             return
         if isinstance(header, Open):
             self._see_open(header)
@@ -215,7 +221,17 @@ class TrainerLog:
             self.epoch = max(self.epoch, header.epoch) if self.status == "reading" else self.epoch
             if self._since is not None:  # an epoch that builds on nothing resets whatever the log changed
                 self.dirty.add(record)
-        elif self.status == "live" and header.trainer == self._trainer and header.part + 1 == header.parts:
+        elif self.status == "live":
+            self._see_own(header, whole=True)
+
+    def _see_own(self, header: UpdateHeader, *, whole: bool) -> None:
+        if (header.epoch, header.trainer) != (self.epoch, self._trainer):
+            return
+        if not whole or (header.number, header.part) > self._next:
+            self.torn = header.number
+        last = header.part + 1 == header.parts
+        self._next = max(self._next, (header.number + 1, 0) if last else (header.number, header.part + 1))
+        if whole and last and header.number != self.torn:
             self.confirmed = header.number
 
 

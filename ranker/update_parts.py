@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ranker.changes import Changes
+from ranker.encoding import Encoded
 
 _ENTRY_BYTES = 128
 """Of safetensors' own header for one tensor, beside its name, at most."""
@@ -48,15 +49,19 @@ def _groups(changes: Changes) -> Iterator[dict[str, Tensor]]:
             yield {
                 f"rows/{table}/keys": torch.from_numpy(change.keys_K),
                 f"rows/{table}/rows": torch.from_numpy(change.rows_K),
-                f"rows/{table}/values": change.values_KD,
+                **_encoded(f"rows/{table}/values", f"rows/{table}/scales", change.values_KD),
             }
         if len(change.tails_W):
             yield {
                 f"tails/{table}/rows": torch.from_numpy(change.tails_W),
-                f"tails/{table}/values": change.tail_values_WD,
+                **_encoded(f"tails/{table}/values", f"tails/{table}/scales", change.tail_values_WD),
             }
         if len(change.evicted_V):
             yield {f"evicted/{table}/keys": torch.from_numpy(change.evicted_V)}
-    for name, tensor in sorted(changes.dense.items()):
-        if tensor.numel():
-            yield {f"dense/{name}": tensor}
+    for name, values in sorted(changes.dense.items()):
+        if values.data.numel():
+            yield _encoded(f"dense/{name}", f"dense_scales/{name}", values)
+
+
+def _encoded(name: str, scales: str, values: Encoded) -> dict[str, Tensor]:
+    return {name: values.data} if values.scale_K is None else {name: values.data, scales: values.scale_K}

@@ -14,6 +14,9 @@ several parts is joined along its first axis, in the order of the parts:
     evicted/<table>/keys u64 [V]
     dense/<tier>/<name>
 
+Values are floats, or int8 rows with scales beside them (ranker/encoding.py): rows/<table>/scales f32 [K],
+tails/<table>/scales f32 [W], dense_scales/<tier>/<name> f32.
+
 Errors, and what a reader does about each:
 
     UpdateError            not a usable record
@@ -36,6 +39,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ranker.changes import Changes, TableChange
+from ranker.encoding import Encoded
 from ranker.update_parts import split
 
 MAGIC = b"TIDE"
@@ -179,12 +183,17 @@ def assemble(records: list[Record]) -> Update:
 
 
 def _changes(tensors: dict[str, Tensor]) -> Changes:
-    dense = {name.removeprefix("dense/"): t for name, t in tensors.items() if name.startswith("dense/")}
-    rest = {name: t for name, t in tensors.items() if not name.startswith("dense/")}
+    rest = dict(tensors)
+    dense = {
+        name: Encoded(rest.pop(f"dense/{name}"), rest.pop(f"dense_scales/{name}", None))
+        for name in [full.removeprefix("dense/") for full in tensors if full.startswith("dense/")]
+    }
     tables = {}
     for table in sorted({name.split("/", 1)[1].rsplit("/", 1)[0] for name in rest if name.count("/") >= 2}):
-        values = rest.pop(f"rows/{table}/values", torch.empty(0, 0))
-        tails = rest.pop(f"tails/{table}/values", torch.empty(0, 0))
+        values, tails = (
+            Encoded(rest.pop(f"{kind}/{table}/values", torch.empty(0, 0)), rest.pop(f"{kind}/{table}/scales", None))
+            for kind in ("rows", "tails")
+        )
         tables[table] = TableChange(
             keys_K=_vector(rest, f"rows/{table}/keys", torch.uint64, len(values)).numpy(),
             rows_K=_vector(rest, f"rows/{table}/rows", torch.int64, len(values)).numpy(),
@@ -208,7 +217,7 @@ def _vector(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, length: i
 def _ranges(tensors: dict[str, Tensor]) -> dict[str, tuple[str, str]]:
     keys: dict[str, list[np.ndarray]] = {}
     for name, tensor in tensors.items():
-        if name.endswith("/keys") and not name.startswith("dense/") and len(tensor):
+        if name.endswith("/keys") and not name.startswith("dense") and len(tensor):
             keys.setdefault(name.split("/", 1)[1].removesuffix("/keys"), []).append(tensor.numpy())
     return {
         table: (f"{min(k.min() for k in arrays):016x}", f"{max(k.max() for k in arrays):016x}")

@@ -104,9 +104,7 @@ def trained_tier(recipe: Recipe, tier: str, weights: "Weights") -> "Tier":
 
 def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Path) -> "Snapshot":
     """A snapshot of the pruned model where the old one's stood, and the recipe that it is of."""
-    import torch
-
-    from ranker.changes import to_wire
+    from ranker.encoding import encode_dense
     from ranker.image import new_image
     from ranker.pruning import pruned_model, pruned_state
     from ranker.snapshot import write_snapshot
@@ -114,11 +112,14 @@ def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Pa
 
     model = pruned_model(recipe.model, pruning.tier.config)
     state = pruned_state(weights.training, recipe.model, pruning, COMPRESS)
-    dtype = getattr(torch, recipe.training.learner.wire_dtype)
+    updates = recipe.training.learner.updates
     name = pruning.tier.config.name
     old, image = weights.image, new_image(model, COMPRESS)
     assert old.position is not None
-    dense = {f"dense/{name}/{key}": to_wire(t, dtype).float() for key, t in pruning.tier.state_dict().items()}
+    dense = {
+        f"dense/{name}/{key}": encode_dense(f"{name}/{key}", t, updates).decode()
+        for key, t in pruning.tier.state_dict().items()
+    }
     image.load(old.tensors() | dense, old.position, watermark_ms=old.watermark_ms, offsets=old.offsets)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.toml").write_text(recipe_toml(replace(recipe, name=f"{recipe.name}-pruned", model=model)))

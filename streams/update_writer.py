@@ -35,6 +35,11 @@ class UpdateWriter:
     def epoch(self) -> int:
         return self._log.epoch
 
+    @property
+    def torn(self) -> int | None:
+        """The newest of our updates that replicas cannot apply, because the log does not hold it whole."""
+        return self._log.torn
+
     def open(self) -> None:
         """Reads the log to its end, appends an open, and waits until the log says whose the epoch is.
 
@@ -63,7 +68,7 @@ class UpdateWriter:
         self._check_ours()
 
     def write(self, learner: Learner, *, offsets: dict[str, int], watermark_ms: int, grades: dict[str, float]) -> int:
-        """Puts out everything that changed since the last update, as the next number; returns its bytes."""
+        """Puts out what changed since the last update (see UpdateConfig) as the next number; returns its bytes."""
         self.number += 1
         header = UpdateHeader(
             epoch=self.epoch,
@@ -77,7 +82,8 @@ class UpdateWriter:
             created_ms=now_ms(),
             grades=grades,
         )
-        update = Update(header, learner.take_changes())
+        full = header.reset or (self.number - 1) % learner.updates.full_every == 0
+        update = Update(header, learner.take_changes(None if full else self.image))
         records = encode_update(update)
         # Its place in the log is known when it is acknowledged; see `settled_position`.
         position = Position(epoch=self.epoch, number=self.number, trainer=self._trainer, offset=0)

@@ -79,7 +79,7 @@ def run(
     for first in range(0, stream.requests, settings.batch):
         last = min(first + settings.batch, stream.requests)
         started = time.process_time()
-        lessons = [_lesson(stream, tier, first, last, featurizer, side, learner) for tier in model.tiers]
+        lessons = [lesson_of(stream, tier, first, last, featurizer, side, learner) for tier in model.tiers]
         calibrations = [learner.tiers[lesson.tier].calibration.clone() for lesson in lessons]
         cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
         report = learner.learn_from(lessons, stream.click_N[cut], stream.conversion_N[cut])
@@ -118,7 +118,7 @@ def _renew(learner: Learner, settings: LearnerConfig) -> None:
     learner.adam = torch.optim.Adam(learner.parameters.values(), lr=settings.dense_rate, fused=True)
 
 
-def _lesson(
+def lesson_of(
     stream: Stream,
     tier: TierConfig,
     first: int,
@@ -127,6 +127,7 @@ def _lesson(
     side: frozenset[str],
     learner: Learner,
 ) -> Lesson:
+    """Requests [first, last) for this tier; user_side: see Stream.batch."""
     keyed = stream.batch(first, last, tier.log_length, side)
     cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
     return Lesson(

@@ -25,8 +25,8 @@ from ranker.planning.sketch import I64, FrequentKeys, HyperLogLog
 
 _TRAINED_BYTES = 4 + 1
 """Beside a row's weights: its optimizer's sum, and whether it is to be published."""
-_ADMITTED_BYTES = 8 + 8
-"""Of a row with a key: the step it was last used at, and its place among the free ones."""
+_ADMITTED_BYTES = 8 + 8 + 4
+"""Of a row with a key: the step it was last used at, its place among the free ones, a mark of who was turned away."""
 _SMALL = 1 / 20
 _SPARE = 1 / 4
 _HALVINGS = 60
@@ -178,11 +178,12 @@ def capacity_for(budget_bytes: int, width: int) -> int:
 
 
 def plan_tables(
-    slots: Sequence[SlotCounts], *, width: int, budget_bytes: int, min_count: int = 2, tail_count: int = 8
+    slots: Sequence[SlotCounts], *, width: int, budget_bytes: int, min_count: int = 2, tail_count: int = 1_000
 ) -> Plan:
     """Sizes of the tables that the slots name.
 
-    tail_count: occurrences that a tail row serves at least; what learned from fewer would be noise to all its keys.
+    tail_count: occurrences that a tail row serves at least. Rare keys say most together: the more share a row, the
+    better it knows what an unknown key is like (8, 64, 256 and 1,000 were tried: benchmarks.embeddings).
     Raises ValueError if nothing came in any slot, or the budget does not hold one row and one tail row a table.
     """
     if not any(slot.occurrences for slot in slots):

@@ -80,6 +80,7 @@ class TrainWorker(BaseWorker):
         self._waiting_offsets: Offsets = {}
         self._step_due = 0.0
         self._snapshot_due = time.monotonic()
+        self._snapshot_number = 0  # of this epoch
         self._learned = 0
         self._frozen = False
 
@@ -103,7 +104,7 @@ class TrainWorker(BaseWorker):
         full = len(self._waiting) >= self._config.batch_max
         if self._waiting_offsets and (full or time.monotonic() >= self._step_due):
             self._step()
-        if time.monotonic() >= self._snapshot_due:
+        if time.monotonic() >= self._snapshot_due or self._replicas_wait():
             self._snapshot()
 
     def at_end(self, topic: str, partition: int) -> None:
@@ -171,10 +172,15 @@ class TrainWorker(BaseWorker):
             self._learner.freeze()
             log.info("froze a copy of the model after %d examples", self._learned)
 
+    def _replicas_wait(self) -> bool:
+        """They stopped before a torn update, and go on from a snapshot past it."""
+        torn = self._writer.torn
+        return torn is not None and torn > self._snapshot_number
+
     def _snapshot(self) -> None:
         position = self._writer.settled_position()
-        if position is None:
-            return  # a moment later the log will have confirmed it
+        if position is None or position.number == self._writer.torn:
+            return  # a moment later the log will have confirmed it, or hold another update
         began = time.perf_counter()
         self._writer.image.position = position
         write_snapshot(
@@ -186,6 +192,7 @@ class TrainWorker(BaseWorker):
             keep=self._config.snapshots_kept,
         )
         metric.SNAPSHOTS.inc()
+        self._snapshot_number = position.number
         log.info("snapshot of update %d in %.0f ms", position.number, 1000 * (time.perf_counter() - began))
         self._snapshot_due = time.monotonic() + self._config.snapshot_s
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranker.config import LearnerConfig
+from ranker.config import LearnerConfig, UpdateConfig
 from ranker.engine import Engine
 from ranker.grades import BaseRate, grade
 from ranker.learner import Learner
@@ -171,9 +171,9 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened() -> None:
         second.learn(examples)
     assert same(training_state(first), training_state(second))
     a, b = first.take_changes(), second.take_changes()
-    assert same(a.dense, b.dense)
+    assert same({n: v.data for n, v in a.dense.items()}, {n: v.data for n, v in b.dense.items()})
     for name in a.tables:
-        assert torch.equal(a.tables[name].values_KD, b.tables[name].values_KD)
+        assert torch.equal(a.tables[name].values_KD.data, b.tables[name].values_KD.data)
         assert a.tables[name].evicted_V.tolist() == b.tables[name].evicted_V.tolist()
 
 
@@ -206,7 +206,7 @@ def test_the_frozen_copy_scores_with_the_weights_it_was_frozen_with() -> None:
     expected = {}
     for tier in ("light", "heavy"):
         engine = Engine(learner.config, COMPRESS)
-        copy = Learner(learner.config, LearnerConfig(wire_dtype="float32"), COMPRESS)
+        copy = Learner(learner.config, LearnerConfig(updates=UpdateConfig(rows="float32", dense="float32")), COMPRESS)
         restore(copy, training_state(learner))
         touch_all(copy)
         engine.apply(update_of(copy, 1), at(1))
@@ -250,7 +250,7 @@ def test_changes_are_taken_once_and_dirty_ones_again() -> None:
     learner.mark_dirty(Dirty({"items": np.append(first.keys_K[:1], unknown)}, {"items": np.array([5])}))
     dirty = learner.take_changes().tables["items"]
     assert dirty.keys_K.tolist() == first.keys_K[:1].tolist()
-    assert torch.equal(dirty.values_KD, first.values_KD[:1])
+    assert torch.equal(dirty.values_KD.data, first.values_KD.data[:1])
     assert (dirty.evicted_V.tolist(), dirty.tails_W.tolist()) == ([123], [5])
 
 

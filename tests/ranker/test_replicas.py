@@ -14,6 +14,7 @@ from torch import Tensor
 from kernels.linear_compress import bind
 from ranker.changes import Changes
 from ranker.config import ModelConfig
+from ranker.encoding import Encoded
 from ranker.engine import Engine, NotReady
 from ranker.image import Image, NotApplicable, new_image
 from ranker.learner import Learner
@@ -306,11 +307,11 @@ class TestEngine:
         if what == "digest":
             header = msgspec.structs.replace(header, digest="0" * 16)
         elif what == "tier":
-            changes = Changes(changes.tables, {"huge/w": torch.zeros(1)})
+            changes = Changes(changes.tables, {"huge/w": Encoded(torch.zeros(1))})
         elif what == "shape":
-            changes = Changes(changes.tables, {"light/heads.out_bias": torch.zeros(3)})
+            changes = Changes(changes.tables, {"light/heads.out_bias": Encoded(torch.zeros(3))})
         elif what == "nan":
-            items.values_KD[0, 0] = torch.nan
+            items.values_KD.data[0, 0] = torch.nan
         elif what == "table":
             changes = Changes({"strange": items}, {})
         elif what == "row":

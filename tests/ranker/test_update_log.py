@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from ranker.changes import Changes, TableChange
+from ranker.encoding import Encoded
 from ranker.update_log import Position, TrainerLog, UpdateFollower
 from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
 
@@ -23,9 +24,9 @@ def parts(
     change = TableChange(
         keys_K=np.array(keys, np.uint64),
         rows_K=np.arange(len(keys)),
-        values_KD=torch.ones(len(keys), 2),
+        values_KD=Encoded(torch.ones(len(keys), 2)),
         tails_W=np.array([number]),
-        tail_values_WD=torch.ones(1, 2),
+        tail_values_WD=Encoded(torch.ones(1, 2)),
         evicted_V=np.array([100 + number], np.uint64),
     )
     header = UpdateHeader(epoch=epoch, number=number, previous=number - 1, digest=digest, trainer=trainer)
@@ -218,6 +219,23 @@ class TestTrainerLog:
         assert log.confirmed == 1
         read(log, big[-1], update(1, 9, "c"))
         assert log.confirmed == 2
+
+    def test_an_own_update_that_the_log_does_not_hold_whole_is_torn(self) -> None:
+        log = TrainerLog(DIGEST, "b")
+        big = parts(1, 4, "b", keys=list(range(200)), max_bytes=1_600)
+        read(log, encode_open(log.open(created_ms=5)), update(1, 1, "b"))
+        read(log, damaged(update(1, 7, "c")), damaged(update(2, 9, "b")), b"noise")
+        assert (log.torn, log.confirmed) == (None, 1)
+        read(log, damaged(update(1, 2, "b")))
+        assert (log.torn, log.confirmed) == (2, 1)
+        read(log, update(1, 3, "b"))
+        assert (log.torn, log.confirmed) == (2, 3)
+        read(log, big[0], *big[2:])
+        assert (log.torn, log.confirmed) == (4, 3)
+        read(log, update(1, 5, "b"), update(1, 7, "b"))
+        assert (log.torn, log.confirmed) == (7, 5)
+        read(log, update(1, 8, "b"))
+        assert (log.torn, log.confirmed) == (7, 8)
 
     def test_a_snapshot_of_a_void_line_is_found_out(self) -> None:
         log = TrainerLog(DIGEST, "c", since=position(1, 9, "a"))

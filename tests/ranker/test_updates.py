@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranker.changes import Changes, TableChange
+from ranker.encoding import Encoded, encode
 from ranker.updates import (
     MAX_RECORD_BYTES,
     DamagedRecord,
@@ -42,9 +43,9 @@ def table(keys: int = 3, tails: int = 2, evicted: int = 2, width: int = 4) -> Ta
     return TableChange(
         keys_K=np.arange(2**63, 2**63 + keys, dtype=np.uint64),
         rows_K=np.arange(keys)[::-1].copy(),
-        values_KD=torch.randn(keys, width).bfloat16(),
+        values_KD=Encoded(torch.randn(keys, width).bfloat16()),
         tails_W=np.arange(tails),
-        tail_values_WD=torch.randn(tails, width).bfloat16(),
+        tail_values_WD=Encoded(torch.randn(tails, width).bfloat16()),
         evicted_V=np.arange(evicted, dtype=np.uint64),
     )
 
@@ -52,31 +53,41 @@ def table(keys: int = 3, tails: int = 2, evicted: int = 2, width: int = 4) -> Ta
 def changes(**sizes: int) -> Changes:
     torch.manual_seed(0)
     dense = {"light/out": torch.randn(5, 3), "light/scale": torch.tensor(2.0), "heavy/w": torch.randn(300).bfloat16()}
-    return Changes({"items": table(**sizes), "a/b": table()}, dense)
+    encoded = {name: Encoded(tensor) for name, tensor in dense.items()}
+    encoded["heavy/rounded"] = encode(torch.randn(40, 7), "int8")
+    return Changes({"items": table(**sizes), "a/b": table()}, encoded)
 
 
 def assert_equal(a: Changes, b: Changes) -> None:
     assert a.dense.keys() == b.dense.keys()
     for name in a.dense:
-        assert a.dense[name].dtype == b.dense[name].dtype
-        assert torch.equal(a.dense[name], b.dense[name])
+        assert_same(a.dense[name], b.dense[name])
     assert a.tables.keys() == b.tables.keys()
     for name in a.tables:
         for part in dataclasses.fields(TableChange):
             x, y = getattr(a.tables[name], part.name), getattr(b.tables[name], part.name)
-            assert x.dtype == y.dtype
-            assert x.tolist() == y.tolist()
+            if isinstance(x, Encoded):
+                assert_same(x, y)
+            else:
+                assert x.dtype == y.dtype
+                assert x.tolist() == y.tolist()
+
+
+def assert_same(a: Encoded, b: Encoded) -> None:
+    assert a.data.dtype == b.data.dtype
+    assert torch.equal(a.data, b.data)
+    assert torch.equal(a.decode(), b.decode())
 
 
 def test_stored_bytes_never_change() -> None:
     small = Changes({"i": TableChange(
         keys_K=np.array([7], np.uint64),
         rows_K=np.array([2]),
-        values_KD=torch.tensor([[1.0, -2.0]]).bfloat16(),
+        values_KD=Encoded(torch.tensor([[1.0, -2.0]]).bfloat16()),
         tails_W=np.array([1]),
-        tail_values_WD=torch.tensor([[0.5, 0.25]]).bfloat16(),
+        tail_values_WD=Encoded(torch.tensor([[0.5, 0.25]]).bfloat16()),
         evicted_V=np.array([9], np.uint64),
-    )}, {"light/b": torch.tensor([3.0])})  # fmt: skip
+    )}, {"light/b": Encoded(torch.tensor([3.0]))})  # fmt: skip
     (record,) = encode_update(Update(HEADER, small))
     assert record.hex() == FROZEN_UPDATE
     assert encode_open(OPEN).hex() == FROZEN_OPEN
@@ -121,7 +132,7 @@ def test_ranges_hold_every_key_of_their_record() -> None:
 
 def test_a_row_larger_than_a_record_is_refused() -> None:
     with pytest.raises(ValueError, match="one row of"):
-        encode_update(Update(HEADER, Changes({}, {"light/w": torch.zeros(2, 1000)})), max_bytes=2_000)
+        encode_update(Update(HEADER, Changes({}, {"light/w": Encoded(torch.zeros(2, 1000))})), max_bytes=2_000)
 
 
 def test_every_corrupted_byte_is_noticed() -> None:
