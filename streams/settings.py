@@ -44,9 +44,21 @@ def from_environment(*, recipe: str | None = None, instance: str | None = None) 
         bootstrap=required(BOOTSTRAP, "the broker's host:port"),
         redis_url=required(REDIS_URL, "redis://host:port/0"),
         recipe=load_recipe(recipe or os.environ.get(RECIPE, "default")),
-        snapshots=os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots"),
+        snapshots=snapshot_store(os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots")),
         instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
     )
+
+
+def snapshot_store(url: str) -> str:
+    """The same. Raises StartError for a URL of a kind that fsspec does not know, or whose package is missing."""
+    if "://" in url:
+        from fsspec.core import url_to_fs
+
+        try:
+            url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StartError(f"snapshots at {url} are out of reach: {error}; or name a folder") from error
+    return url
 
 
 def required(name: str, what: str) -> str:
