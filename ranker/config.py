@@ -221,7 +221,7 @@ class UpdateConfig:
     """Of tensors of more than 256 values; smaller ones (norms, biases, calibration) are cheap and delicate: float32."""
     tensors: dict[str, Encoding] = field(default_factory=dict)
     """What was measured for single ones: by table, or by tier and name ("light/heads.user.weight")."""
-    moved: float = 0.0
+    moved: float = 0.01
     """A row or a dense tensor goes out once it is further from what replicas hold than this share of its norm."""
     row_budget: int | None = None
     """Bytes of an update for rows: the furthest from what replicas hold go first. None: all that moved."""
