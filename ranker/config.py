@@ -254,6 +254,8 @@ class GateConfig:
     strange_tolerance: float = 0.15
     """As a share of the loss: how much more than expected the reference may lose to drift."""
     labels_between_false_alarms: float = 1e7
+    reopen_labels: int = 500
+    """After a breach so many labels must look right before any is learned from again."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1 or self.held_out_window < 1:

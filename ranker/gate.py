@@ -8,8 +8,9 @@ was at the snapshot before the newest one, which is what a rollback goes back to
 
 # N candidates, n labels.
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,25 +54,30 @@ def check_weights(config: GateConfig, tiers: Tiers, tables: Mapping[str, Tensor]
     return None
 
 
-@dataclass
-class _Cohort:
+class _Cohorts:
     """Labels of one kind, kept until all labels of their time are there: clicks come before what was not clicked."""
 
-    window_ms: int
-    parts: list[Compared] = field(default_factory=list)
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._width_ms = max(window_ms // _COHORTS, 250)
+        self._by_time: defaultdict[int, list[Compared]] = defaultdict(list)
 
-    def take(self, watermark_ms: int, after_ms: int) -> Compared:
-        """Those of events after `after_ms` whose window has closed, in order of time."""
-        fields = [np.concatenate([getattr(p, f) for p in self.parts] or [np.empty(0)]) for f in _FIELDS]
-        closed = fields[-1] <= watermark_ms - self.window_ms
-        self.parts = [Compared(*(f[~closed] for f in fields))]
-        closed &= fields[-1] > after_ms
-        order = np.argsort(fields[-1][closed], kind="stable")
-        label_n, served_n, reference_n, event_ms_n = (f[closed][order] for f in fields)
-        return Compared(label_n, served_n, reference_n, event_ms_n.astype(np.int64))
+    def add(self, labels: Compared) -> None:
+        cohort_n = labels.event_ms_n // self._width_ms
+        for cohort in np.unique(cohort_n).tolist():
+            self._by_time[cohort].append(labels.take(cohort_n == cohort))
+
+    def take(self, watermark_ms: int) -> list[Compared]:
+        """The cohorts whose window has closed, in order of time. Within one its clicks still come first."""
+        closed = sorted(c for c in self._by_time if (c + 1) * self._width_ms + self._window_ms <= watermark_ms)
+        return [Compared.of(self._by_time.pop(cohort)) for cohort in closed]
+
+    def clear(self) -> None:
+        self._by_time.clear()
 
 
-_FIELDS = ("label_n", "served_n", "reference_n", "event_ms_n")
+_COHORTS = 256
+"""Of a window."""
 
 
 class LabelTests:
@@ -82,8 +88,8 @@ class LabelTests:
         self.labels = 0
         """Tested since the start."""
         self._config = config
-        self._after_ms = 0
-        self._cohorts = {kind: _Cohort(window_ms) for kind, window_ms in windows_ms.items()}
+        self._after_ms = -1
+        self._cohorts = {kind: _Cohorts(window_ms) for kind, window_ms in windows_ms.items()}
         self._detectors = {
             (kind, test): Detector(config.labels_between_false_alarms) for kind in windows_ms for test in _TESTS
         }
@@ -106,7 +112,7 @@ class LabelTests:
         self._after_ms = after_ms
         self.labels = 0
         for cohort in self._cohorts.values():
-            cohort.parts = []
+            cohort.clear()
         for detector in self._detectors.values():
             detector.reset()
 
@@ -115,12 +121,14 @@ class LabelTests:
         found = None
         for kind, cohort in self._cohorts.items():
             if kind in compared:
-                cohort.parts.append(compared[kind])
-            labels = cohort.take(watermark_ms, self._after_ms)
-            self.labels += len(labels.label_n)
+                cohort.add(compared[kind].take(compared[kind].event_ms_n > self._after_ms))
+            closed = [labels for labels in cohort.take(watermark_ms) if len(labels.label_n)]
+            self.labels += sum(len(labels.label_n) for labels in closed)
+            event_ms = np.array([labels.event_ms_n[0] for labels in closed], np.int64)
             for test, addends in _TESTS.items():
                 detector = self._detectors[kind, test]
-                if detector.add(addends(self._config, labels), labels.event_ms_n) and found is None:
+                each = np.array([addends(self._config, labels).sum() for labels in closed])
+                if detector.add(each, event_ms) and found is None:
                     found = Breach(test.split()[-1], _WORDS[test.split()[-1]].format(kind=kind), detector.since_ms)
         return found
 

@@ -34,6 +34,12 @@ STEPS = Counter("tiderank_training_steps", "Training steps, by whether they were
 STEP_SECONDS = Histogram("tiderank_training_step_seconds", "Reading logs and one training step", buckets=SECONDS)
 UPDATE_BYTES = Counter("tiderank_update_bytes", "Bytes put on model.updates")
 SNAPSHOTS = Counter("tiderank_snapshots", "Snapshots written")
+GATE_BREACHES = Counter("tiderank_gate_breaches", "Rollbacks that the gate ordered, by the test that spoke", ["test"])
+GATE_CLOSED = Gauge("tiderank_gate_closed", "1 while labels are kept out of training", multiprocess_mode="mostrecent")
+GATE_LEVEL = Gauge(
+    "tiderank_gate_level", "Of each test of labels: 1 is where it speaks", ["test"], multiprocess_mode="mostrecent"
+)
+QUARANTINED = Counter("tiderank_examples_quarantined", "Examples that the gate kept out of training, or took back")
 NORMALIZED_ENTROPY = Gauge(
     "tiderank_normalized_entropy",
     "Of served predictions, over the newest examples, by kind of label",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from feature_store.config import JoinConfig, LogConfig
-from ranker.config import LearnerConfig, ModelConfig
+from ranker.config import GateConfig, LearnerConfig, ModelConfig
 from ranker.recipes import demo_model, three_tiers
 from router_bandit.budget import BudgetOptions
 from router_bandit.plans import Plan
@@ -88,6 +88,7 @@ class RoutingConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     learner: LearnerConfig = LearnerConfig()
+    gate: GateConfig = GateConfig()
     step_s: float = 0.1
     """Examples are gathered this long into one step: a step for each would spend most of its time starting."""
     batch_max: int = 512
