@@ -48,6 +48,10 @@ class Rollback:
     epoch: int
 
 
+class _Ended(Exception):
+    """A worker ended by itself."""
+
+
 @contextmanager
 def house(home: Path, recipe: str) -> Iterator[tuple[LocalStack, list[WorkerProcess]]]:
     with local_stack(home, broker="auto") as stack:
@@ -92,10 +96,13 @@ def traffic(kafka: Kafka, rate: float, seed: int) -> Iterator[Commands]:
     thread.join(30)
 
 
-def await_rollback(reader: UpdateReader, epoch: int, timeout_s: float) -> Rollback | None:
-    """The next open of an epoch above this one."""
+def await_rollback(reader: UpdateReader, epoch: int, timeout_s: float, workers: list[WorkerProcess]) -> Rollback | None:
+    """The next open of an epoch above this one. Raises _Ended if a worker does not live to see it."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
+        for worker in workers:
+            if not worker.child.alive():
+                raise _Ended(f"{worker.name} ended{worker.child.last_words()}")
         for record in reader.poll(64, timeout_s=0.1):
             header = peek_header(record.value or b"")
             if isinstance(header, Open) and header.epoch > epoch:
@@ -147,7 +154,7 @@ def measure(share: float, args: argparse.Namespace) -> None:
             kafka = Kafka(stack.bootstrap, {})
             reader = UpdateReader(kafka, start=0)
             with traffic(kafka, args.rate, args.seed) as commands:
-                false_alarm = await_rollback(reader, 1, args.warm_up + args.clean)
+                false_alarm = await_rollback(reader, 1, args.warm_up + args.clean, workers)
                 if false_alarm is not None or args.clean:
                     print(f"{'clean':>8}  {'FALSE ALARM' if false_alarm else f'none in {args.clean + args.warm_up} s'}")
                     print(_words(workers))
@@ -155,7 +162,7 @@ def measure(share: float, args: argparse.Namespace) -> None:
                 snapshots = len(list_snapshots(str(home / "data" / "snapshots"), recipe.model.digest))
                 onset_ms = time.time_ns() // 1_000_000
                 commands.put(f"poison {share}")
-                rollback = await_rollback(reader, 1, PATIENCE_S)
+                rollback = await_rollback(reader, 1, PATIENCE_S, workers)
                 if rollback is None:
                     print(f"{share:>8.0%}  not noticed in {PATIENCE_S:.0f} s ({snapshots} snapshots)")
                     print(_words(workers))

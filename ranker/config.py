@@ -247,13 +247,15 @@ class GateConfig:
     held_out_jump: float = 0.25
     """What an update may add to their loss, as a share of it."""
     max_change: float = 0.2
-    """What an update may change a dense tensor by: the root of the mean square of its weights' changes."""
+    """What an update may change a dense tensor of more than 256 values by: the root of the mean square over them."""
     max_row_value: float = 1_000.0
     worse_tolerance: float = 0.05
     """As a share of the loss: how much worse than the reference what is served may be for long."""
     strange_tolerance: float = 0.15
     """As a share of the loss: how much more than expected the reference may lose to drift."""
     labels_between_false_alarms: float = 1e7
+    reference_labels: int = 20_000
+    """Of a kind, that the reference must have learned from before labels of that kind are judged by it."""
     reopen_labels: int = 500
     """After a breach so many labels must look right before any is learned from again."""
 

@@ -32,7 +32,9 @@ class Gatekeeper:
         self._tests = LabelTests(config, windows_ms)
         self._held_out = HeldOutWindow(published, config.held_out_window)
         self._loss_before = 0.0
-        self._newest: tuple[Position, ModelCopy] | None = None
+        self._judged: frozenset[str] = frozenset()
+        """Kinds of labels that the reference has learned enough of."""
+        self._newest: tuple[Position, ModelCopy, frozenset[str]] | None = None
 
     @property
     def suspicious(self) -> bool:
@@ -41,15 +43,15 @@ class Gatekeeper:
 
     def start_at(self, position: Position) -> None:
         """The model as it is now is that of a snapshot: the first reference."""
-        self.reference_at, self._learner.reference = position, self._learner.copy()
+        self.reference_at, self._learner.reference, self._judged = position, self._learner.copy(), self._learned()
 
     def snapshot_taken(self, position: Position) -> None:
         """Of the model as it is now."""
         if self.closed:  # it is the reference itself
             return
         if self._newest is not None:
-            self.reference_at, self._learner.reference = self._newest
-        self._newest = position, self._learner.copy()
+            self.reference_at, self._learner.reference, self._judged = self._newest
+        self._newest = position, self._learner.copy(), self._learned()
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
         """Those to learn from; the others are kept to judge updates by."""
@@ -59,7 +61,8 @@ class Gatekeeper:
 
     def judge_labels(self, report: StepReport, watermark_ms: int) -> Breach | None:
         """The labels of a step, or of what would have been one. While closed, only to know when all is well again."""
-        breach = self._tests.observe(report.compared, watermark_ms)
+        judged = {kind: labels for kind, labels in report.compared.items() if kind in self._judged}
+        breach = self._tests.observe(judged, watermark_ms)
         for test, level in self._tests.levels().items():
             metric.GATE_LEVEL.labels(test).set(level)
         if not self.closed:
@@ -94,6 +97,10 @@ class Gatekeeper:
         self._newest = None
         self._tests.restart(now_ms)
         metric.GATE_CLOSED.set(1)
+
+    def _learned(self) -> frozenset[str]:
+        counts = {"click": self._learner.click_rate.count, "conversion": self._learner.conversion_rate.count}
+        return frozenset(kind for kind, count in counts.items() if count > self._config.reference_labels)
 
     def _open(self) -> None:
         log.warning("the gate is open again: %d labels were as the reference predicts", self._tests.labels)
