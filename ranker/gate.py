@@ -34,6 +34,10 @@ class Breach:
     """Event time at which it began, or earlier; None where it is not known."""
 
 
+WEIGHTS = frozenset({"finite", "change", "held_out"})
+"""Tests of what was learned; the others are of labels."""
+
+
 def held_out(response_id: str, share: float) -> bool:
     """Whether a response is never trained on: the same answer for every trainer."""
     return hash64(f"held-out/{response_id}") < share * 2**64

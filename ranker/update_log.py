@@ -176,6 +176,10 @@ class TrainerLog:
         self.epoch = max(epoch, since.epoch if since is not None else 0)
         """The newest seen, and our own once live."""
         self.confirmed = 0
+        self.offsets: dict[str, int] = {}
+        """Next offset of training.examples by partition, of the newest update that was read before the open."""
+        self.watermark_ms = 0
+        """Its watermark."""
         self.torn: int | None = None
         """The newest of our own updates that the log holds damaged, or lacks."""
         self.dirty = Dirty()
@@ -234,6 +238,7 @@ class TrainerLog:
                     f"{self._since.epoch} was written: the snapshot holds updates that were void"
                 )
             self.epoch = max(self.epoch, header.epoch) if self.status == "reading" else self.epoch
+            self.offsets, self.watermark_ms = dict(header.offsets), header.watermark_ms
             if self._since is not None:  # an epoch that builds on nothing resets whatever the log changed
                 self.dirty.add(record)
         elif self.status == "live":

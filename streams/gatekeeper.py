@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ranker.config import GateConfig
 from ranker.engine import Engine
-from ranker.gate import Breach, LabelTests, check_weights, held_out
+from ranker.gate import WEIGHTS, Breach, LabelTests, check_weights, held_out
 from ranker.held_out_window import HeldOutWindow
 from ranker.learner import Learner, StepReport
 from ranker.model_copy import ModelCopy
@@ -14,6 +14,10 @@ from ranker.update_log import Position
 from streams import metric_names as metric
 
 log = logging.getLogger(__name__)
+
+
+_SOON = 100
+"""Updates after a rollback."""
 
 
 class Gatekeeper:
@@ -32,6 +36,7 @@ class Gatekeeper:
         self._tests = LabelTests(config, windows_ms)
         self._held_out = HeldOutWindow(published, config.held_out_window)
         self._loss_before = 0.0
+        self._published_since_breach = _SOON
         self._judged: frozenset[str] = frozenset()
         """Kinds of labels that the reference has learned enough of."""
         self._newest: tuple[Position, ModelCopy, frozenset[str]] | None = None
@@ -91,9 +96,19 @@ class Gatekeeper:
             f"{self._config.held_out_jump:.0%}, and would raise it from {before:.2f} to {after:.2f}",
         )
 
-    def close(self, now_ms: int) -> None:
+    def hopeless(self, breach: Breach) -> bool:
+        """Whether weights went wrong again soon after a rollback: going back once more would not help."""
+        return breach.test in WEIGHTS and self._published_since_breach < _SOON
+
+    def published(self) -> None:
+        """An update went out."""
+        self._published_since_breach += 1
+
+    def close(self, breach: Breach, now_ms: int) -> None:
         """After a breach and the rollback."""
         self.closed = True
+        if breach.test in WEIGHTS:
+            self._published_since_breach = 0
         self._newest = None
         self._tests.restart(now_ms)
         metric.GATE_CLOSED.set(1)

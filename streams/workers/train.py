@@ -188,6 +188,7 @@ class TrainWorker(BaseWorker):
         if breach is not None:
             return breach
         self._quarantine_from = None
+        self._gate.published()
         metric.UPDATE_BYTES.inc(self._writer.send(records))
         for kind, sums in (("click", report.click), ("conversion", report.conversion)):
             metric.PREDICTED.labels(kind).inc(sums.predicted)
@@ -204,6 +205,11 @@ class TrainWorker(BaseWorker):
             raise StreamError(
                 f"the gate: {breach.reason}. Nothing of this step was published, and there is no older snapshot to go "
                 "back to: mend the cause and start again"
+            )
+        if self._gate.hopeless(breach):
+            raise StreamError(
+                f"the gate: {breach.reason}; soon after a rollback, so another would not help. Replicas hold what is "
+                "good: mend the cause (a learning rate?) and start again"
             )
         log.error("the gate: %s. Going back to epoch %d, update %d", breach.reason, good.epoch, good.number)
         void_after(self._snapshots, digest, good)
@@ -223,7 +229,7 @@ class TrainWorker(BaseWorker):
             quarantined=self._quarantined,
         )
         self._quarantine_from = dict(self._offsets)
-        self._gate.close(self._clock.now_ms())
+        self._gate.close(breach, self._clock.now_ms())
         self._snapshot_due = time.monotonic()
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
 
