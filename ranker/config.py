@@ -254,7 +254,7 @@ class GateConfig:
     strange_tolerance: float = 0.15
     """As a share of the loss: how much more than expected the reference may lose to drift."""
     labels_between_false_alarms: float = 1e7
-    reference_labels: int = 20_000
+    reference_labels: int = 10_000
     """Of a kind, that the reference must have learned from before labels of that kind are judged by it."""
     reopen_labels: int = 500
     """After a breach so many labels must look right before any is learned from again."""

@@ -113,7 +113,7 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
     with running(tmp_path, ["rank", "ingest", "train"], recipe=RECIPE + SOON) as house, traffic(house) as commands:
         log = Log(house)
         first = log.epoch(above=0).epoch
-        log.update(first, at_least=150)
+        log.update(first, at_least=100)
 
         commands.put("poison 0.5")
         rollback = log.epoch(above=first)
@@ -130,7 +130,7 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
         house.check()
 
         # by hand
-        to = snapshots(house)[0]
+        to = snapshots(house)[-1]
         by_hand = command(house, "rollback", "--to", to, "--json")
         assert by_hand.returncode == 0, by_hand.stderr
         assert json.loads(by_hand.stdout)["to"] == to
@@ -154,9 +154,9 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
         await_end(bad)
         assert "another would not help" in bad.child.last_words()
         house.start("train")
-        fifth = log.epoch(above=third + 1).epoch
-        log.update(fifth, at_least=5)
-        await_served(house, fifth)
+        last = log.epoch(above=third + 2).epoch  # the bad one opened two, its own and that of its rollback
+        log.update(last, at_least=5)
+        await_served(house, last)
         house.check()
 
 
