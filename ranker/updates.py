@@ -261,7 +261,7 @@ def _split_envelope(data: bytes) -> tuple[Header, bytes | None]:
         raise MalformedRecord(f"a header of {length} bytes in a record of {len(data)}")
     try:
         header = _HEADERS.decode(data[_FRONT.size : end])
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:  # the tag of a kind is decoded before it is checked
         raise MalformedRecord(f"header: {exc}") from exc
     (body_length,) = _LENGTH.unpack_from(data, end)
     body = data[end + _LENGTH.size : -_CHECKSUM_BYTES]
