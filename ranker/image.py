@@ -99,9 +99,9 @@ class Image:
     def tensors(self) -> dict[str, Tensor]:
         """All that decides a score, by name, in one form: equal for equal images, however they came to be.
 
-        Keys are ascending; a row that no key has is left out, for nobody reads it.
+        Copies. Keys are ascending; a row that no key has is left out, for nobody reads it.
         """
-        out = {f"dense/{name}": tensor.cpu() for name, tensor in self.dense.items()}
+        out = {f"dense/{name}": tensor.to("cpu", copy=True) for name, tensor in self.dense.items()}
         for name, weights in self.tables.weights.items():
             key_map = self.tables.key_maps[name]
             keys, rows = key_map.items()
@@ -140,7 +140,11 @@ class Image:
         self.after_change()
 
     def _check_names(self, tensors: dict[str, Tensor]) -> None:
-        wanted = self.tensors().keys()
+        wanted = {f"dense/{name}" for name in self.dense} | {
+            f"{kind}/{name}/{column}"
+            for name in self.tables.weights
+            for kind, column in (("rows", "keys"), ("rows", "rows"), ("rows", "values"), ("tails", "values"))
+        }
         if tensors.keys() != wanted:
             raise NotApplicable(f"an image of this configuration differs by {sorted(tensors.keys() ^ wanted)[:5]}")
 

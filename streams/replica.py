@@ -9,6 +9,7 @@ from ranker.snapshot import SnapshotError, list_snapshots, load_image
 from ranker.update_log import UpdateFollower
 from streams import metric_names as metric
 from streams.kafka import Kafka
+from streams.snapshot_settings import shard_reader
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Replica:
     def __init__(self, engine: Engine, kafka: Kafka, snapshots: str) -> None:
         self._engine = engine
         self._snapshots = snapshots
+        self._shards = shard_reader()
         self._digest = engine.config.digest
         self._follower = UpdateFollower(self._digest)
         self._reader = UpdateReader(kafka, start=0)
@@ -74,7 +76,7 @@ class Replica:
             if held is not None and (position.epoch, position.number) <= (held.epoch, held.number):
                 return
             try:
-                load_image(snapshot, self._engine.image)
+                load_image(snapshot, self._engine.image, self._shards)
             except (SnapshotError, NotApplicable) as error:
                 log.warning("snapshot: %s", error)
                 continue
