@@ -31,6 +31,7 @@ class _Commands(click.Group):
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
         "updates": ("streams.updates_command", "The log of the weights: what each record changes, and its size."),
+        "snapshot": ("streams.snapshot_command", "Snapshots of the weights: list, verify, copy elsewhere."),
         "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
         "prune": ("streams.prune", "Remove the hidden units of a tier that contribute least."),
         "precision": ("streams.precision", "Choose the layers that this machine serves faster in low precision."),
