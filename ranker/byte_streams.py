@@ -1,6 +1,6 @@
 """Files of any store, read in ranges by many streams at once, and handed over in order.
 
-Memory is bounded by what is read ahead: `streams + READERS` ranges of RANGE_BYTES, whatever the files' sizes.
+Memory is bounded by what is read ahead: twice as many ranges of RANGE_BYTES as streams, whatever the files' sizes.
 """
 
 import os
@@ -32,7 +32,8 @@ class ByteStreams:
             raise ValueError(f"a file is read by at least one stream, got {streams}")
         self._ranges = ThreadPoolExecutor(streams, "snapshot-range")
         self._readers = ThreadPoolExecutor(READERS, "snapshot-reader")
-        self._slots = threading.Semaphore(streams + READERS)
+        # As many again as can be under way: one slow range does not keep the streams behind it waiting.
+        self._slots = threading.Semaphore(2 * streams)
         self._closed = threading.Event()
 
     def __enter__(self) -> "ByteStreams":

@@ -72,24 +72,27 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Both parts at one number: copies, which no step and no update changes any more."""
+    """Both parts at one number: copies, which no step and no update changes any more.
 
-    image: dict[str, Tensor]
-    training: dict[str, Tensor]
+    What a function returns is put into its order when it is called: that takes several times as long as the copy.
+    """
+
+    image: Callable[[], dict[str, Tensor]]
+    training: Callable[[], dict[str, Tensor]]
     position: Position
     offsets: dict[str, int]
     watermark_ms: int
 
     @staticmethod
-    def of(image: Image, training: dict[str, Tensor]) -> "State":
-        """Copies the image as it stands. training: copies already (learner_state.training_state), of the same number.
+    def of(image: Image, training: Callable[[], dict[str, Tensor]]) -> "State":
+        """Copies the image as it stands. training: of the same number (learner_state.copied_state).
 
         Raises ValueError if the image has no position.
         """
         if image.position is None:
             raise ValueError("a snapshot needs a position: apply an update to the image, or load one, before")
         return State(
-            image=image.tensors(),
+            image=image.copied(),
             training=training,
             position=image.position,
             offsets=dict(image.offsets),
@@ -111,7 +114,7 @@ def write_snapshot(
     The image must stand where the training state does: publish all changes, apply them to the image, then call this.
     Raises ValueError if the image has no position, and what the store raises: then nothing of it is left.
     """
-    return write_state(root, State.of(image, training), digest=digest, created_ms=created_ms, keep=keep)
+    return write_state(root, State.of(image, lambda: training), digest=digest, created_ms=created_ms, keep=keep)
 
 
 def write_state(
@@ -140,8 +143,8 @@ def write_state(
             watermark_ms=state.watermark_ms,
             created_ms=created_ms,
             parts={
-                "image": write_shards(fs, folder, "image", state.image, go_on),
-                "training": write_shards(fs, folder, "training", state.training, go_on),
+                "image": write_shards(fs, folder, "image", state.image(), go_on),
+                "training": write_shards(fs, folder, "training", state.training(), go_on),
             },
         )
         go_on()

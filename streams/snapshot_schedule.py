@@ -4,7 +4,7 @@ import logging
 import time
 
 from ranker.learner import Learner
-from ranker.learner_state import training_state
+from ranker.learner_state import copied_state
 from ranker.retention import Retention
 from ranker.snapshot import State
 from ranker.snapshot_writer import Failure, SnapshotWriter
@@ -48,7 +48,7 @@ class SnapshotSchedule:
             self._due = now + self._period_s  # nothing came since
             return
         updates.image.position = position
-        state = State.of(updates.image, training_state(learner))
+        state = State.of(updates.image, copied_state(learner))
         self._began = time.monotonic()
         self._writer.start(state, created_ms=now_ms())
         metric.SNAPSHOT_PAUSE_SECONDS.observe(self._began - now)

@@ -94,4 +94,10 @@ def state(number: int = 1, *, epoch: int = 1, seed: int = 0, elements: int = 5_0
         "rates": torch.rand(2, 2, dtype=torch.float64),
         "big": torch.rand(elements),
     }
-    return State(image=image, training=training, position=at(number, epoch), offsets={"0": number}, watermark_ms=number)
+    return State(
+        image=lambda: image,
+        training=lambda: training,
+        position=at(number, epoch),
+        offsets={"0": number},
+        watermark_ms=number,
+    )

@@ -36,7 +36,7 @@ def load(snapshot: Snapshot, *caches: ShardCache) -> int:
     """Checks that the right tensors come; returns the reads of the origin's shards."""
     CountedStore.reads.clear()
     found = load_training_state(snapshot, ShardReader(3, caches))
-    expected = state(snapshot.manifest.position.number).training
+    expected = state(snapshot.manifest.position.number).training()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     return CountedStore.shard_reads()
 
@@ -131,7 +131,7 @@ def work(folder: str, urls: list[str], seed: int) -> None:
     for index in torch.randint(len(snapshots), (12,)).tolist():
         number = snapshots[index].manifest.position.number
         found = load_training_state(snapshots[index], ShardReader(2, [cache]))
-        assert all(torch.equal(found[name], t) for name, t in state(number).training.items())
+        assert all(torch.equal(found[name], t) for name, t in state(number).training().items())
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:

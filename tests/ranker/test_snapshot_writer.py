@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ranker.image import new_image
-from ranker.learner_state import training_state
+from ranker.learner_state import copied_state, training_state
 from ranker.shard_reader import ShardReader
 from ranker.snapshot import Snapshot, State, list_snapshots, load_image, load_training_state, survey
 from ranker.snapshot_writer import Failure, SnapshotWriter
@@ -62,7 +62,7 @@ def test_it_holds_the_moment_it_was_taken_whatever_is_learned_meanwhile(
     for _ in range(5):
         step()
     gate, writer = Gate(monkeypatch), SnapshotWriter(str(tmp_path), digest=SMALL.digest)
-    taken = State.of(image, training_state(learner))
+    taken = State.of(image, copied_state(learner))
     expected_image = {name: t.clone() for name, t in image.tensors().items()}
     expected_training = {name: t.clone() for name, t in training_state(learner).items()}
     writer.start(taken, created_ms=9)
