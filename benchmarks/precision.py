@@ -18,7 +18,8 @@ from ranker.precision import TOP_K
 from streams.load.report import this_machine
 from streams.precision import measure_tier, to_text
 from streams.recipe import Recipe, load_recipe
-from streams.traffic_sample import SampleOptions, take_sample
+from streams.sample_options import SampleOptions
+from streams.traffic_sample import take_sample
 
 PER_HEAD = 16
 

@@ -20,11 +20,13 @@ from ranker.engine import predict
 from ranker.features import Featurizer
 from ranker.held_out import HeldOut
 from ranker.model.tier import Tier
-from ranker.pruning import Pruning, PruningOptions, prune
+from ranker.pruning import Pruning, prune
+from ranker.pruning_options import PruningOptions
 from streams.load.report import this_machine
 from streams.prune import trained_tier
 from streams.recipe import Recipe, load_recipe
-from streams.traffic_sample import Sample, SampleOptions, take_sample
+from streams.sample_options import SampleOptions
+from streams.traffic_sample import Sample, take_sample
 
 AIM_LOSS, AIM_GONE = 2e-4, 0.2
 TIMED = 8

@@ -28,10 +28,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
 from ranker.tabular.columns import F64, find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, learn_encoder
 from ranker.tabular.metrics import grade
-from ranker.tabular.training import FitConfig, build_model, train
-from streams.fit.run import FitFiles
+from ranker.tabular.training import build_model, train
+from streams.fit.files import FitFiles
 from streams.replay.fetch import RECBOLE, data_file
 
 LABEL, TRUTH = "click", "truth"

@@ -221,7 +221,7 @@ class UpdateConfig:
     """Of tensors of more than 256 values; smaller ones (norms, biases, calibration) are cheap and delicate: float32."""
     tensors: dict[str, Encoding] = field(default_factory=dict)
     """What was measured for single ones: by table, or by tier and name ("light/heads.user.weight")."""
-    moved: float = 0.0
+    moved: float = 0.01
     """A row or a dense tensor goes out once it is further from what replicas hold than this share of its norm."""
     row_budget: int | None = None
     """Bytes of an update for rows: the furthest from what replicas hold go first. None: all that moved."""
@@ -234,6 +234,40 @@ class UpdateConfig:
                 "updates need moved >= 0, full_every >= 1 and row_budget >= 1 or none, "
                 f"got {self.moved}, {self.full_every}, {self.row_budget}"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateConfig:
+    """What may be published, and what may be learned from (ranker/gate.py)."""
+
+    held_out: float = 0.02
+    """Share of responses, by hash, that are never trained on."""
+    held_out_window: int = 32
+    """The newest so many of them judge every update."""
+    held_out_jump: float = 0.25
+    """What an update may add to their loss, as a share of it."""
+    max_change: float = 0.2
+    """What an update may change a dense tensor of more than 256 values by: the root of the mean square over them."""
+    max_row_value: float = 1_000.0
+    worse_tolerance: float = 0.05
+    """As a share of the loss: how much worse than the reference what is served may be for long."""
+    strange_tolerance: float = 0.15
+    """As a share of the loss: how much more than expected the reference may lose to drift."""
+    labels_between_false_alarms: float = 1e7
+    reference_labels: int = 10_000
+    """Of a kind, that the reference must have learned from before labels of that kind are judged by it."""
+    reopen_labels: int = 500
+    """After a breach so many labels must look right before any is learned from again."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1 or self.held_out_window < 1:
+            raise ValueError(
+                f"held_out must be in [0, 1) and held_out_window >= 1, got {self.held_out}, {self.held_out_window}"
+            )
+        if min(self.max_change, self.max_row_value, self.held_out_jump) <= 0 or self.labels_between_false_alarms <= 1:
+            raise ValueError(f"bounds must be > 0 and labels_between_false_alarms > 1, got {self}")
+        if min(self.worse_tolerance, self.strange_tolerance) < 0:
+            raise ValueError(f"tolerances must be >= 0, got {self.worse_tolerance}, {self.strange_tolerance}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

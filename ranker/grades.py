@@ -2,9 +2,11 @@
 
 # N impressions.
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from ranker.detector import F64, I64
 from ranker.requests import F32
@@ -61,6 +63,15 @@ class Compared:
     reference_n: F64
     event_ms_n: I64
     """Of their requests."""
+
+    @classmethod
+    def of(cls, parts: "Sequence[Compared]") -> "Compared":
+        none = Compared(np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64))
+        joined = [np.concatenate([getattr(p, f.name) for p in (none, *parts)]) for f in fields(cls)]
+        return cls(*joined)
+
+    def take(self, which_n: npt.NDArray[np.bool_]) -> "Compared":
+        return Compared(*(getattr(self, f.name)[which_n] for f in fields(self)))
 
 
 def compare(label_N: F32, served_N: F32, reference_N: F32, event_ms_N: I64) -> Compared:

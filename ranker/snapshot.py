@@ -237,7 +237,9 @@ def _number(name: str) -> tuple[int, ...]:
 
 def _found(name: str, url: str, data: bytes | Exception) -> Found:
     if isinstance(data, FileNotFoundError | NotADirectoryError):
-        return Found(name, url, None, "no manifest: it is being written, or what a crash left", has_manifest=False)
+        return Found(
+            name, url, None, "no manifest: being written, gone back from, or what a crash left", has_manifest=False
+        )
     if isinstance(data, Exception):
         raise data
     if len(data) > MAX_MANIFEST_BYTES:
@@ -262,9 +264,10 @@ def _load(snapshot: Snapshot, part: Part, reader: ShardReader | None) -> dict[st
 
 
 def _prune(root: str, keep: Retention) -> None:
-    """The manifest goes first, so that what is half removed is no snapshot. Remains of crashes go too.
+    """The manifest goes first, so that what is half removed is no snapshot.
 
-    What cannot be removed now is tried again after the next snapshot.
+    What has no manifest (the remains of a crash, or a snapshot that was gone back from) goes once it is older than the
+    newest that are kept. What cannot be removed now is tried again after the next snapshot.
     """
     try:
         fs, path = open_root(root)
@@ -272,7 +275,9 @@ def _prune(root: str, keep: Retention) -> None:
         whole = [f for f in found if f.has_manifest]
         kept = keep.kept([None if f.manifest is None else f.manifest.created_ms for f in whole])
         going = [f for index, f in enumerate(whole) if index not in kept]
-        going += [f for f in found[: found.index(whole[-1])] if not f.has_manifest] if whole else []
+        if whole:
+            oldest = found.index(whole[-keep.newest :][0])
+            going += [f for f in found[:oldest] if not f.has_manifest]
         for each in going:
             folder = f"{path}/{each.name}"
             if each.has_manifest:

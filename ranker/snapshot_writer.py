@@ -36,6 +36,7 @@ class SnapshotWriter:
         self._thread: threading.Thread | None = None
         self._outcome: Snapshot | Failure | None = None
         self._stop = threading.Event()
+        """Of the thread that is there."""
 
     @property
     def busy(self) -> bool:
@@ -46,6 +47,7 @@ class SnapshotWriter:
         """Begins to write it. Call it when not busy."""
         assert self._thread is None, "one snapshot at a time: take the outcome of the last"
         # A daemon: a store that hangs must not keep a stopped process alive. What it leaves then has no manifest.
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write, args=(state, created_ms), name="snapshot", daemon=True)
         self._thread.start()
 
@@ -56,15 +58,19 @@ class SnapshotWriter:
         self._thread, outcome = None, self._outcome
         return outcome
 
-    def close(self, timeout_s: float) -> None:
-        """Waits so long for a snapshot that is being written, then abandons it, with nothing left of it."""
+    def close(self, timeout_s: float) -> bool:
+        """Waits so long for a snapshot that is being written, then abandons it, with nothing left of it.
+
+        Returns whether the thread has ended: not if the store hangs.
+        """
         if self._thread is None:
-            return
+            return True
         self._thread.join(timeout_s)
         self._stop.set()
         self._thread.join(END_S)
         if self._thread.is_alive():
             log.warning("%s does not answer: the snapshot under way is left without a manifest", self._root)
+        return not self._thread.is_alive()
 
     def _write(self, state: State, created_ms: int) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ranker.changes import Changes
 from ranker.hashing import U64
 from ranker.keymap import I64
 from ranker.updates import (
@@ -128,6 +129,19 @@ class Dirty:
     keys: dict[str, U64] = field(default_factory=dict)
     tails: dict[str, I64] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, changes: Changes) -> "Dirty":
+        """All that the changes name."""
+        return cls(
+            keys={name: np.union1d(change.keys_K, change.evicted_V) for name, change in changes.tables.items()},
+            tails={name: change.tails_W for name, change in changes.tables.items()},
+        )
+
+    def merge(self, other: "Dirty") -> None:
+        for mine, its in ((self.keys, other.keys), (self.tails, other.tails)):
+            for table, names in its.items():
+                mine[table] = np.union1d(mine[table], names) if table in mine else names  # type: ignore[assignment]
+
     def add(self, update: Record) -> None:
         for name, tensor in update.tensors.items():
             kind, table, column = _parse(name)
@@ -156,11 +170,16 @@ class TrainerLog:
     A crash between any two of these leaves at most an open without updates, which the next trainer's open voids.
     """
 
-    def __init__(self, digest: str, trainer: str, since: Position | None = None) -> None:
+    def __init__(self, digest: str, trainer: str, since: Position | None = None, *, epoch: int = 0) -> None:
+        """since: the snapshot that is built on. epoch: the newest that the log is known to have, if that is newer."""
         self.status: Status = "reading"
-        self.epoch = since.epoch if since is not None else 0
+        self.epoch = max(epoch, since.epoch if since is not None else 0)
         """The newest seen, and our own once live."""
         self.confirmed = 0
+        self.offsets: dict[str, int] = {}
+        """Next offset of training.examples by partition, of the newest update that was read before the open."""
+        self.watermark_ms = 0
+        """Its watermark."""
         self.torn: int | None = None
         """The newest of our own updates that the log holds damaged, or lacks."""
         self.dirty = Dirty()
@@ -219,6 +238,7 @@ class TrainerLog:
                     f"{self._since.epoch} was written: the snapshot holds updates that were void"
                 )
             self.epoch = max(self.epoch, header.epoch) if self.status == "reading" else self.epoch
+            self.offsets, self.watermark_ms = dict(header.offsets), header.watermark_ms
             if self._since is not None:  # an epoch that builds on nothing resets whatever the log changed
                 self.dirty.add(record)
         elif self.status == "live":

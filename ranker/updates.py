@@ -86,6 +86,8 @@ class UpdateHeader(Struct, frozen=True, kw_only=True, tag_field="kind", tag="upd
     watermark_ms: Count = 0
     created_ms: Count = 0
     grades: dict[str, float] | None = None
+    quarantined: dict[str, tuple[Count, Count]] = {}
+    """Offsets [first, next) of training.examples by partition that the gate has kept out, since the update before."""
     ranges: dict[str, tuple[Hex, Hex]] = {}
     """Lowest and highest key of each table in this part."""
 

@@ -1,4 +1,8 @@
-"""The console command. Each subcommand imports what it needs when it runs: `tiderank ingest` loads no torch."""
+"""The console command.
+
+A module that declares a subcommand imports at its top what the command line needs, and no more: what runs is imported
+when it runs. So `tiderank ingest` loads no torch, and neither does any --help.
+"""
 
 import errno
 import json
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import click
 
 from streams.errors import StreamError
-from streams.ranges import SEED
+from streams.ranges import SEED, Finite
 
 if TYPE_CHECKING:
     from streams.kafka import Kafka
@@ -32,6 +36,7 @@ class _Commands(click.Group):
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
         "updates": ("streams.updates_command", "The log of the weights: what each record changes, and its size."),
         "snapshot": ("streams.snapshot_command", "Snapshots of the weights: list, verify, copy elsewhere."),
+        "rollback": ("streams.rollback_command", "Go back to an older snapshot: replicas and trainer."),
         "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
         "prune": ("streams.prune", "Remove the hidden units of a tier that contribute least."),
         "precision": ("streams.precision", "Choose the layers that this machine serves faster in low precision."),
@@ -271,7 +276,7 @@ def audit(recipe: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="How long to watch.")
+@click.option("--seconds", type=Finite(min=1), default=30.0, show_default=True, help="How long to watch.")
 @json_option
 def freshness(seconds: float, as_json: bool) -> None:
     """Watch a running system: how long after an event the weights that serve have learned from it, by stage."""
@@ -292,12 +297,8 @@ def freshness(seconds: float, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option(
-    "--seconds", type=click.FloatRange(min=5), default=60.0, show_default=True, help="Length of the measured part."
-)
-@click.option(
-    "--rate", type=click.FloatRange(min=1, max=500), default=20.0, show_default=True, help="Requests a second."
-)
+@click.option("--seconds", type=Finite(min=5), default=60.0, show_default=True, help="Length of the measured part.")
+@click.option("--rate", type=Finite(min=1, max=500), default=20.0, show_default=True, help="Requests a second.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @broker_option
 @data_option

@@ -38,6 +38,12 @@ SNAPSHOTS_FAILED = Counter("tiderank_snapshots_failed", "Snapshots that could no
 SNAPSHOT_PAUSE_SECONDS = Histogram(
     "tiderank_snapshot_pause_seconds", "Copying the state for a snapshot, while training waits", buckets=SECONDS
 )
+GATE_BREACHES = Counter("tiderank_gate_breaches", "Rollbacks that the gate ordered, by the test that spoke", ["test"])
+GATE_CLOSED = Gauge("tiderank_gate_closed", "1 while labels are kept out of training", multiprocess_mode="mostrecent")
+GATE_LEVEL = Gauge(
+    "tiderank_gate_level", "Of each test of labels: 1 is where it speaks", ["test"], multiprocess_mode="mostrecent"
+)
+QUARANTINED = Counter("tiderank_examples_quarantined", "Examples that the gate kept out of training, or took back")
 NORMALIZED_ENTROPY = Gauge(
     "tiderank_normalized_entropy",
     "Of served predictions, over the newest examples, by kind of label",

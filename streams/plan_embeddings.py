@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from ranker.hashing import hash64, salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
 from streams.cli import recipe_option
 from streams.errors import Refused, StartError
+from streams.fit.files import check_file, read_batches, reading
 from streams.mapping import served_request
 from streams.messages import Served
-from streams.ranges import Finite
+from streams.ranges import Finite, path
 from streams.recipe import load_recipe
 from streams.settings import BOOTSTRAP, RECIPE, required
 from streams.topics import SERVED, TOPICS
@@ -74,7 +75,7 @@ def plan_embeddings_command(
         if source == "kafka":
             counts = count_served(_served(), model, capacity)
         else:
-            counts = count_file(Path(source), model, capacity, columns=columns, skip=skip)
+            counts = count_file(path(source), model, capacity, columns=columns, skip=skip)
         plan = plan_tables(counts, width=width, budget_bytes=budget_bytes, min_count=min_count)
     except ValueError as error:
         raise StartError(f"{source}: {error}") from error
@@ -107,28 +108,35 @@ def count_served(messages: Iterable[Served], model: ModelConfig, capacity: int) 
 def count_file(
     path: Path, model: ModelConfig, capacity: int, *, columns: tuple[str, ...] = (), skip: tuple[str, ...] = ()
 ) -> list[SlotCounts]:
-    """Of each column with categories: strings, lists of them, integers, booleans; of any that `columns` names.
+    """Of each column of strings, integers, booleans or lists of them; of any that `columns` names.
 
-    Raises ValueError where the file cannot be read, is empty, or lacks a column.
+    Raises StartError where the file cannot be read, lacks a column, or names one of structures, and ValueError where
+    it has no rows.
     """
-    schema, batches = _table(path)
-    if unknown := {*columns, *skip} - set(schema):
-        raise ValueError(f"no columns {sorted(unknown)}; there are {list(schema)}")
-    chosen = [name for name in columns or (n for n, is_category in schema.items() if is_category) if name not in skip]
-    if not chosen:
-        raise ValueError(f"no column of categories among {list(schema)}; name some with --column")
-    table_of = {slot.name: slot.table for slot in model.slots if slot.kind == "categorical"}
-    counts = {name: SlotCounts(name, table_of.get(name, _OTHER_COLUMNS), capacity) for name in chosen}
-    for batch in batches:
-        for name, slot in counts.items():
-            values = batch.column(name)
-            found = _flat(values).value_counts()
-            texts = [_category(value) for value in found.field("values").to_pylist()]
-            keys = salted(np.fromiter(map(hash64, texts), np.uint64, len(texts)), name)
-            slot.add(keys, found.field("counts").to_numpy())
+    check_file(path)
+    with reading(path):
+        schema, batches = read_batches(path)
+        if unknown := {*columns, *skip} - set(schema.names):
+            raise ValueError(f"no columns {sorted(unknown)}; there are {schema.names}")
+        found = columns or [field.name for field in schema if _is_category(field.type)]
+        chosen = [name for name in found if name not in skip]
+        if not chosen:
+            raise ValueError(f"no column of categories among {schema.names}; name some with --column")
+        table_of = {slot.name: slot.table for slot in model.slots if slot.kind == "categorical"}
+        counts = {name: SlotCounts(name, table_of.get(name, _OTHER_COLUMNS), capacity) for name in chosen}
+        for batch in batches:
+            for slot in counts.values():
+                _count(batch.column(slot.name), slot)
     if not any(slot.occurrences for slot in counts.values()):
         raise ValueError("the file has no rows")
     return list(counts.values())
+
+
+def _count(values: Any, slot: SlotCounts) -> None:
+    found = _flat(values, slot.name).value_counts()
+    texts = [_category(value) for value in found.field("values").to_pylist()]
+    keys = salted(np.fromiter(map(hash64, texts), np.uint64, len(texts)), slot.name)
+    slot.add(keys, found.field("counts").to_numpy())
 
 
 def to_toml(plan: Plan, model: ModelConfig) -> str:
@@ -218,52 +226,43 @@ def _batches(messages: Iterable[Served]) -> Iterator[list[Served]]:
         yield batch
 
 
-def _table(path: Path) -> tuple[Mapping[str, bool], Iterator[Any]]:
-    """Of each column, whether it holds categories; and the record batches."""
-    try:
-        import pyarrow.csv
-        import pyarrow.parquet
-        from pyarrow import ArrowException
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("files of columns need pyarrow: pip install 'tiderank[tables]'") from error
-    if path.suffix not in (".parquet", ".csv"):
-        raise ValueError("a plan is made from kafka, a .parquet or a .csv file")
-    if not path.is_file():
-        raise ValueError("no such file")
-    try:
-        if path.suffix == ".parquet":
-            file = pyarrow.parquet.ParquetFile(path)
-            return _categories(file.schema_arrow), file.iter_batches()
-        reader = pyarrow.csv.open_csv(path)
-        return _categories(reader.schema), iter(reader)
-    except ArrowException as error:
-        raise ValueError(f"cannot be read: {error}") from error
-
-
-def _categories(schema: Any) -> dict[str, bool]:
+def _is_category(kind: Any) -> bool:
+    """Text, integers, booleans, and lists of them."""
     from pyarrow import types
 
-    kinds: tuple[Callable[[Any], bool], ...] = (
-        types.is_string,
-        types.is_large_string,
-        types.is_integer,
-        types.is_boolean,
-        types.is_dictionary,
-        types.is_list,
-        types.is_null,
+    kind = kind.value_type if _is_list(kind) else kind
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_integer,
+            types.is_boolean,
+            types.is_null,
+        )
     )
-    return {field.name: any(kind(field.type) for kind in kinds) for field in schema}
 
 
-def _flat(values: Any) -> Any:
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _flat(values: Any, name: str) -> Any:
     """Lists as their elements, an empty or missing one as a missing category."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_list(values.type):
+    kind = values.type.value_type if _is_list(values.type) else values.type
+    if pa.types.is_nested(kind):
+        raise ValueError(f"column {name!r} is of type {values.type}, neither a category nor a list of them: flatten it")
+    if kind is values.type:
         return values
     missing = pc.sum(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0)).as_py() or 0
-    return pa.concat_arrays([pc.list_flatten(values), pa.nulls(missing, values.type.value_type)])
+    return pa.concat_arrays([pc.list_flatten(values), pa.nulls(missing, kind)])
 
 
 def _category(value: object) -> str:

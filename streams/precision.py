@@ -5,21 +5,10 @@ import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-from ranker.held_out import HeldOut
-from ranker.model.tier import Tier
-from ranker.precision import (
-    TOP_K,
-    LayerResult,
-    Precision,
-    TierResult,
-    measure_precision,
-    write_precision,
-)
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.doctor import cpu_info
@@ -27,8 +16,12 @@ from streams.errors import start_errors
 from streams.load.report import this_machine
 from streams.ranges import Finite
 from streams.recipe import Recipe, load_recipe
+from streams.sample_options import SampleOptions, Source, sample_options
 from streams.settings import RECIPE
-from streams.traffic_sample import COMPRESS, Sample, SampleOptions, Source, sample_options, take_sample
+
+if TYPE_CHECKING:
+    from ranker.precision import LayerResult, Precision, TierResult
+    from streams.traffic_sample import Sample
 
 
 @click.command("precision")
@@ -56,6 +49,11 @@ def precision_command(
     With --snapshot the choice is written beside the snapshots, as precision.json, and used by ranking workers on this
     kind of CPU from their next start on.
     """
+    import torch
+
+    from ranker.precision import write_precision
+    from streams.traffic_sample import take_sample
+
     torch.set_num_threads(1)
     where, say = this_machine(), partial(click.echo, err=True)
     chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
@@ -80,8 +78,13 @@ def precision_command(
     click.echo(f"\nwritten: {written}" if written else "\nnothing written: name the --snapshot that it is for")
 
 
-def measure_tier(recipe: Recipe, name: str, sample: Sample, *, max_loss: float, repeats: int) -> TierResult:
+def measure_tier(recipe: Recipe, name: str, sample: "Sample", *, max_loss: float, repeats: int) -> "TierResult":
     """Of the published weights, which are what is served."""
+    from ranker.held_out import HeldOut
+    from ranker.model.tier import Tier
+    from ranker.precision import measure_precision
+    from streams.traffic_sample import COMPRESS
+
     model, image = recipe.model, sample.weights.image
     tier = Tier(model, model.tier(name), compress=COMPRESS)
     tier.load_state_dict({key: image.dense[f"{name}/{key}"] for key in tier.state_dict()})
@@ -89,7 +92,11 @@ def measure_tier(recipe: Recipe, name: str, sample: Sample, *, max_loss: float, 
     return measure_precision(model, tier, image.tables, held_out, sample.requests, max_loss=max_loss, repeats=repeats)
 
 
-def precision_of(recipe: Recipe, results: list[TierResult], *, max_loss: float) -> Precision:
+def precision_of(recipe: Recipe, results: "list[TierResult]", *, max_loss: float) -> "Precision":
+    import torch
+
+    from ranker.precision import Precision
+
     cpu, features = cpu_info(Path("/proc/cpuinfo"))
     return Precision(
         digest=recipe.model.digest,
@@ -101,8 +108,10 @@ def precision_of(recipe: Recipe, results: list[TierResult], *, max_loss: float) 
     )
 
 
-def to_text(result: TierResult) -> str:
+def to_text(result: "TierResult") -> str:
     """A line for each layer and precision, then what was chosen."""
+    from ranker.precision import TOP_K
+
     lines: list[tuple[Any, ...]] = [("layer", "", "fp32 µs", "µs", "saved", "loss %", "± (95 %)", "")]
     lines += [_line(layer, result) for layer in result.layers]
     saved = 1 - result.low_ms / result.full_ms if result.chosen else 0.0
@@ -122,7 +131,7 @@ def to_text(result: TierResult) -> str:
     )
 
 
-def _line(layer: LayerResult, result: TierResult) -> tuple[str, ...]:
+def _line(layer: "LayerResult", result: "TierResult") -> tuple[str, ...]:
     change = layer.change
     return (
         layer.path,

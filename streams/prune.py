@@ -9,24 +9,25 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-from ranker.encoding import encode_dense
-from ranker.held_out import Change, HeldOut
-from ranker.image import new_image
-from ranker.model.tier import Tier
-from ranker.pruning import Pruning, PruningOptions, Round, prune, pruned_model, pruned_state
-from ranker.snapshot import Snapshot, write_snapshot
+from ranker.pruning_options import PruningOptions
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import StartError, start_errors
 from streams.ranges import Finite
 from streams.recipe import Recipe, from_table, load_recipe, to_table
+from streams.sample_options import SampleOptions, Source, sample_options
 from streams.settings import RECIPE
-from streams.traffic_sample import COMPRESS, Sample, SampleOptions, Source, Weights, sample_options, take_sample
+
+if TYPE_CHECKING:
+    from ranker.held_out import Change
+    from ranker.model.tier import Tier
+    from ranker.pruning import Pruning, Round
+    from ranker.snapshot import Snapshot
+    from streams.traffic_sample import Sample, Weights
 
 _DEFAULT = PruningOptions()
 
@@ -59,6 +60,8 @@ def prune_command(
 
     What is left is another model: run its workers with the recipe.toml and the snapshots in --out, beside the old ones.
     """
+    import torch
+
     torch.set_num_threads(1)
     chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
     name = tier or chosen.model.tiers[-1].name
@@ -89,15 +92,19 @@ def prune_sampled(
     options: PruningOptions,
     *,
     say: Callable[[str], None],
-) -> tuple[Sample, Pruning]:
+) -> "tuple[Sample, Pruning]":
     """What it was judged by, with the weights as the snapshot has them; and what is left of the tier."""
+    from ranker.held_out import HeldOut
+    from ranker.pruning import prune
+    from streams.traffic_sample import take_sample
+
     model = recipe.model
     model.tier(tier)  # raises before the sampling rather than after it
     taken = take_sample(recipe, snapshots, sample, say)
     tables = taken.weights.image.tables
     measured, held_out = (HeldOut(model, tier, tables, some) for some in (taken.measured, taken.held_out))
 
-    def tell(done: Round) -> None:
+    def tell(done: "Round") -> None:
         left, loss, error = (100 * part for part in (done.operations, done.change.loss, done.change.error))
         end = "" if done.taken else ", taken back"
         say(f"tier {tier}: {left:.1f} % of the linear operations left, loss {loss:+.4f} ± {error:.4f} %{end}")
@@ -106,21 +113,30 @@ def prune_sampled(
     return taken, pruning
 
 
-def responses_needed(change: Change, max_loss: float, sampled: int) -> int | None:
+def responses_needed(change: "Change", max_loss: float, sampled: int) -> int | None:
     """Of a sample that would decide whether the loss is within the budget; None where this one of `sampled` does."""
     growth = change.sample_growth(max_loss)
     return None if growth <= 1 or math.isinf(growth) else math.ceil(growth * sampled)
 
 
-def trained_tier(recipe: Recipe, tier: str, weights: Weights) -> Tier:
+def trained_tier(recipe: Recipe, tier: str, weights: "Weights") -> "Tier":
     """With the trainer's weights, not the published ones: the pruned model learns on from them."""
+    from ranker.model.tier import Tier
+    from streams.traffic_sample import COMPRESS
+
     module = Tier(recipe.model, recipe.model.tier(tier), compress=COMPRESS)
     module.load_state_dict({key: weights.training[f"dense/{tier}/{key}"] for key in module.state_dict()})
     return module
 
 
-def write_pruned(recipe: Recipe, weights: Weights, pruning: Pruning, out: Path) -> Snapshot:
+def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Path) -> "Snapshot":
     """A snapshot of the pruned model where the old one's stood, and the recipe that it is of. `out` is there."""
+    from ranker.encoding import encode_dense
+    from ranker.image import new_image
+    from ranker.pruning import pruned_model, pruned_state
+    from ranker.snapshot import write_snapshot
+    from streams.traffic_sample import COMPRESS
+
     model = pruned_model(recipe.model, pruning.tier.config)
     state = pruned_state(weights.training, recipe.model, pruning, COMPRESS)
     updates = recipe.training.learner.updates
@@ -154,7 +170,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def to_text(pruning: Pruning) -> str:
+def to_text(pruning: "Pruning") -> str:
     """The rounds, then what each module lost."""
     lines = [("round", "operations left", "loss %", "± (95 %)", "")]
     for number, r in enumerate(pruning.rounds):
@@ -173,7 +189,7 @@ def to_text(pruning: Pruning) -> str:
     )
 
 
-def undecided(change: Change, max_loss: float, needed: int) -> str:
+def undecided(change: "Change", max_loss: float, needed: int) -> str:
     low, high = (100 * end for end in change.interval)
     return (
         f"the 95 % interval of the loss, {low:+.4f} to {high:+.4f} %, reaches beyond the budget of "
@@ -181,7 +197,7 @@ def undecided(change: Change, max_loss: float, needed: int) -> str:
     )
 
 
-def as_dict(pruning: Pruning, max_loss: float, needed: int | None, written: Snapshot | None) -> dict[str, Any]:
+def as_dict(pruning: "Pruning", max_loss: float, needed: int | None, written: "Snapshot | None") -> dict[str, Any]:
     return {
         "tier": pruning.tier.config.name,
         "operations_gone": 1 - pruning.operations,

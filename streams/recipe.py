@@ -14,8 +14,9 @@ from typing import Any, Literal
 import msgspec
 
 from feature_store.config import JoinConfig, LogConfig
-from ranker.config import LearnerConfig, ModelConfig
+from ranker.config import GateConfig, LearnerConfig, ModelConfig
 from ranker.recipes import demo_model, three_tiers
+from ranker.retention import Retention
 from router_bandit.budget import BudgetOptions
 from router_bandit.plans import Plan
 from router_bandit.policy import Exploration
@@ -88,6 +89,7 @@ class RoutingConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     learner: LearnerConfig = LearnerConfig()
+    gate: GateConfig = GateConfig()
     step_s: float = 0.1
     """Examples are gathered this long into one step: a step for each would spend most of its time starting."""
     batch_max: int = 512
@@ -111,6 +113,11 @@ class TrainingConfig:
                 "snapshots_hourly and snapshots_daily must be >= 0, "
                 f"got {self.snapshots_hourly} and {self.snapshots_daily}"
             )
+
+    @property
+    def retention(self) -> Retention:
+        """Of snapshots."""
+        return Retention(newest=self.snapshots_kept, hourly=self.snapshots_hourly, daily=self.snapshots_daily)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

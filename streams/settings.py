@@ -43,7 +43,8 @@ def data_dir() -> Path:
 
 
 def snapshots_url() -> str:
-    return os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots")
+    """Raises StartError, as snapshot_store."""
+    return snapshot_store(os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots"))
 
 
 def from_environment(*, recipe: str | None = None, instance: str | None = None) -> Settings:
@@ -55,6 +56,18 @@ def from_environment(*, recipe: str | None = None, instance: str | None = None) 
         snapshots=snapshots_url(),
         instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
     )
+
+
+def snapshot_store(url: str) -> str:
+    """The same. Raises StartError for a URL of a kind that fsspec does not know, or whose package is missing."""
+    if "://" in url:
+        from fsspec.core import url_to_fs
+
+        try:
+            url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StartError(f"snapshots at {url} are out of reach: {error}; or name a folder") from error
+    return url
 
 
 def required(name: str, what: str) -> str:

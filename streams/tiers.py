@@ -3,18 +3,20 @@
 import json
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ranker.config import ModelConfig
-from ranker.cost import TierCost
 from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import start_errors
 from streams.load.report import this_machine
 from streams.recipe import load_recipe
 from streams.settings import RECIPE
+
+if TYPE_CHECKING:
+    from ranker.cost import TierCost
 
 _HEADER = (
     "tier",
@@ -64,7 +66,7 @@ def tiers_command(recipe: str | None, candidates: int, log_length: int | None, r
     )
 
 
-def _line(cost: TierCost, model: ModelConfig, candidates: int) -> tuple[str, ...]:
+def _line(cost: "TierCost", model: ModelConfig, candidates: int) -> tuple[str, ...]:
     tier, operations = model.tier(cost.tier), cost.operations
     counts = (
         operations.request,
@@ -85,7 +87,7 @@ def _line(cost: TierCost, model: ModelConfig, candidates: int) -> tuple[str, ...
     )
 
 
-def _as_dict(cost: TierCost, model: ModelConfig, candidates: int) -> dict[str, Any]:
+def _as_dict(cost: "TierCost", model: ModelConfig, candidates: int) -> dict[str, Any]:
     tier, operations = model.tier(cost.tier), cost.operations
     return asdict(cost) | {
         "form": tier.form,

@@ -8,9 +8,7 @@ import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
-import click
 import numpy as np
 from torch import Tensor
 
@@ -30,11 +28,11 @@ from streams.errors import StartError
 from streams.examples import SeenIds, labelled_requests, once
 from streams.mapping import served_request
 from streams.messages import Impression, Served, TrainingExample
-from streams.ranges import SEED
 from streams.recipe import Recipe
 from streams.redis_client import connect
+from streams.sample_options import SampleOptions
 from streams.scan import read_topic
-from streams.settings import Settings, from_environment
+from streams.settings import Settings, from_environment, snapshot_store
 from streams.simulate.config import WORLDS
 from streams.simulate.outcomes import events, search_event, show
 from streams.simulate.traffic import Traffic
@@ -42,7 +40,6 @@ from streams.simulate.world import World
 from streams.snapshot_settings import shard_reader
 from streams.topics import EXAMPLES, SERVED, TOPICS
 
-Source = Literal["simulate", "kafka"]
 COMPRESS = bind("decomposed")
 _VISIT_MS = 50
 _START_MS = 1_700_000_000_000
@@ -52,47 +49,6 @@ _MEASURED_SHARE = 0.25
 """Of the sampled responses; the others are held out."""
 _REQUESTS = 64
 """Of which times are taken."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleOptions:
-    source: Source = "simulate"
-    responses: int = 2_000
-    """Sampled, of which a part gives contributions and the rest is held out."""
-    train: int = 4_000
-    """Simulated responses that a model is trained on where no snapshot is given."""
-    world: str = "demo"
-    seed: int = 0
-
-
-def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that says what SampleOptions has, and where the snapshot is."""
-    default = SampleOptions()
-    for option in (
-        click.option("--seed", type=SEED, default=default.seed, show_default=True, help="Of the simulated world."),
-        click.option("--world", type=click.Choice(sorted(WORLDS)), default=default.world, show_default=True),
-        click.option(
-            "--train",
-            type=click.IntRange(min=1),
-            default=default.train,
-            show_default=True,
-            help="Simulated responses that a model learns from where there is no --snapshot.",
-        ),
-        click.option(
-            "--responses", type=click.IntRange(min=8), default=default.responses, show_default=True, help="Sampled."
-        ),
-        click.option(
-            "--traffic",
-            "source",
-            type=click.Choice(["simulate", "kafka"]),
-            default=default.source,
-            show_default=True,
-            help="Of a simulated world, or what a running system has served and labelled.",
-        ),
-        click.option("--snapshot", metavar="URL", help="Where snapshots of the recipe's model are: the newest counts."),
-    ):
-        command = option(command)
-    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +76,7 @@ def take_sample(
 
     say: hears what comes next, of what takes a while.
     """
-    weights = None if snapshots is None else newest_weights(snapshots, recipe.model)
+    weights = None if snapshots is None else newest_weights(snapshot_store(snapshots), recipe.model)
     if options.source == "kafka":
         settings = replace(from_environment(), recipe=recipe)
         weights = weights or newest_weights(settings.snapshots, recipe.model)

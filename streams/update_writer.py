@@ -2,11 +2,13 @@
 
 import logging
 import time
+from collections import deque
 from dataclasses import replace
+from typing import Any
 
 from ranker.image import Image
 from ranker.learner import Learner
-from ranker.update_log import Position, TrainerLog
+from ranker.update_log import Dirty, Position, TrainerLog
 from ranker.updates import Update, UpdateHeader, encode_open, encode_update
 from streams.errors import StreamError
 from streams.outbox import Outbox
@@ -26,6 +28,7 @@ class UpdateWriter:
     ) -> None:
         self.image = image
         self.number = 0
+        self._written: deque[tuple[tuple[int, int], Dirty]] = deque()
         self._log = trainer_log
         self._reader = reader
         self._outbox = outbox
@@ -67,8 +70,44 @@ class UpdateWriter:
             self._log.feed(record.value or b"")
         self._check_ours()
 
-    def write(self, learner: Learner, *, offsets: dict[str, int], watermark_ms: int, grades: dict[str, float]) -> int:
-        """Puts out what changed since the last update (see UpdateConfig) as the next number; returns its bytes."""
+    def reopen(self, digest: str, since: Position) -> Dirty:
+        """Begins an epoch of ours that builds on `since` again; the image is to be put back there as well.
+
+        Returns what the log has changed since. Raises StreamError if another trainer was first.
+        """
+        while not self._reader.at_end:
+            self.follow(timeout_s=0.1)
+        self._log = TrainerLog(digest, self._trainer, since, epoch=self.epoch)
+        self.open()
+        dirty = self._log.dirty
+        for place, written in self._written:
+            if place > (since.epoch, since.number):
+                dirty.merge(written)
+        self.number = 0
+        return dirty
+
+    def forget_before(self, position: Position) -> None:
+        """What was written up to there will not be asked for again."""
+        while self._written and self._written[0][0] <= (position.epoch, position.number):
+            self._written.popleft()
+
+    def write(self, learner: Learner, **header: Any) -> int:
+        """`prepare`, then `send`."""
+        return self.send(self.prepare(learner, **header))
+
+    def prepare(
+        self,
+        learner: Learner,
+        *,
+        offsets: dict[str, int],
+        watermark_ms: int,
+        grades: dict[str, float],
+        quarantined: dict[str, tuple[int, int]] | None = None,
+    ) -> list[bytes]:
+        """What changed since the last update (see UpdateConfig) as records of the next number, not sent yet.
+
+        The image is what replicas will hold after it. Raises NotApplicable if it does not fit them.
+        """
         self.number += 1
         header = UpdateHeader(
             epoch=self.epoch,
@@ -81,6 +120,7 @@ class UpdateWriter:
             watermark_ms=watermark_ms,
             created_ms=now_ms(),
             grades=grades,
+            quarantined=quarantined or {},
         )
         full = header.reset or (self.number - 1) % learner.updates.full_every == 0
         update = Update(header, learner.take_changes(None if full else self.image))
@@ -88,6 +128,11 @@ class UpdateWriter:
         # Its place in the log is known when it is acknowledged; see `settled_position`.
         position = Position(epoch=self.epoch, number=self.number, trainer=self._trainer, offset=0)
         self.image.apply(update, position)
+        self._written.append(((self.epoch, self.number), Dirty.of(update.changes)))
+        return records
+
+    def send(self, records: list[bytes]) -> int:
+        """Returns their bytes."""
         for record in records:
             self._outbox.send(UPDATES, record)
         return sum(map(len, records))

@@ -45,6 +45,26 @@ def test_packages_themselves_import_nothing_heavy() -> None:
     assert result.stdout.strip() == ""
 
 
+def test_no_command_s_help_imports_anything_heavy() -> None:
+    code = f"""
+import sys, click
+from click.testing import CliRunner
+from streams.cli import cli
+
+commands = [[name] for name in cli.list_commands(click.Context(cli))]
+commands += [[*words, name] for words in commands if isinstance(group := cli.commands.get(*words), click.Group)
+             for name in group.commands]
+for words in commands:
+    assert CliRunner().invoke(cli, [*words, "--help"]).stdout.startswith("Usage: "), words
+    if heavy := sorted(sys.modules.keys() & {HEAVY | {"pyarrow", "matplotlib", "sklearn"}!r}):
+        sys.exit(f"{{words}} {{heavy}}")
+print(len(commands))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert int(result.stdout) > 20
+
+
 def test_files_stay_readable_at_one_sitting() -> None:
     long = {
         str(path.relative_to(ROOT)): lines

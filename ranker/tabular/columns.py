@@ -5,6 +5,7 @@ Arrow; knows nothing of torch.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,8 @@ ID_SHARE = 0.9
 _ID_WORDS = {"id", "ids", "uid", "uuid", "guid", "user", "item", "ad", "code", "zip", "zipcode", "hash"}
 """The last word of a name like user_id or zipCode."""
 _INT64_MAX = 2**63 - 1
+_EXACT = 2**53
+"""Beyond it a float64 skips integers."""
 _OVERDISPERSED = 3.0
 """Median of (c1 - c2)² / (c1 + c2) over neighbouring values' counts: 0.45 for a smooth density, far more for ids."""
 
@@ -74,9 +77,10 @@ def texts(values: Any, name: str) -> Any:
     """The categories of a column as a string array: null where missing (empty text and NaN too).
 
     Whole floats read as integers do, so that a file in which a null made floats of them means the same. Raises
-    ValueError for nested and binary columns.
+    ValueError for nested and binary columns, and for integers that lost digits as floats.
     """
     values = plain(values, name)
+    _refuse_lost_digits(values, name)
     if pat.is_floating(values.type):
         whole = _whole(values)
         values = pc.if_else(pc.is_nan(values), None, values) if whole is None else whole
@@ -89,32 +93,59 @@ HUGE = 1e30
 
 
 def numbers(values: Any, name: str) -> F64:
-    """[n] of a column as numbers, NaN where missing, infinite or beyond HUGE; times are seconds since 1970.
+    """[n] of a column as numbers, NaN where missing, infinite or beyond HUGE.
 
-    Raises ValueError where a value is no number.
+    Times are seconds, since 1970 or since midnight, and so are durations. Raises ValueError where a value is no number.
     """
     values = plain(values, name)
-    kind = values.type
+    kind, scale = values.type, 1.0
     if pat.is_string(kind) or pat.is_large_string(kind):
         values = texts(values, name)
-    if pat.is_date(kind) or pat.is_timestamp(kind):
-        # Unsafe: what is finer than a microsecond, or rounds as a float, is nothing to a model.
-        values = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-        scale = 1e-6
-    else:
-        scale = 1.0
+    elif clock := _clock(kind):
+        # Unsafe: what is finer than a microsecond is nothing to a model.
+        values, scale = values.cast(clock[1], safe=False).cast(pa.int64()), 1e-6
     try:
-        cast = values.cast(pa.float64())
+        cast = values.cast(pa.float64(), safe=False)  # and so is what a float rounds away
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {name!r} was to hold numbers: {error}; name it under categorical") from error
     array: F64 = cast.combine_chunks().to_numpy(zero_copy_only=False).astype(np.float64) * scale
     return np.where(np.abs(array) <= HUGE, array, np.nan)
 
 
+def lost_digits(values: Any) -> bool:
+    """Floats that must have been 64-bit integers: all are whole, and some so large that their last digits are gone."""
+    if not pat.is_floating(values.type):
+        return False
+    known = values.drop_null().to_numpy()
+    known = known[~np.isnan(known)]
+    return bool(len(known) and _EXACT < np.abs(known).max() <= 2.0**64 and (known == np.floor(known)).all())
+
+
+def _refuse_lost_digits(values: Any, name: str) -> None:
+    if lost_digits(values):
+        raise ValueError(
+            f"column {name!r} holds whole numbers beyond 2^53 that came as floats, so their last digits are lost: "
+            "write ids as integers or text; if they are amounts, name it under numeric"
+        )
+
+
+def _clock(kind: Any) -> tuple[str, Any] | None:
+    """What a type of time is called, and the same in microseconds."""
+    if pat.is_date(kind) or pat.is_timestamp(kind):
+        return "times", pa.timestamp("us")
+    if pat.is_time(kind):
+        return "times of day", pa.time64("us")
+    return ("durations", pa.duration("us")) if pat.is_duration(kind) else None
+
+
+def check_unique(names: list[str]) -> None:
+    """Raises ValueError where two columns have one name."""
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise ValueError(f"column names must be unique, got several of {twice}: rename or remove all but one")
+
+
 def _check_names(present: list[str], label: str, told: dict[str, Collection[str]]) -> None:
-    twice = {name for name in present if present.count(name) > 1}
-    if twice:
-        raise ValueError(f"column names must be unique, got several of {sorted(twice)}")
+    check_unique(present)
     if label not in present:
         raise ValueError(f"no column {label!r} for the label; there are {present}")
     named = [label, *(name for names in told.values() for name in names)]
@@ -127,8 +158,9 @@ def _check_names(present: list[str], label: str, told: dict[str, Collection[str]
 
 def _detect(name: str, values: Any) -> tuple[Kind, str]:
     kind = values.type
-    if pat.is_date(kind) or pat.is_timestamp(kind):
-        return "numeric", "times, as seconds"
+    if clock := _clock(kind):
+        return "numeric", f"{clock[0]}, as seconds"
+    _refuse_lost_digits(values, name)
     if pat.is_floating(kind):
         whole = _whole(values)
         if whole is None:
@@ -143,6 +175,8 @@ def _detect_integers(name: str, values: Any) -> tuple[Kind, str]:
     distinct, counts = np.unique(_integers(values), return_counts=True)
     if len(distinct) <= FEW:
         return "categorical", f"integers of {len(distinct)} values"
+    if distinct[-1] > _EXACT or distinct[0] < -_EXACT:
+        return "categorical", "integers beyond 2^53: ids, of which a number would lose the last digits"
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     if words and words[-1].lower() in _ID_WORDS:
         return "categorical", "integers, an id by its name"

@@ -36,10 +36,6 @@ class Categorical:
     """The training file held strings, so digits are to be read as text."""
 
     @property
-    def slot(self) -> str:
-        return self.name
-
-    @property
     def rows(self) -> int:
         """With a key of their own: missing, and the vocabulary. The one behind them is for rare and unseen."""
         return 1 + len(self.vocabulary)
@@ -54,10 +50,6 @@ class Numeric:
     std: float
     edges: list[float]
     """Ascending; bucket i holds edges[i - 1] <= x < edges[i], and has row 1 + i."""
-
-    @property
-    def slot(self) -> str:
-        return f"{self.name} (bucket)"
 
     @property
     def rows(self) -> int:
@@ -94,12 +86,17 @@ class Encoder:
     @property
     def slots(self) -> tuple[Slot, ...]:
         """In the order of rows_NS, then of dense_NF."""
-        slots = (Slot(name=c.slot, side="candidate", table=c.slot) for c in self.columns)
+        slots = (Slot(name=table.name, side="candidate", table=table.name) for table in self.tables)
         return (*slots, *(Slot(name=c.name, side="candidate", kind="numeric") for c in self.numeric))
 
     @property
     def tables(self) -> tuple[TableConfig, ...]:
-        return tuple(TableConfig(name=c.slot, rows=c.rows, tail_rows=1) for c in self.columns)
+        """A number's buckets are named after it, by an ending that no column's own name has."""
+        ending = " (bucket)"
+        while any(column.name.endswith(ending) for column in self.columns):
+            ending += "'"
+        names = (*(c.name for c in self.categorical), *(c.name + ending for c in self.numeric))
+        return tuple(TableConfig(name=n, rows=c.rows, tail_rows=1) for n, c in zip(names, self.columns, strict=True))
 
     def encode(self, table: Any, label_N: Tensor | None = None) -> Encoded:
         """A pyarrow.Table; columns that the model does not know are left aside.

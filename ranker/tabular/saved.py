@@ -14,7 +14,7 @@ from ranker.config import ModelConfig
 from ranker.tabular.encoding import Encoder
 from ranker.tabular.model import TabularModel
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 
 
@@ -26,7 +26,7 @@ class Manifest:
     encoder: Encoder
     config: ModelConfig
     digest: str
-    """Of the configuration."""
+    """Of all of the above: statistics that were changed by a hand or a disk are not scored by."""
     weights_blake2b: str
 
 
@@ -38,7 +38,7 @@ def save_model(folder: Path, model: TabularModel, encoder: Encoder, *, label: st
         label=label,
         encoder=encoder,
         config=model.config,
-        digest=model.config.digest,
+        digest=_manifest_digest(label, encoder, model.config),
         weights_blake2b=_digest(weights),
     )
     (folder / WEIGHTS).write_bytes(weights)
@@ -57,18 +57,23 @@ def load_model(folder: Path) -> tuple[TabularModel, Manifest]:
             f"{folder} holds no model ({error.strerror}: {error.filename}); `tiderank fit` makes one"
         ) from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise ValueError(f"{folder / MANIFEST} is not a manifest of a model: {error}") from error
-    config, encoder = manifest.config, manifest.encoder
+        raise ValueError(
+            f"{folder / MANIFEST} is not a manifest of a model, or a torn one: {error}; fit it anew"
+        ) from error
     if manifest.format != FORMAT:
         raise ValueError(f"{folder} is of format {manifest.format}, this version reads {FORMAT}: fit it anew")
-    if config.digest != manifest.digest or (config.slots, config.tables) != (encoder.slots, encoder.tables):
-        raise ValueError(f"{folder / MANIFEST} was changed: configuration and columns do not fit together; fit it anew")
+    if manifest.digest != _manifest_digest(manifest.label, manifest.encoder, manifest.config):
+        raise ValueError(f"{folder / MANIFEST} was changed since it was written: bring it back, or fit it anew")
     if _digest(weights) != manifest.weights_blake2b:
         raise ValueError(f"{folder / WEIGHTS} is not what was written with {MANIFEST}: fit it anew")
-    model = TabularModel(config)
+    model = TabularModel(manifest.config)
     model.load_state_dict(safetensors.torch.load(weights))
     model.eval()
     return model, manifest
+
+
+def _manifest_digest(label: str, encoder: Encoder, config: ModelConfig) -> str:
+    return _digest(msgspec.json.encode((label, encoder, config.digest)))
 
 
 def _digest(data: bytes) -> str:

@@ -10,56 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ranker.config import ModelConfig, TierConfig
+from ranker.config import ModelConfig
+from ranker.tabular.config import AVERAGED_EVERY, FitConfig
 from ranker.tabular.encoding import Encoded, Encoder
 from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.optimizer import RowAdam
-from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 
 MAX_GRAD_NORM = 10.0
 EPOCH_STEPS, SMALLEST_BATCH = 50, 32
-AVERAGED_EVERY = 8
-"""Steps; often enough for a horizon of hundreds, and cheap beside them where a table has a million rows."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitConfig:
-    """How a table is learned. The defaults are what docs/tabular.md compares."""
-
-    tier: TierConfig = TIERS[DEFAULT_TIER]
-    embedding_width: int = 16
-    batch: int = 1024
-    """Rows a step, at most: a small table gets EPOCH_STEPS of them an epoch."""
-    dense_rate: float = 1e-3
-    """Of Adam, for the tier's own weights."""
-    linear_rate: float = 1e-2
-    """Of Adam, for the linear path from the columns to the logit: what needs no interaction is to be learned first."""
-    row_rate: float = 5e-3
-    """Of lazy Adam, for embedding rows."""
-    weight_decay: float = 0.0
-    """Decoupled (AdamW), of the tier's own weights."""
-    embedding_l2: float = 1e-2
-    """Times the row, added to the gradient of the mean log loss, of the rows that a minibatch reads."""
-    averaged_steps: int = 400
-    """Horizon of the moving average over steps that validates and is kept, instead of the weights that learn."""
-    epochs_max: int = 100
-    patience: int = 2
-    """Epochs without improvement after which the rates fall, and training goes on from the best epoch."""
-    rate_drops: int = 2
-    """How often the rates fall by rate_factor before training ends."""
-    rate_factor: float = 0.3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.embedding_width, self.batch, self.epochs_max, self.patience) < 1 or self.rate_drops < 0:
-            raise ValueError(f"embedding_width, batch, epochs_max and patience must be >= 1, got {self}")
-        if self.averaged_steps < AVERAGED_EVERY:
-            raise ValueError(f"averaged_steps must be >= {AVERAGED_EVERY}, got {self.averaged_steps}")
-        if min(self.dense_rate, self.linear_rate, self.row_rate) <= 0 or min(self.weight_decay, self.embedding_l2) < 0:
-            raise ValueError(f"rates must be > 0, weight_decay and embedding_l2 >= 0, got {self}")
-        if self.tier.log_length:
-            raise ValueError(f"a table has no log: the tier needs log_length=0, got {self.tier.log_length}")
+class Stopped(Exception):
+    """Raised by train's on_rows: training is to end with the best epoch so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +71,8 @@ def train(
     Better is a larger AUC minus log loss: order and probabilities both count. Logits are calibrated on `valid` before
     they are graded. on_rows hears of each minibatch, with its rows; on_epoch of each epoch. Both classes must be among
     the labels of `valid`. The same inputs give the same weights on the same machine.
+
+    Where on_rows raises Stopped, the epoch at hand is dropped and training ends; if it is the first, Stopped goes on.
     """
     trainer = _Trainer(model, config)
     shuffle = torch.Generator().manual_seed(config.seed)
@@ -117,7 +82,12 @@ def train(
         torch.manual_seed(config.seed)  # of dropout
         while len(epochs) < config.epochs_max:
             started = time.perf_counter()
-            loss = trainer.epoch(data, shuffle, on_rows)
+            try:
+                loss = trainer.epoch(data, shuffle, on_rows)
+            except Stopped:
+                if not epochs:
+                    raise
+                break
             learning = _weights(model)
             model.load_state_dict(trainer.average)
             model.calibrate(valid)

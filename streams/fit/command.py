@@ -1,27 +1,32 @@
 """`tiderank fit` and `tiderank score`."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ranker.tabular.metrics import Grades
+from ranker.tabular.config import FitConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
-from ranker.tabular.training import Epoch, FitConfig
 from streams.errors import StartError
-from streams.fit.run import HELD_OUT, FitFiles, Prepared, fit, prepare, score
-from streams.ranges import SEED, Finite
+from streams.fit.files import HELD_OUT, FitFiles
+from streams.ranges import SEED, Finite, path
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ranker.tabular.metrics import Grades
+    from ranker.tabular.training import Epoch
+    from streams.fit.run import Prepared
 
 DEFAULT = FitConfig()
 FILES = FitFiles(train=Path(), label="")
-_FILE = click.Path(path_type=Path)
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -41,11 +46,11 @@ def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
 
 
 @click.command("fit")
-@click.argument("train", type=_FILE)
-@click.option("--valid", type=_FILE, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
-@click.option("--test", type=_FILE, help="For the final figures. Without it they are those of validation.")
+@click.argument("train", type=path)
+@click.option("--valid", type=path, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
+@click.option("--test", type=path, help="For the final figures. Without it they are those of validation.")
 @click.option("--label", required=True, help="Column of 0 and 1.")
-@click.option("--model", "folder", type=_FILE, metavar="DIR", help="Save the model here, for `tiderank score`.")
+@click.option("--model", "folder", type=path, metavar="DIR", help="Save the model here, for `tiderank score`.")
 @_columns("categorical", "Columns of categories, whatever they look like.")
 @_columns("numeric", "Columns of numbers, whatever they look like.")
 @_columns("ignore", "Columns to leave aside.")
@@ -73,33 +78,59 @@ def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, *
     """Train the ranking model on a table of categories and numbers: TRAIN, a .parquet or .csv file.
 
     Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
+    Ctrl-C ends it with the best epoch so far, and exit status 130 unless a model was saved; a second one aborts.
     """
+    import torch
+
+    from ranker.tabular.training import Stopped
+    from streams.fit.run import fit, prepare
+    from streams.service import stop_signals
+
     torch.set_num_threads(threads)
     files = FitFiles(train=train, **{n: options[n] for n in _FIELDS})
     config = _config(options)
+    _warn_of_one_file_twice(files)
     prepared = prepare(files, seed=config.seed)
-    _tell_columns(prepared, files, as_json)
-    with _progress(len(prepared.train), as_json) as bar:
-        result = fit(files, prepared, config, save_to=folder, on_epoch=bar.epoch, on_rows=bar.rows)
+    with stop_signals() as stop, _progress(len(prepared.train), as_json) as bar:
+        _tell_columns(prepared, files, as_json)
+
+        def on_rows(count: int) -> None:
+            bar.rows(count)
+            if stop.is_set():
+                raise Stopped
+
+        try:
+            result = fit(files, prepared, config, save_to=folder, on_epoch=bar.epoch, on_rows=on_rows)
+        except Stopped:
+            click.echo("interrupted before the first epoch ended: there is no model to keep", err=True)
+            sys.exit(130)
+    if stop.is_set():
+        click.echo("interrupted: the best epoch so far is kept", err=True)
     on = "validation" if prepared.test is None else "test"
     click.echo(f"best epoch {result.best.number} of {len(result.epochs)}, {result.seconds:.1f} s", err=as_json)
     if folder is not None:
         click.echo(f"saved to {folder}", err=as_json)
     click.echo(f"{on}: {_figures(result.grades)}", err=as_json)
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
+        click.echo(json.dumps(result.as_dict() | {"interrupted": stop.is_set()}))
+    if stop.is_set() and folder is None:
+        sys.exit(130)
 
 
 @click.command("score")
-@click.argument("folder", type=_FILE, metavar="MODEL_DIR")
-@click.argument("file", type=_FILE)
-@click.option("--out", type=_FILE, help="Write FILE's columns and the probability p to this .parquet or .csv file.")
+@click.argument("folder", type=path, metavar="MODEL_DIR")
+@click.argument("file", type=path)
+@click.option("--out", type=path, help="Write FILE's columns and the probability p to this .parquet or .csv file.")
 @click.option("--label", help="Column of 0 and 1: grade the predictions by it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 def score_command(folder: Path, file: Path, out: Path | None, label: str | None, as_json: bool) -> None:
     """Score the rows of FILE by a model that `tiderank fit` saved."""
     if out is None and label is None:
         raise StartError("nothing to do: name a file for the scores (--out), a label to grade by (--label), or both")
+    import torch
+
+    from streams.fit.run import score
+
     torch.set_num_threads(1)
     scored = score(folder, file, out=out, label=label)
     grades = scored.grades
@@ -137,18 +168,29 @@ def _config(options: dict[str, Any]) -> FitConfig:
     return FitConfig(tier=tier, dense_rate=options["rate"], **{name: options[name] for name in same})
 
 
-def _tell_columns(prepared: Prepared, files: FitFiles, as_json: bool) -> None:
+def _warn_of_one_file_twice(files: FitFiles) -> None:
+    seen = {
+        "TRAIN": "its figures are of rows that were learned, and say nothing of new ones; give other rows",
+        "--valid": "its figures are of the rows that chose the epoch, and so somewhat too good; give other rows",
+    }
+    roles = {"TRAIN": files.train, "--valid": files.valid, "--test": files.test}
+    for (one, file), (other, again) in combinations(roles.items(), 2):
+        if file and again and os.path.realpath(file) == os.path.realpath(again):
+            click.echo(f"warning: {other} is the same file as {one}: {seen[one]}", err=True)
+
+
+def _tell_columns(prepared: "Prepared", files: FitFiles, as_json: bool) -> None:
     width = max(len(column.name) for column in prepared.found)
     for column in prepared.found:
         warning = "warning: " if column.kind == "dropped" else ""
         click.echo(f"{column.name:<{width}}  {column.kind:<11}  {warning}{column.reason}", err=as_json)
-    for path, names in prepared.extra.items():
-        click.echo(f"{path}: columns {names} are not in {files.train}, and left aside", err=as_json)
+    for file, names in prepared.extra.items():
+        click.echo(f"{file}: columns {names} are not in {files.train}, and left aside", err=as_json)
     source = f"{files.valid}" if files.valid else f"held out of {files.train} (seeded)"
     click.echo(f"{len(prepared.train)} rows to learn from, {len(prepared.valid)} to validate: {source}", err=as_json)
 
 
-def _figures(grades: Grades) -> str:
+def _figures(grades: "Grades") -> str:
     if grades.auc is None or grades.normalized_entropy is None:
         return f"AUC n/a (labels of one class) log loss {grades.logloss:.5f}"
     return f"AUC {grades.auc:.5f} log loss {grades.logloss:.5f} normalized entropy {grades.normalized_entropy:.5f}"
@@ -157,7 +199,7 @@ def _figures(grades: Grades) -> str:
 class _Bar:
     """A line an epoch; between them, on a terminal, how far the epoch is."""
 
-    def __init__(self, progress: Progress, count: int, as_json: bool) -> None:
+    def __init__(self, progress: "Progress", count: int, as_json: bool) -> None:
         self._progress = progress
         self._task = progress.add_task("epoch 1", total=count)
         self._as_json = as_json
@@ -165,7 +207,7 @@ class _Bar:
     def rows(self, count: int) -> None:
         self._progress.advance(self._task, count)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         self._progress.reset(self._task, description=f"epoch {epoch.number + 1}")
         click.echo(
             f"epoch {epoch.number:>3}  train log loss {epoch.train_logloss:.5f}  validation {_figures(epoch.valid)}"
@@ -176,6 +218,9 @@ class _Bar:
 
 @contextmanager
 def _progress(count: int, as_json: bool) -> Iterator[_Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shown = console.is_terminal and not console.is_dumb_terminal

@@ -11,34 +11,16 @@ import numpy.typing as npt
 import torch
 
 from ranker.tabular.columns import F64, Found, find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.saved import load_model, save_model
-from ranker.tabular.training import Epoch, FitConfig, build_model, train
+from ranker.tabular.training import Epoch, build_model, train
 from streams.errors import StartError
-from streams.fit.files import FORMATS, labels, read_table, write_table
+from streams.fit.files import FORMATS, HELD_OUT, FitFiles, labels, read_table, reading, write_table
 
-HELD_OUT = 0.1
-"""Share of TRAIN that validates where no file does."""
 PREDICTION = "p"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitFiles:
-    """What is fitted to what."""
-
-    train: Path
-    valid: Path | None = None
-    test: Path | None = None
-    label: str
-    categorical: tuple[str, ...] = ()
-    numeric: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    min_count: int = 2
-    """Categories seen less often in training share one embedding row, which an unseen one reads too."""
-    buckets: int = 32
-    """Quantiles that a number is embedded by, beside its value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +75,7 @@ def prepare(files: FitFiles, *, seed: int) -> Prepared:
     told_text = set(files.categorical)
     table = read_table(files.train, text=told_text)
     label_N = labels(table, files.label, files.train, both=True)
-    with _mendable(files.train):
+    with reading(files.train):
         found = find_columns(
             table,
             label=files.label,
@@ -103,7 +85,7 @@ def prepare(files: FitFiles, *, seed: int) -> Prepared:
         )
     held_out_N = hold_out(len(label_N), seed) if files.valid is None else np.zeros(len(label_N), bool)
     learned, learned_label = table.filter(~held_out_N), label_N[~held_out_N]
-    with _mendable(files.train):
+    with reading(files.train):
         encoder = learn_encoder(learned, found, min_count=files.min_count, buckets=files.buckets)
         data = encoder.encode(learned, learned_label)
     extra: dict[str, list[str]] = {}
@@ -113,7 +95,7 @@ def prepare(files: FitFiles, *, seed: int) -> Prepared:
         rows = read_table(path, text=text)
         if beside := [name for name in rows.column_names if name not in table.column_names]:
             extra[str(path)] = beside
-        with _mendable(path):
+        with reading(path):
             return encoder.encode(rows, labels(rows, files.label, path, both=both))
 
     if files.valid is None:
@@ -134,7 +116,10 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> FitResult:
-    """Train, grade and, where asked to, save. Raises StartError before it learns where it could not save."""
+    """Train, grade and, where asked to, save. on_rows may raise Stopped, as in `train`.
+
+    Raises StartError before it learns where it could not save.
+    """
     started = time.perf_counter()
     if save_to is not None:
         _check_folder(save_to)
@@ -188,10 +173,10 @@ def score(folder: Path, path: Path, *, out: Path | None = None, label: str | Non
     """
     if out is not None and out.suffix not in FORMATS:
         raise StartError(f"scores go to a {' or '.join(FORMATS)} file, got {out.name!r}")
-    with _mendable(folder):
+    with reading(folder):
         model, manifest = load_model(folder)
     table = read_table(path, text=[c.name for c in manifest.encoder.categorical if c.text])
-    with _mendable(path):
+    with reading(path):
         probability_N = model.predict(manifest.encoder.encode(table))
     grades = None
     if label is not None:
@@ -209,16 +194,3 @@ def _check_split(data: Encoded, valid: Encoded, files: FitFiles) -> None:
             raise StartError(
                 f"{files.train} is too small to hold rows out of it: each part needs rows of both labels; give --valid"
             )
-
-
-class _mendable:  # noqa: N801  reads as a statement
-    """A ValueError about this file is for a person to mend."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise StartError(f"{self._path}: {error}") from error

@@ -28,7 +28,9 @@ from streams.simulate.world import World
 @click.option("--warm-up-rate", type=click.FloatRange(0, 100_000, min_open=True), default=100.0, show_default=True)
 @click.option("--deadline-ms", type=int, help="Of every request.")
 @click.option("--drain", type=float, default=10.0, show_default=True, help="Seconds to wait for what is under way.")
-@click.option("--commands", "read_commands", is_flag=True, help="Obey lines on standard input: rate N, next, stop.")
+@click.option(
+    "--commands", "read_commands", is_flag=True, help="Obey lines of standard input: rate N, poison SHARE, next, stop."
+)
 @click.option("--progress", type=click.Choice(["text", "json", "none"]), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 def simulate_command(

@@ -55,7 +55,8 @@ class Observer(Protocol):
 
 
 Commands = queue.SimpleQueue[str]
-"""Lines that steer a run: `rate 200`, `next` (the phase ends), `stop` (the run ends)."""
+"""Lines that steer a run: `rate 200`, `poison 0.2` (from here on that share of clicks is a lie), `next` (the phase
+ends), `stop` (the run ends)."""
 
 
 @dataclass(slots=True)
@@ -123,6 +124,7 @@ class _Run:
         self._request_ids: list[str] = []
         self._event_ids: list[str] = []
         self._stopped = False
+        self._poisoned = 0.0
         self._started_s = self._said_s = time.monotonic()
         self._said_answers = 0
 
@@ -178,13 +180,17 @@ class _Run:
             match words:
                 case ["rate", rate]:
                     tally.rate = Phase(rate=float(rate)).rate
+                case ["poison", share]:
+                    self._poisoned = float(share)
                 case ["next"]:
                     return True
                 case ["stop"]:
                     self._stopped = True
                     return True
                 case _:
-                    raise ValueError(f"commands are `rate N`, `next` and `stop`, got {' '.join(words)!r}")
+                    raise ValueError(
+                        f"commands are `rate N`, `poison SHARE`, `next` and `stop`, got {' '.join(words)!r}"
+                    )
         return False
 
     def _serve(self, until_s: float) -> None:
@@ -246,7 +252,7 @@ class _Run:
         world, now_ms = self._world, time.time_ns() // 1_000_000
         numbers = np.array([self._number[ranked.item] for ranked in response.items], dtype=np.int64)
         page = show(world, asked.visit, response.request_id, response.response_id, numbers, now_ms)
-        for event in events(world, page):
+        for event in events(world, page, self._poisoned):
             heapq.heappush(self._due, (event.send_ms, next(self._order), event, asked.tally))
         self._value(asked, page.items, now_ms)
         pctr = dict(zip(numbers.tolist(), (ranked.pctr for ranked in response.items), strict=True))

@@ -76,16 +76,19 @@ def search_event(world: World, visit: Visit, request_id: str, now_ms: int) -> Co
     )
 
 
-def events(world: World, page: Page) -> list[Event]:
-    """All that this page will bring, in event time; each sent when it happens, late, or twice."""
+def events(world: World, page: Page, poisoned: float = 0.0) -> list[Event]:
+    """All that this page will bring, in event time; each sent when it happens, late, or twice.
+
+    poisoned: share of the places whose click is a lie: there where there was none, missing where there was one.
+    """
     buys = world.conversion_probability(page.visit.user, page.items)
     happened: list[Impression | Conversion] = []
     for position in range(len(page.items)):
-        happened += _place(world, page, position, float(buys[position]))
+        happened += _place(world, page, position, float(buys[position]), poisoned)
     return [event for message in happened for event in _sendings(world, message)]
 
 
-def _place(world: World, page: Page, position: int, buys: float) -> Iterator[Impression | Conversion]:
+def _place(world: World, page: Page, position: int, buys: float, poisoned: float) -> Iterator[Impression | Conversion]:
     c, seed = world.config, world.seed
     name = f"{page.request_id}.{position}"
     user, item = world.user_ids[page.visit.user], world.item_ids[page.items[position]]
@@ -100,7 +103,8 @@ def _place(world: World, page: Page, position: int, buys: float) -> Iterator[Imp
         surface=surface,
     )
     yield shown
-    if uniform(seed, "click", name) >= page.click[position]:
+    clicked = uniform(seed, "click", name) < page.click[position]
+    if clicked == (uniform(seed, "poison", name) < poisoned):
         return
     click_ms = page.shown_ms + _exponential_ms(c.click_delay_s, uniform(seed, "click delay", name))
     action = {"user": user, "item": item, "impression_id": shown.event_id, "surface": surface}

@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict
 
 import torch
@@ -19,10 +18,13 @@ from redis.exceptions import RedisError
 from feature_store.clock import EventClock
 from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
-from ranker.image import Image, new_image
+from ranker.engine import Engine
+from ranker.gate import Breach
+from ranker.image import Image, NotApplicable
 from ranker.learner import Learner, StepReport
 from ranker.learner_state import restore
 from ranker.requests import LabelledRequest
+from ranker.rollback import go_back, void_after
 from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state
 from ranker.update_log import Position, TrainerLog
 from streams import metric_names as metric
@@ -30,10 +32,11 @@ from streams.codec import CONTENT_TYPE, decode
 from streams.dead_letters import bury
 from streams.errors import Refused, StreamError, start_errors
 from streams.examples import SeenIds, labelled_requests, once
+from streams.gatekeeper import Gatekeeper
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
 from streams.outbox import Offsets, Outbox
-from streams.recipe import TrainingConfig
+from streams.recipe import Recipe, TrainingConfig
 from streams.record import Record, next_offsets
 from streams.redis_client import check, connect
 from streams.service import Heartbeat
@@ -58,22 +61,26 @@ class TrainWorker(BaseWorker):
         *,
         learner: Learner,
         writer: UpdateWriter,
+        gate: Gatekeeper,
         offsets: dict[str, int],
         user_log: UserLog,
         log_length: int,
         config: TrainingConfig,
-        snapshots: SnapshotSchedule,
+        snapshots: str,
+        schedule: SnapshotSchedule,
         outbox: Outbox,
         stop: threading.Event,
         heartbeat: Heartbeat,
     ) -> None:
         self._learner = learner
         self._writer = writer
+        self._gate = gate
         self._offsets = offsets
         self._user_log = user_log
         self._log_length = log_length
         self._config = config
         self._snapshots = snapshots
+        self._schedule = schedule
         self._outbox = outbox
         self._stop = stop
         self._heartbeat = heartbeat
@@ -82,6 +89,7 @@ class TrainWorker(BaseWorker):
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
         self._step_due = 0.0
+        self._quarantine_from: dict[str, int] | None = None
         self._learned = 0
         self._frozen = False
 
@@ -105,7 +113,7 @@ class TrainWorker(BaseWorker):
         full = len(self._waiting) >= self._config.batch_max
         if self._waiting_offsets and (full or time.monotonic() >= self._step_due):
             self._step()
-        self._snapshots.tick(self._writer, self._learner)
+        self._schedule.tick(self._writer, self._learner, self._gate)
 
     def at_end(self, topic: str, partition: int) -> None:
         self._clock.at_end(topic, partition)
@@ -126,18 +134,29 @@ class TrainWorker(BaseWorker):
         examples = once(self._waiting, self._seen)
         offsets, self._waiting, self._waiting_offsets = self._waiting_offsets, [], {}
         requests = self._with_logs(examples)
-        report = self._learner.learn(requests)
+        self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
+        if self._gate.closed:
+            metric.QUARANTINED.inc(len(examples))
+            self._gate.judge_labels(self._learner.grade(requests), self._clock.now_ms())
+        else:
+            self._learn(examples, requests)
+        self._outbox.seal(offsets)
+        metric.STEP_SECONDS.observe(time.perf_counter() - began)
+        self._freeze_when_due()
+
+    def _learn(self, examples: list[TrainingExample], requests: list[LabelledRequest]) -> None:
+        report = self._learner.learn(self._gate.split(requests))
         self._learned += len(examples)
         metric.LEARNED.inc(len(examples))
         metric.LEARNED_RESPONSES.inc(len(requests))
         metric.STEPS.labels(str(report.applied).lower()).inc()
         if not report.applied and examples:
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
-        self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
-        self._publish(report, {"examples": len(examples), "responses": len(requests), "learned": self._learned})
-        self._outbox.seal(offsets)
-        metric.STEP_SECONDS.observe(time.perf_counter() - began)
-        self._freeze_when_due()
+        breach = self._gate.judge_labels(report, self._clock.now_ms()) or self._publish(
+            report, {"examples": len(examples), "responses": len(requests), "learned": self._learned}
+        )
+        if breach is not None:
+            self._roll_back(breach)
 
     def _with_logs(self, examples: list[TrainingExample]) -> list[LabelledRequest]:
         """Waits for Redis: an example must not be lost because the log could not be read for a while."""
@@ -151,19 +170,77 @@ class TrainWorker(BaseWorker):
                 if self._stop.wait(REDIS_RETRY_S):
                     raise StreamError("asked to stop while Redis was away; the open step was not committed") from error
 
-    def _publish(self, report: StepReport, counts: Mapping[str, int]) -> None:
-        bytes_out = self._writer.write(
-            self._learner,
-            offsets=self._offsets,
-            watermark_ms=self._clock.now_ms(),
-            grades=_grades(report, counts),
-        )
-        metric.UPDATE_BYTES.inc(bytes_out)
+    def _publish(self, report: StepReport, counts: Mapping[str, int]) -> Breach | None:
+        breach = self._gate.judge_weights()
+        if breach is not None:
+            return breach
+        try:
+            records = self._writer.prepare(
+                self._learner,
+                offsets=self._offsets,
+                watermark_ms=self._clock.now_ms(),
+                grades=_grades(report, counts),
+                quarantined=self._quarantined,
+            )
+        except NotApplicable as error:
+            return Breach("finite", str(error))
+        breach = self._gate.judge_update()
+        if breach is not None:
+            return breach
+        self._quarantine_from = None
+        self._gate.published()
+        metric.UPDATE_BYTES.inc(self._writer.send(records))
         for kind, sums in (("click", report.click), ("conversion", report.conversion)):
             metric.PREDICTED.labels(kind).inc(sums.predicted)
             metric.POSITIVES.labels(kind).inc(sums.positives)
             if (entropy := sums.normalized_entropy) is not None:
                 metric.NORMALIZED_ENTROPY.labels(kind).set(entropy)
+        return None
+
+    def _roll_back(self, breach: Breach) -> None:
+        """Replicas and this trainer go back to the reference; what was learned since is quarantined."""
+        began, digest, good = time.perf_counter(), self._learner.config.digest, self._gate.reference_at
+        metric.GATE_BREACHES.labels(breach.test).inc()
+        if good is None:
+            raise StreamError(
+                f"the gate: {breach.reason}. Nothing of this step was published, and there is no older snapshot to go "
+                "back to: mend the cause and start again"
+            )
+        if self._gate.hopeless(breach):
+            raise StreamError(
+                f"the gate: {breach.reason}; soon after a rollback, so another would not help. Replicas hold what is "
+                "good: mend the cause (a learning rate?) and start again"
+            )
+        log.error("the gate: %s. Going back to epoch %d, update %d", breach.reason, good.epoch, good.number)
+        self._schedule.abandon()  # it is newer than what is good
+        void_after(self._snapshots, digest, good)
+        snapshots = list_snapshots(self._snapshots, digest)
+        if not snapshots:
+            raise StreamError(f"the gate: {breach.reason}. The snapshot to go back to is gone from {self._snapshots}")
+        snapshot = snapshots[-1]
+        dirty = self._writer.reopen(digest, snapshot.manifest.position)
+        go_back(snapshot, self._learner, self._writer.image)
+        self._learner.mark_dirty(dirty)
+        self._quarantine_from = dict(snapshot.manifest.offsets)
+        self._writer.write(
+            self._learner,
+            offsets=self._offsets,
+            watermark_ms=self._clock.now_ms(),
+            grades={},
+            quarantined=self._quarantined,
+        )
+        self._quarantine_from = dict(self._offsets)
+        self._gate.close(breach, self._clock.now_ms())
+        self._schedule.soon()
+        log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
+
+    @property
+    def _quarantined(self) -> dict[str, tuple[int, int]]:
+        """Offsets of examples, by partition, that no update has told of yet."""
+        start = self._quarantine_from
+        if start is None:
+            return {}
+        return {p: (start.get(p, 0), end) for p, end in self._offsets.items() if end > start.get(p, 0)}
 
     def _freeze_when_due(self) -> None:
         after = self._config.freeze_after
@@ -198,6 +275,14 @@ def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
     return None
 
 
+def _windows_ms(recipe: Recipe) -> dict[str, int]:
+    """By kind of label, from a request's event time to when its labels are closed; a page is looked at before."""
+    return {
+        "click": recipe.join.click_window_ms + recipe.lateness_ms,
+        "conversion": recipe.join.attribution_window_ms + recipe.lateness_ms,
+    }
+
+
 def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Runs the trainer until `stop`.
 
@@ -212,8 +297,12 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     compress = bind(choose_impl(torch.device("cpu")))
     with start_errors():
         learner = Learner(recipe.model, recipe.training.learner, compress)
-        image = new_image(recipe.model, compress)
+        published = Engine(recipe.model, compress)
+    image = published.image
     since = _take_up(settings.snapshots, learner, image)
+    gate = Gatekeeper(recipe.training.gate, learner, published, _windows_ms(recipe))
+    if since is not None:
+        gate.start_at(since)
     trainer = f"{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(recipe.model.digest, trainer, since)
     outbox = Outbox(kafka.producer(linger_ms=1.0))
@@ -225,19 +314,21 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     # Replicas get a whole model, or what the log changed since the snapshot, before the first example is learned.
     writer.write(learner, offsets=offsets, watermark_ms=image.watermark_ms, grades={})
     outbox.seal({})
-    snapshots = SnapshotSchedule(settings.snapshots, digest=recipe.model.digest, config=recipe.training)
+    schedule = SnapshotSchedule(settings.snapshots, digest=recipe.model.digest, config=recipe.training)
     worker = TrainWorker(
         learner=learner,
         writer=writer,
+        gate=gate,
         offsets=offsets,
         user_log=UserLog(redis, recipe.log),
         log_length=recipe.model.max_log_length,
         config=recipe.training,
-        snapshots=snapshots,
+        snapshots=settings.snapshots,
+        schedule=schedule,
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,
     )
     consumer = kafka.group_consumer(GROUP, settings.instance)
-    with closing(snapshots):
+    with schedule:
         run(consumer, [EXAMPLES], worker, outbox, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)

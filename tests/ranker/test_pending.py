@@ -72,7 +72,7 @@ def test_rows_keep_to_the_budget_and_the_furthest_go_first() -> None:
 
 
 def test_without_a_budget_or_threshold_all_that_moved_goes() -> None:
-    learner, image = learner_of(UpdateConfig(rows="float32", dense="float32")), new_image(SMALL, COMPRESS)
+    learner, image = learner_of(UpdateConfig(rows="float32", dense="float32", moved=0.0)), new_image(SMALL, COMPRESS)
     for number, examples in enumerate(traffic(0, 10), 1):
         learner.learn(examples)
         publish(learner, image, number)

@@ -20,7 +20,8 @@ from ranker.model.prune import hidden_units
 from ranker.model.reader import StateReader
 from ranker.model.tier import Tier
 from ranker.model.wukong import Blocks
-from ranker.pruning import Pruning, PruningOptions, prune, pruned_model, pruned_state
+from ranker.pruning import Pruning, prune, pruned_model, pruned_state
+from ranker.pruning_options import PruningOptions
 from ranker.requests import LabelledRequest
 from ranker.snapshot import list_snapshots, load_image, load_training_state, write_snapshot
 from ranker.tables import PlainTables

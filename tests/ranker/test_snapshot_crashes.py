@@ -64,8 +64,10 @@ def test_killed_while_writing(point: str, tmp_path: Path) -> None:
     remains = survey(str(tmp_path))[1]
     assert (remains.manifest, remains.problem[:11]) == (None, "no manifest")
     third = write_state(str(tmp_path), state(3), digest="d", created_ms=3)
-    assert [found.name[-1] for found in survey(str(tmp_path))] == ["1", "3"]
     assert list_snapshots(str(tmp_path), "d") == [first, third]
+    fourth = write_state(str(tmp_path), state(4), digest="d", created_ms=4, keep=Retention(newest=2))
+    assert [found.name[-1] for found in survey(str(tmp_path))] == ["3", "4"]
+    assert list_snapshots(str(tmp_path), "d") == [third, fourth]
 
 
 def test_killed_once_the_manifest_is_there(tmp_path: Path) -> None:

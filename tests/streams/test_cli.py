@@ -1,5 +1,6 @@
 """What a person who mistypes sees: one line that says what to mend, and exit status 2; never a traceback."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -22,12 +23,21 @@ def tiderank(*words: str, **environment: str) -> tuple[int, str]:
     return result.returncode, "\n".join(line for line in result.stderr.splitlines() if not line.startswith("%"))
 
 
+BROKER = {"TIDERANK_BOOTSTRAP": "127.0.0.1:1", "TIDERANK_REDIS_URL": "redis://127.0.0.1:1/0"}
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "says"),
     [
         (("dlq", "ls"), {"TIDERANK_BOOTSTRAP": "127.0.0.1:1"}, "TIDERANK_BOOTSTRAP"),
         (("dlq", "ls"), {"TIDERANK_BOOTSTRAP": "127.0.0.1:1", "TIDERANK_KAFKA_NO_SUCH": "1"}, "no.such"),
         (("up", "--workers", "--recipe", "no-such"), {}, "no-such"),
+        (("fit", "s3://bucket/x.parquet", "--label", "click"), {}, "got the URL s3://bucket/x.parquet: copy it here"),
+        (("fit", "x.csv", "--label", "click", "--model", "s3://bucket/model"), {}, "got the URL s3://bucket/model"),
+        (("score", "model", "x.csv", "--out", "s3://bucket/x.csv"), {}, "got the URL s3://bucket/x.csv"),
+        (("plan-embeddings", "--from", "s3://bucket/x.parquet"), {}, "got the URL s3://bucket/x.parquet"),
+        (("prune", "--snapshot", "no-such://bucket"), {}, "snapshots at no-such://bucket are out of reach"),
+        (("audit",), BROKER | {"TIDERANK_SNAPSHOTS": "no-such://bucket"}, "Protocol not known: no-such"),
     ],
 )
 def test_a_wrong_setting_is_one_line(
@@ -56,3 +66,12 @@ def test_a_wrong_redis_url_is_named_without_its_password(tmp_path: Path) -> None
     assert "TIDERANK_REDIS_URL must be like" in said
     assert "secret" not in said
     assert "\n" not in said
+
+
+@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
+def test_a_store_whose_package_is_missing_names_it() -> None:
+    status, said = tiderank("rank", **BROKER, TIDERANK_SNAPSHOTS="s3://bucket/snapshots")
+    assert status == 2
+    assert said == (
+        "tiderank: snapshots at s3://bucket/snapshots are out of reach: Install s3fs to access S3; or name a folder"
+    )

@@ -127,15 +127,17 @@ def test_the_table_and_the_json_say_the_same(table: pa.Table, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "content", "arguments", "message"),
     [
-        ("no.csv", None, [], "no such file"),
-        ("log.txt", "a\n1\n", [], "a .parquet or a .csv file"),
-        ("log.csv", "", [], "mpty CSV"),
+        ("no.csv", None, [], "no file at .*no.csv"),
+        ("log.txt", "a\n1\n", [], "a table is a .parquet or .csv file"),
+        ("log.csv", "", [], "is empty"),
         ("log.csv", "user,item\n", [], "no column of categories|no rows"),
         ("log.parquet", "not parquet", [], "cannot be read"),
         ("log.csv", "user\nu1\n", ["--column", "usr"], r"no columns \['usr'\]; there are \['user'\]"),
         ("log.csv", "user\nu1\n", ["--skip", "user"], "no column of categories"),
         ("log.csv", "price\n1.5\n", [], "no column of categories"),
         ("log.csv", "user\nu1\n", ["--budget-mb", "0.0001"], "bytes at least"),
+        ("log.csv", "user,user\nu1,u1\n", [], r"got several of \['user'\]"),
+        ("log.csv", "user\n" + "1\n" * 900_000 + "u1\n", [], "cannot be read: .*Row #900002.* invalid value 'u1'"),
     ],
 )
 def test_errors_say_what_is_wrong(
@@ -147,6 +149,47 @@ def test_errors_say_what_is_wrong(
     done = tiderank("--from", str(path), *arguments)
     assert isinstance(done.exception, StartError)
     assert re.search(message, str(done.exception)), done.exception
+
+
+def test_a_parquet_file_that_is_garbled_in_the_middle_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    parquet.write_table(pa.table({"user": [f"u{k}" for k in range(20_000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
+    path.write_bytes(data)
+    assert f"{path} cannot be read: " in str(tiderank("--from", str(path)).exception)
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    parquet.write_table(pa.table([["a"], ["b"]], names=["user", "user"]), path)
+    assert "got several of ['user']" in str(tiderank("--from", str(path)).exception)
+
+
+def test_structures_are_left_out_and_refused_where_they_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    columns = {
+        "tags": pa.array([["a", "b"]] * 5, pa.large_list(pa.string())),
+        "pair": pa.array([["a", "b"]] * 5, pa.list_(pa.string(), 2)),
+        "vector": [[0.5]] * 5,
+        "struct": [{"a": 1}] * 5,
+        "structs": [[{"a": 1}]] * 5,
+        "lists": [[["a"]]] * 5,
+        "map": pa.array([[("a", 1)]] * 5, pa.map_(pa.string(), pa.int64())),
+    }
+    parquet.write_table(pa.table(columns), path)
+    counts = by_name(count_file(path, demo_model(), 100))
+    assert {name: slot.occurrences for name, slot in counts.items()} == {"tags": 10, "pair": 10}
+    for name in ("struct", "structs", "lists", "map"):
+        message = str(tiderank("--from", str(path), "--column", name).exception)
+        assert re.search(f"column '{name}' is of type .*, neither a category nor a list of them: flatten it", message)
+
+
+def test_hashes_that_only_uint64_holds_are_told_apart_in_csv_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    csv.write_csv(pa.table({"hash": np.uint64(2**64 - 100) + np.arange(90, dtype=np.uint64) % 30}), path)
+    (counts,) = count_file(path, demo_model(), 100)
+    assert counts.distinct() == (30, 0)
 
 
 @pytest.mark.e2e

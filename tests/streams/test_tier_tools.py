@@ -21,8 +21,9 @@ from streams.low_precision import use_measured_precision
 from streams.precision import precision_command
 from streams.prune import prune_command, recipe_toml
 from streams.recipe import RECIPES, from_table, load_recipe
+from streams.sample_options import SampleOptions
 from streams.tiers import tiers_command
-from streams.traffic_sample import COMPRESS, SampleOptions, SimulatedTraffic, newest_weights, take_sample
+from streams.traffic_sample import COMPRESS, SimulatedTraffic, newest_weights, take_sample
 
 SMALL = """
 base = "demo"

@@ -5,8 +5,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ranker.tabular.columns import Found
+from ranker.tabular.columns import Found, Kind
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import MISSING, Encoder, learn_encoder
+from ranker.tabular.training import build_model
 
 CATEGORY = [Found("c", "categorical", "")]
 NUMBER = [Found("x", "numeric", "")]
@@ -67,3 +69,13 @@ def test_unknown_columns_are_left_aside_and_missing_ones_refused() -> None:
     assert len(encoder.encode(pa.table({"more": [1], "c": ["a"]}))) == 1
     with pytest.raises(ValueError, match=r"lacks columns \['c'\], which the model was trained on"):
         encoder.encode(pa.table({"more": [1]}))
+
+
+@pytest.mark.parametrize("kind", ["categorical", "numeric"])
+def test_a_column_may_be_named_as_the_buckets_of_another_would_be(kind: Kind) -> None:
+    names = ["x", "x (bucket)", "x (bucket) (bucket)"]
+    table = pa.table({name: [1.5, 2.5, 1.5, 2.5] for name in names})
+    encoder = learn_encoder(table, [*NUMBER, *(Found(name, kind, "") for name in names[1:])], min_count=1, buckets=4)
+    slots = [slot.name for slot in encoder.slots]
+    assert len(set(slots)) == len(slots) == (4 if kind == "categorical" else 6)
+    assert build_model(encoder, FitConfig(), click_prior=0.5).predict(encoder.encode(table)).shape == (4,)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ranker.tabular.columns import find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import learn_encoder
 from ranker.tabular.saved import load_model, save_model
-from ranker.tabular.training import FitConfig, build_model
+from ranker.tabular.training import build_model
 from tests.ranker.tabular.tables import clicks
 
 
@@ -52,16 +53,33 @@ def test_a_manifest_that_is_none_is_refused(folder: Path) -> None:
         load_model(folder)
 
 
-@pytest.mark.parametrize("change", ["format", "layers", "vocabulary"])
-def test_a_manifest_that_was_changed_is_refused(folder: Path, change: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("format",), 1, "is of format 1, this version reads 2: fit it anew"),
+        (("config", "tiers", 0, "layers"), 2, "was changed"),
+        (("config", "width"), -1, "is not a manifest of a model, or a torn one"),
+        (("encoder", "categorical", 0, "vocabulary"), ["u1"], "was changed"),
+        (("encoder", "categorical", 0, "vocabulary", 0), "u999", "was changed"),
+        (("encoder", "numeric", 0, "std"), 0.0, "was changed"),
+        (("encoder", "numeric", 0, "std"), -1.0, "was changed"),
+        (("encoder", "numeric", 0, "mean"), float("nan"), "is not a manifest of a model, or a torn one"),
+        (("encoder", "numeric", 0, "mean"), None, "is not a manifest of a model, or a torn one"),
+        (("encoder", "numeric", 0, "edges"), [1.0], "was changed"),
+        (("encoder", "numeric", 0, "edges", 0), 1e9, "was changed"),
+        (("encoder", "numeric"), [], "was changed"),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused(
+    folder: Path, where: tuple[str | int, ...], value: object, message: str
+) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    if change == "format":
-        manifest["format"] = 99
-    elif change == "layers":
-        manifest["config"]["tiers"][0]["layers"] = 2
-    else:
-        manifest["encoder"]["categorical"][0]["vocabulary"].append("one more")
+    *outer, last = where
+    inner = manifest
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
     path.write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="format 99" if change == "format" else "do not fit together"):
+    with pytest.raises(ValueError, match=message):
         load_model(folder)

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from ranker.tabular.columns import find_columns
+from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import auc, grade
 from ranker.tabular.model import TabularModel, platt
 from ranker.tabular.optimizer import RowAdam
 from ranker.tabular.tiers import TIERS
-from ranker.tabular.training import Epoch, FitConfig, build_model, train
+from ranker.tabular.training import Epoch, Stopped, build_model, train
 from tests.ranker.tabular.tables import clicks, exclusive_or
 
 FAST = FitConfig(batch=128, epochs_max=12, row_rate=1e-2, dense_rate=3e-3)
@@ -87,6 +88,27 @@ def test_ends_with_the_best_epoch_after_waiting_for_a_better_one() -> None:
     assert sorted({epoch.rate for epoch in epochs}) == [config.rate_factor, 1.0]
     best = [epoch for epoch in epochs if epoch.best][-1]
     assert best.number < len(epochs)
+    assert grade(valid.label_N.double().numpy(), model.predict(valid)) == best.valid
+
+
+@pytest.mark.parametrize("epochs_before", [0, 1, 3])
+def test_ends_with_the_best_epoch_so_far_where_it_is_stopped(epochs_before: int) -> None:
+    encoder, data, valid = parts()
+    model = build_model(encoder, FAST, click_prior=0.3)
+    ended: list[Epoch] = []
+
+    def stop(rows: int) -> None:
+        if len(ended) == epochs_before:
+            raise Stopped
+
+    if epochs_before == 0:
+        with pytest.raises(Stopped):
+            train(model, data, valid, FAST, on_epoch=ended.append, on_rows=stop)
+        return
+    epochs = train(model, data, valid, FAST, on_epoch=ended.append, on_rows=stop)
+    assert epochs == ended
+    assert len(epochs) == epochs_before
+    best = [epoch for epoch in epochs if epoch.best][-1]
     assert grade(valid.label_N.double().numpy(), model.predict(valid)) == best.valid
 
 

@@ -19,7 +19,7 @@ from tests.streams.fit.running import files, fit, refused, run, write
 def test_a_fitted_model_is_saved_and_scores_as_it_was_graded(tmp_path: Path, suffix: str) -> None:
     train, valid, test = files(tmp_path, suffix)
     found = fit(train, "--valid", valid, "--test", test, "--model", tmp_path / "model")
-    assert found["graded_on"] == "test"
+    assert (found["graded_on"], found["interrupted"]) == ("test", False)
     assert found["rows"] == {"train": 1500, "valid": 400, "test": 400}
     assert {c["name"]: c["kind"] for c in found["columns"]} == {
         "user": "categorical",
@@ -187,17 +187,46 @@ def test_scores_refuse_a_column_that_is_there_twice(tmp_path: Path) -> None:
 
 def test_hashes_that_only_uint64_holds_are_the_same_from_either_kind_of_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    ids = rng.integers(2**63, 2**64, 40, dtype=np.uint64)
+    ids = np.uint64(2**64 - 500) + rng.permutation(400)[:40].astype(np.uint64)  # as floats all but one of them
     which = rng.integers(0, 40, 1500)
     click = (rng.random(1500) < np.where(which < 20, 0.8, 0.2)).astype(int)
-    table = pa.table({"hash": ids[which], "click": click})
-    parquet, csv = (write(table, tmp_path / f"hashes{suffix}") for suffix in (".parquet", ".csv"))
-    fit(parquet, "--model", tmp_path / "model")
-    scores = [
-        json.loads(run("score", tmp_path / "model", path, "--label", "click", "--json").stdout)["auc"]
-        for path in (parquet, csv)
-    ]
-    assert scores[0] == scores[1] > 0.7
+    table = pa.table({"hash": pa.array(ids[which], mask=which == 7), "click": click})
+    paths = [write(table, tmp_path / f"hashes{suffix}") for suffix in (".parquet", ".csv")]
+    for trained in paths:
+        found = fit(trained, "--model", tmp_path / "model")
+        assert found["columns"] == [{"name": "hash", "kind": "categorical", "reason": "string"}]
+        scores = [
+            json.loads(run("score", tmp_path / "model", path, "--label", "click", "--json").stdout)["auc"]
+            for path in paths
+        ]
+        assert scores[0] == scores[1] > 0.7
+
+
+def test_floats_of_a_csv_file_stay_floats_however_large(tmp_path: Path) -> None:
+    path = tmp_path / "large.csv"
+    path.write_text("x,click\n" + "".join(f"{i % 180}e17,{i % 2}\n" for i in range(900)))
+    assert "column 'x' holds whole numbers beyond 2^53" in refused("fit", path, "--label", "click")
+    assert fit(path, "--numeric", "x")["columns"][0]["kind"] == "numeric"
+
+
+@pytest.mark.parametrize(
+    ("option", "warned"), [("--valid", "rows that were learned"), ("--test", "rows that were learned"), (None, "")]
+)
+def test_one_file_in_two_roles_is_warned_of(tmp_path: Path, option: str | None, warned: str) -> None:
+    train, valid, test = files(tmp_path)
+    (again := tmp_path / "again.parquet").symlink_to(train)
+    roles = {"--valid": valid, "--test": test} | ({option: again} if option else {})
+    words = [word for role in roles.items() for word in role]
+    result = run("fit", train, "--label", "click", "--epochs-max", 1, *words)
+    expected = f"warning: {option} is the same file as TRAIN: its figures are of {warned}"
+    assert result.stderr.startswith(expected if option else "")
+    assert result.stderr.count("warning: ") == (1 if option else 0)
+
+
+def test_test_rows_that_also_validate_are_warned_of(tmp_path: Path) -> None:
+    train, valid, _ = files(tmp_path)
+    result = run("fit", train, "--valid", valid, "--test", valid, "--label", "click", "--epochs-max", 1)
+    assert "warning: --test is the same file as --valid: its figures are of the rows that chose" in result.stderr
 
 
 def test_a_model_that_could_not_be_saved_is_not_trained(tmp_path: Path) -> None:

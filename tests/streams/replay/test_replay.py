@@ -12,9 +12,9 @@ from streams.local.stack import local_stack
 from streams.local.workers import WorkerProcess
 from streams.recipe import load_recipe
 from streams.replay.baselines import Graded
-from streams.replay.command import run_replay
 from streams.replay.driver import DAY_MS, Pace, shift_into_the_past
 from streams.replay.report import grade
+from streams.replay.run import run_replay
 from streams.replay.sources import open_log
 from streams.settings import Settings
 

@@ -1,0 +1,160 @@
+"""The gate: whether what was learned may be published, and whether the labels that come are to be learned from.
+
+Two stages. Before an update is published its weights must be finite, no tensor may have moved further than training
+ever does, and responses that are held out of training must not be explained much worse than by what replicas hold.
+After it, sequential tests (ranker/detector.py) compare the labels of what was served with a reference: the model as it
+was at the snapshot before the newest one, which is what a rollback goes back to.
+"""
+
+# N candidates, n labels.
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ranker.config import GateConfig
+from ranker.detector import F64, PATIENT, QUICK, Detector, strange, worse
+from ranker.encoding import SMALL
+from ranker.grades import Compared
+from ranker.hashing import hash64
+from ranker.image import Image, Tiers, dense_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    test: str
+    """finite, change, held_out, worse or strange."""
+    reason: str
+    """For people: what must hold, and what came."""
+    since_ms: int | None = None
+    """Event time at which it began, or earlier; None where it is not known."""
+
+
+WEIGHTS = frozenset({"finite", "change", "held_out"})
+"""Tests of what was learned; the others are of labels."""
+
+
+def held_out(response_id: str, share: float) -> bool:
+    """Whether a response is never trained on: the same answer for every trainer."""
+    return hash64(f"held-out/{response_id}") < share * 2**64
+
+
+def check_weights(config: GateConfig, tiers: Tiers, tables: Mapping[str, Tensor], published: Image) -> Breach | None:
+    """What the next update would carry. Compares the dense tensors with what replicas hold."""
+    for name, tensor in dense_tensors(tiers).items():
+        moved = torch.linalg.vector_norm(tensor - published.dense[name]) / max(tensor.numel(), 1) ** 0.5
+        if not torch.isfinite(moved):
+            return Breach("finite", f"{name} must be finite, and is not")
+        # Small ones may jump: a head's bias starts at the base rate.
+        if float(moved) > config.max_change and tensor.numel() > SMALL:
+            return Breach("change", f"a weight of {name} may move by {config.max_change} an update, on average, "
+                          f"and moved by {float(moved):.3g}")  # fmt: skip
+    for name, weights in tables.items():
+        largest = float(weights.abs().max())
+        if not largest <= config.max_row_value:
+            return Breach("finite", f"rows of {name!r} must be within ±{config.max_row_value}, got {largest:.3g}")
+    return None
+
+
+class _Cohorts:
+    """Labels of one kind, kept until all labels of their time are there: clicks come before what was not clicked."""
+
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._width_ms = max(window_ms // _COHORTS, 250)
+        self._by_time: defaultdict[int, list[Compared]] = defaultdict(list)
+
+    def add(self, labels: Compared) -> None:
+        cohort_n = labels.event_ms_n // self._width_ms
+        for cohort in np.unique(cohort_n).tolist():
+            self._by_time[cohort].append(labels.take(cohort_n == cohort))
+
+    def take(self, watermark_ms: int) -> list[Compared]:
+        """The cohorts whose window has closed, in order of time. Within one its clicks still come first."""
+        closed = sorted(c for c in self._by_time if (c + 1) * self._width_ms + self._window_ms <= watermark_ms)
+        return [Compared.of(self._by_time.pop(cohort)) for cohort in closed]
+
+    def clear(self) -> None:
+        self._by_time.clear()
+
+
+_COHORTS = 256
+"""Of a window."""
+
+
+class LabelTests:
+    """The tests after publishing: of each kind of label, whether the model is worse or the labels strange."""
+
+    def __init__(self, config: GateConfig, windows_ms: Mapping[str, int]) -> None:
+        """windows_ms: by kind of label, from the request's event time: how long a label may take to be closed."""
+        self.labels = 0
+        """Tested since the start."""
+        self._config = config
+        self._after_ms = -1
+        self._cohorts = {kind: _Cohorts(window_ms) for kind, window_ms in windows_ms.items()}
+        self._detectors = {
+            (kind, test): Detector(config.labels_between_false_alarms) for kind in windows_ms for test in _TESTS
+        }
+
+    @property
+    def suspicious(self) -> bool:
+        return any(detector.suspicious for detector in self._detectors.values())
+
+    @property
+    def quiet(self) -> bool:
+        """All is as expected: every detector has come back to a tenth of where it speaks."""
+        return all(d.level < d.threshold / 10 for d in self._detectors.values())
+
+    def levels(self) -> dict[str, float]:
+        """Of each test, as a share of where it speaks."""
+        return {f"{kind}/{test}": d.level / d.threshold for (kind, test), d in self._detectors.items()}
+
+    def restart(self, after_ms: int) -> None:
+        """Forget all; from here on only labels of requests after this event time count."""
+        self._after_ms = after_ms
+        self.labels = 0
+        for cohort in self._cohorts.values():
+            cohort.clear()
+        for detector in self._detectors.values():
+            detector.reset()
+
+    def observe(self, compared: Mapping[str, Compared], watermark_ms: int) -> Breach | None:
+        """Takes labels in; tests those whose window has closed by the watermark."""
+        found = None
+        for kind, cohort in self._cohorts.items():
+            if kind in compared:
+                cohort.add(compared[kind].take(compared[kind].event_ms_n > self._after_ms))
+            closed = [labels for labels in cohort.take(watermark_ms) if len(labels.label_n)]
+            self.labels += sum(len(labels.label_n) for labels in closed)
+            event_ms = np.array([labels.event_ms_n[0] for labels in closed], np.int64)
+            for test, addends in _TESTS.items():
+                detector = self._detectors[kind, test]
+                each = np.array([addends(self._config, labels).sum() for labels in closed])
+                if detector.add(each, event_ms) and found is None:
+                    found = Breach(test.split()[-1], _WORDS[test.split()[-1]].format(kind=kind), detector.since_ms)
+        return found
+
+
+_WORDS = {
+    "worse": "served {kind} predictions must not be worse than the reference's, and are",
+    "strange": "{kind} labels must be such as the reference predicts, but for drift, and are not",
+}
+
+
+def _worse(config: GateConfig, x: Compared) -> F64:
+    return worse(x.label_n, x.served_n, x.reference_n, config.worse_tolerance)
+
+
+def _strange(temper: float) -> Callable[[GateConfig, Compared], F64]:
+    return lambda config, x: strange(x.label_n, x.reference_n, config.strange_tolerance, temper)
+
+
+_TESTS: dict[str, Callable[[GateConfig, Compared], F64]] = {
+    "worse": _worse,
+    "quick strange": _strange(QUICK),
+    "patient strange": _strange(PATIENT),
+}

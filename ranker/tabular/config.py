@@ -1,0 +1,48 @@
+"""How a table is learned. Knows nothing of torch: a command line that offers it loads none."""
+
+from dataclasses import dataclass
+
+from ranker.config import TierConfig
+from ranker.tabular.tiers import DEFAULT_TIER, TIERS
+
+AVERAGED_EVERY = 8
+"""Steps; often enough for a horizon of hundreds, and cheap beside them where a table has a million rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """How a table is learned. The defaults are what docs/tabular.md compares."""
+
+    tier: TierConfig = TIERS[DEFAULT_TIER]
+    embedding_width: int = 16
+    batch: int = 1024
+    """Rows a step, at most: a small table gets EPOCH_STEPS of them an epoch."""
+    dense_rate: float = 1e-3
+    """Of Adam, for the tier's own weights."""
+    linear_rate: float = 1e-2
+    """Of Adam, for the linear path from the columns to the logit: what needs no interaction is to be learned first."""
+    row_rate: float = 5e-3
+    """Of lazy Adam, for embedding rows."""
+    weight_decay: float = 0.0
+    """Decoupled (AdamW), of the tier's own weights."""
+    embedding_l2: float = 1e-2
+    """Times the row, added to the gradient of the mean log loss, of the rows that a minibatch reads."""
+    averaged_steps: int = 400
+    """Horizon of the moving average over steps that validates and is kept, instead of the weights that learn."""
+    epochs_max: int = 100
+    patience: int = 2
+    """Epochs without improvement after which the rates fall, and training goes on from the best epoch."""
+    rate_drops: int = 2
+    """How often the rates fall by rate_factor before training ends."""
+    rate_factor: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.embedding_width, self.batch, self.epochs_max, self.patience) < 1 or self.rate_drops < 0:
+            raise ValueError(f"embedding_width, batch, epochs_max and patience must be >= 1, got {self}")
+        if self.averaged_steps < AVERAGED_EVERY:
+            raise ValueError(f"averaged_steps must be >= {AVERAGED_EVERY}, got {self.averaged_steps}")
+        if min(self.dense_rate, self.linear_rate, self.row_rate) <= 0 or min(self.weight_decay, self.embedding_l2) < 0:
+            raise ValueError(f"rates must be > 0, weight_decay and embedding_l2 >= 0, got {self}")
+        if self.tier.log_length:
+            raise ValueError(f"a table has no log: the tier needs log_length=0, got {self.tier.log_length}")

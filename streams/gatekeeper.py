@@ -1,0 +1,129 @@
+"""The trainer's gate at work: what is held out, what is judged and when, what a rollback goes back to."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from ranker.config import GateConfig
+from ranker.engine import Engine
+from ranker.gate import WEIGHTS, Breach, LabelTests, check_weights, held_out
+from ranker.held_out_window import HeldOutWindow
+from ranker.learner import Learner, StepReport
+from ranker.model_copy import ModelCopy
+from ranker.requests import LabelledRequest
+from ranker.update_log import Position
+from streams import metric_names as metric
+
+log = logging.getLogger(__name__)
+
+
+_SOON = 100
+"""Updates after a rollback."""
+
+
+class Gatekeeper:
+    """Open: all is learned and published, and judged. Closed, after a breach: labels are judged, and not learned from.
+
+    The reference, which labels are judged by and a rollback goes back to, is the model at the snapshot before the
+    newest one: old enough to be free of what has only just gone wrong.
+    """
+
+    def __init__(self, config: GateConfig, learner: Learner, published: Engine, windows_ms: Mapping[str, int]) -> None:
+        """published: holds what replicas hold. windows_ms: by kind of label, how long it may take to be closed."""
+        self.closed = False
+        self.reference_at: Position | None = None
+        self._config = config
+        self._learner, self._published = learner, published
+        self._tests = LabelTests(config, windows_ms)
+        self._held_out = HeldOutWindow(published, config.held_out_window)
+        self._loss_before = 0.0
+        self._published_since_breach = _SOON
+        self._judged: frozenset[str] = frozenset()
+        """Kinds of labels that the reference has learned enough of."""
+        self._newest: tuple[Position, ModelCopy, frozenset[str]] | None = None
+        self._begun: tuple[Position, ModelCopy, frozenset[str]] | None = None
+
+    @property
+    def suspicious(self) -> bool:
+        """Not certain enough of the model for a snapshot."""
+        return self._tests.suspicious
+
+    def start_at(self, position: Position) -> None:
+        """The model as it is now is that of a snapshot: the first reference."""
+        self.reference_at, self._learner.reference, self._judged = position, self._learner.copy(), self._learned()
+
+    def snapshot_begun(self, position: Position) -> None:
+        """Of the model as it is now. It counts once it is written."""
+        # While the gate is closed, it is the reference itself.
+        self._begun = None if self.closed else (position, self._learner.copy(), self._learned())
+
+    def snapshot_written(self) -> None:
+        """The one that was begun last."""
+        if self._begun is None:
+            return
+        if self._newest is not None:
+            self.reference_at, self._learner.reference, self._judged = self._newest
+        self._newest, self._begun = self._begun, None
+
+    def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
+        """Those to learn from; the others are kept to judge updates by."""
+        kept = [r for r in requests if held_out(r.response_id, self._config.held_out)]
+        self._held_out.add(kept)
+        return [r for r in requests if not held_out(r.response_id, self._config.held_out)]
+
+    def judge_labels(self, report: StepReport, watermark_ms: int) -> Breach | None:
+        """The labels of a step, or of what would have been one. While closed, only to know when all is well again."""
+        judged = {kind: labels for kind, labels in report.compared.items() if kind in self._judged}
+        breach = self._tests.observe(judged, watermark_ms)
+        for test, level in self._tests.levels().items():
+            metric.GATE_LEVEL.labels(test).set(level)
+        if not self.closed:
+            return breach
+        if breach is not None:
+            self._tests.restart(watermark_ms)
+        elif self._tests.labels >= self._config.reopen_labels and self._tests.quiet:
+            self._open()
+        return None
+
+    def judge_weights(self) -> Breach | None:
+        """Before an update is made of them."""
+        self._loss_before = self._held_out.loss()
+        return check_weights(self._config, self._learner.tiers, self._learner.tables.weights, self._published.image)
+
+    def judge_update(self) -> Breach | None:
+        """Once the published image has been changed by it, and before it is sent."""
+        before, after = self._loss_before, self._held_out.loss()
+        if len(self._held_out) < self._config.held_out_window // 2:
+            return None  # a few labels' loss may jump
+        if after <= before * (1 + self._config.held_out_jump):
+            return None
+        return Breach(
+            "held_out",
+            f"an update may raise the loss of {len(self._held_out)} held-out responses by "
+            f"{self._config.held_out_jump:.0%}, and would raise it from {before:.2f} to {after:.2f}",
+        )
+
+    def hopeless(self, breach: Breach) -> bool:
+        """Whether weights went wrong again soon after a rollback: going back once more would not help."""
+        return breach.test in WEIGHTS and self._published_since_breach < _SOON
+
+    def published(self) -> None:
+        """An update went out."""
+        self._published_since_breach += 1
+
+    def close(self, breach: Breach, now_ms: int) -> None:
+        """After a breach and the rollback."""
+        self.closed = True
+        if breach.test in WEIGHTS:
+            self._published_since_breach = 0
+        self._newest = self._begun = None
+        self._tests.restart(now_ms)
+        metric.GATE_CLOSED.set(1)
+
+    def _learned(self) -> frozenset[str]:
+        counts = {"click": self._learner.click_rate.count, "conversion": self._learner.conversion_rate.count}
+        return frozenset(kind for kind, count in counts.items() if count > self._config.reference_labels)
+
+    def _open(self) -> None:
+        log.warning("the gate is open again: %d labels were as the reference predicts", self._tests.labels)
+        self.closed = False
+        metric.GATE_CLOSED.set(0)

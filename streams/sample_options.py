@@ -1,0 +1,53 @@
+"""Which traffic a command samples, on its command line. Knows nothing of torch; traffic_sample does the work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+
+from streams.ranges import SEED
+from streams.simulate.config import WORLDS
+
+Source = Literal["simulate", "kafka"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleOptions:
+    source: Source = "simulate"
+    responses: int = 2_000
+    """Sampled, of which a part gives contributions and the rest is held out."""
+    train: int = 4_000
+    """Simulated responses that a model is trained on where no snapshot is given."""
+    world: str = "demo"
+    seed: int = 0
+
+
+def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that says what SampleOptions has, and where the snapshot is."""
+    default = SampleOptions()
+    for option in (
+        click.option("--seed", type=SEED, default=default.seed, show_default=True, help="Of the simulated world."),
+        click.option("--world", type=click.Choice(sorted(WORLDS)), default=default.world, show_default=True),
+        click.option(
+            "--train",
+            type=click.IntRange(min=1),
+            default=default.train,
+            show_default=True,
+            help="Simulated responses that a model learns from where there is no --snapshot.",
+        ),
+        click.option(
+            "--responses", type=click.IntRange(min=8), default=default.responses, show_default=True, help="Sampled."
+        ),
+        click.option(
+            "--traffic",
+            "source",
+            type=click.Choice(["simulate", "kafka"]),
+            default=default.source,
+            show_default=True,
+            help="Of a simulated world, or what a running system has served and labelled.",
+        ),
+        click.option("--snapshot", metavar="URL", help="Where snapshots of the recipe's model are: the newest counts."),
+    ):
+        command = option(command)
+    return command

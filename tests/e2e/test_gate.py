@@ -1,0 +1,173 @@
+"""Bad labels, a bad learning rate, and a rollback by hand: replicas are back on good weights, and learning goes on."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ranker.snapshot import list_snapshots
+from ranker.updates import Open, UpdateHeader, peek_header
+from streams.client import RankingClient
+from streams.codec import decode
+from streams.local.workers import WorkerProcess
+from streams.messages import RankingResponse
+from streams.scan import read_topic
+from streams.simulate.config import demo
+from streams.simulate.driver import Commands, Phase, simulate
+from streams.simulate.world import World
+from streams.topics import RESPONSES, TOPICS
+from streams.updates import UpdateReader
+from tests.e2e.running import RECIPE, House, running
+
+pytestmark = pytest.mark.e2e
+
+SOON = """
+[training.gate]
+reference_labels = 1000
+reopen_labels = 200
+strange_tolerance = 0.5
+worse_tolerance = 0.5
+"""
+"""A reference that has learned little judges with much tolerance."""
+PATIENCE_S = 120.0
+
+
+@contextmanager
+def traffic(house: House) -> Iterator[Commands]:
+    commands = Commands()
+
+    def drive() -> None:
+        world = World(replace(demo(), candidates_median=30, candidates_max=60), seed=3)
+        with RankingClient(house.kafka) as client:
+            simulate(client, world, [Phase(rate=20, seconds=3_600)], prefix="gate", commands=commands, drain_s=0)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    try:
+        yield commands
+    finally:
+        commands.put("stop")
+        thread.join()
+
+
+class Log:
+    """What comes on the log of the weights."""
+
+    def __init__(self, house: House) -> None:
+        self._house, self._reader = house, UpdateReader(house.kafka, start=0)
+
+    def epoch(self, above: int) -> Open:
+        """The next open of a higher epoch."""
+        header = self._await(lambda h: isinstance(h, Open) and h.epoch > above)
+        assert isinstance(header, Open)
+        return header
+
+    def update(self, epoch: int, at_least: int) -> UpdateHeader:
+        header = self._await(lambda h: isinstance(h, UpdateHeader) and h.epoch == epoch and h.number >= at_least)
+        assert isinstance(header, UpdateHeader)
+        return header
+
+    def _await(self, wanted: Callable[[Open | UpdateHeader], bool]) -> Open | UpdateHeader:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            for record in self._reader.poll(1, timeout_s=0.1):
+                header = peek_header(record.value or b"")
+                if wanted(header):
+                    return header
+        raise TimeoutError(f"not on the log within {PATIENCE_S} s")
+
+
+def await_served(house: House, epoch: int) -> None:
+    """Until a response was scored with weights of this epoch."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        responses: list[RankingResponse] = [
+            decode(TOPICS[RESPONSES], r.value) for r in read_topic(house.kafka, RESPONSES)
+        ]
+        if any(r.model is not None and r.model.epoch == epoch for r in responses):
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"no response with epoch {epoch}")
+
+
+def await_end(worker: WorkerProcess) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while worker.child.alive():
+        assert time.monotonic() < deadline, f"{worker.name} goes on{worker.child.last_words()}"
+        time.sleep(0.2)
+
+
+def snapshots(house: House) -> list[str]:
+    found = list_snapshots(house.settings.snapshots, house.settings.recipe.model.digest)
+    return [s.url.rsplit("/", 1)[-1] for s in found]
+
+
+def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
+    with running(tmp_path, ["rank", "ingest", "train"], recipe=RECIPE + SOON) as house, traffic(house) as commands:
+        log = Log(house)
+        first = log.epoch(above=0).epoch
+        log.update(first, at_least=100)
+
+        commands.put("poison 0.5")
+        rollback = log.epoch(above=first)
+        assert rollback.base is not None
+        assert rollback.base[0] == first
+        back = log.update(rollback.epoch, at_least=1)
+        assert back.quarantined
+        assert all(start < end for start, end in back.quarantined.values())
+        await_served(house, rollback.epoch)
+
+        commands.put("poison 0")
+        going_on = log.update(rollback.epoch, at_least=3)
+        assert going_on.epoch == rollback.epoch
+        house.check()
+
+        # by hand
+        to = snapshots(house)[-1]
+        by_hand = command(house, "rollback", "--to", to, "--json")
+        assert by_hand.returncode == 0, by_hand.stderr
+        assert json.loads(by_hand.stdout)["to"] == to
+        third = log.epoch(above=rollback.epoch).epoch
+        await_served(house, third)
+        ended = house.workers.pop("train")
+        await_end(ended)
+        assert "another trainer has opened a newer epoch" in ended.child.last_words()
+        assert not [name for name in snapshots(house) if to < name < f"e{third:08d}"]
+
+        # a learning rate a thousand times too high: one rollback, then it ends; replicas hold what is good
+        (tmp_path / "rate.toml").write_text((RECIPE + SOON).replace("[training]", "[training]\nlearner.dense_rate = 1"))
+        bad = WorkerProcess(
+            "train",
+            home=house.home,
+            bootstrap=house.stack.bootstrap,
+            redis_url=house.stack.redis_url,
+            recipe=str(tmp_path / "rate.toml"),
+        )
+        bad.child.start()
+        await_end(bad)
+        assert "another would not help" in bad.child.last_words()
+        house.start("train")
+        last = log.epoch(above=third + 2).epoch  # the bad one opened two, its own and that of its rollback
+        log.update(last, at_least=5)
+        await_served(house, last)
+        house.check()
+
+
+def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "TIDERANK_BOOTSTRAP": house.stack.bootstrap,
+        "TIDERANK_REDIS_URL": house.stack.redis_url,
+        "TIDERANK_SNAPSHOTS": house.settings.snapshots,
+        "TIDERANK_RECIPE": str(house.home.parent / "recipe.toml"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin",
+    }
+    whole = [sys.executable, "-m", "streams.cli", *words]
+    return subprocess.run(whole, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
