@@ -71,7 +71,12 @@ class Replica:
     def _load_newer(self) -> None:
         self._looked = time.monotonic()
         held = self._engine.position
-        for snapshot in reversed(list_snapshots(self._snapshots, self._digest)):
+        try:
+            snapshots = list_snapshots(self._snapshots, self._digest)
+        except OSError as error:  # a store that is away must not end the serving
+            log.warning("snapshots in %s cannot be listed: %s", self._snapshots, error)
+            return
+        for snapshot in reversed(snapshots):
             position = snapshot.manifest.position
             if held is not None and (position.epoch, position.number) <= (held.epoch, held.number):
                 return

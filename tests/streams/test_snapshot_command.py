@@ -62,7 +62,7 @@ class TestLs:
         first, second = json.loads(run("ls", "--snapshots", str(root), "--json").output)
         assert (first["whole"], first["problem"]) == (False, "missing or of another size: training-00000.safetensors")
         assert (second["whole"], second["problem"][:11]) == (False, "no manifest")
-        assert "no: no manifest: it is being written" in run("ls", "--snapshots", str(root)).output
+        assert "no: no manifest: being written, gone back from" in run("ls", "--snapshots", str(root)).output
 
     def test_a_place_that_is_not_there_is_an_error_and_an_empty_one_is_not(self, tmp_path: Path) -> None:
         assert "is not there: name the root" in refused("ls", "--snapshots", str(tmp_path / "nowhere"))
