@@ -15,6 +15,7 @@ from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from streams.errors import StartError
+from streams.signing import Signer, signer_from_environment
 from streams.topics import TOPICS, Topic
 
 CONNECT_TIMEOUT_S = 10.0
@@ -29,6 +30,8 @@ class Kafka:
 
     bootstrap: str
     properties: Mapping[str, str]
+    signer: Signer | None = None
+    """Of the records that change a model; None: they are neither signed nor is a signature asked for."""
 
     @classmethod
     def from_environment(cls, bootstrap: str | None = None) -> "Kafka":
@@ -40,7 +43,7 @@ class Kafka:
                 "export line that it prints"
             )
         extra = {k[len(_PREFIX) :].lower().replace("_", "."): v for k, v in os.environ.items() if k.startswith(_PREFIX)}
-        return cls(bootstrap, extra)
+        return cls(bootstrap, extra, signer_from_environment())
 
     def _base(self) -> dict[str, Any]:
         return {"bootstrap.servers": self.bootstrap, "log_level": 3, **self.properties}

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from streams.errors import DeliveryFailed
 from streams.kafka import topic_partitions
+from streams.signing import Signer
 from streams.topics import TOPICS
 
 Offsets = dict[tuple[str, int], int]
@@ -34,8 +35,9 @@ class Outbox:
     raises DeliveryFailed if the broker gave a record up.
     """
 
-    def __init__(self, producer: Producer, *, max_batches: int = 64) -> None:
+    def __init__(self, producer: Producer, *, max_batches: int = 64, signer: Signer | None = None) -> None:
         self._producer = producer
+        self._signer = signer
         self._max_batches = max_batches
         self._open = _Batch()
         self._sealed: deque[_Batch] = deque()
@@ -60,6 +62,8 @@ class Outbox:
         """
         if partition is None and topic in TOPICS and TOPICS[topic].partitions == 1:
             partition = 0  # the in-memory broker gives every topic more
+        if self._signer is not None:
+            headers = {**(headers or {}), **self._signer.headers(topic, value)}
         batch = self._open
         batch.waiting += 1
         try:

@@ -70,7 +70,8 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
     trainer = f"rollback-{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(model.digest, trainer, position)
     producer = kafka.producer()
-    writer = UpdateWriter(image, trainer_log, UpdateReader(kafka, start=position.offset), Outbox(producer), trainer)
+    outbox = Outbox(producer, signer=kafka.signer)
+    writer = UpdateWriter(image, trainer_log, UpdateReader(kafka, start=position.offset), outbox, trainer)
     writer.open()
     void = void_after(settings.snapshots, model.digest, position)
     learner.mark_dirty(trainer_log.dirty)

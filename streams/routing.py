@@ -125,6 +125,7 @@ class RouterModelSource:
 
     def __init__(self, kafka: Kafka, *, every_s: float = 0.25) -> None:
         self._reader = kafka.reader(eof=False)
+        self._signer = kafka.signer
         self._every_s = every_s
         self._asked = 0.0
         end = watermarks(self._reader, ROUTER_MODEL, 0)[1]
@@ -139,8 +140,12 @@ class RouterModelSource:
         for message in self._reader.consume(16, timeout=0):
             if message.error() is not None:
                 continue
+            record = Record.of(message)
+            if self._signer is not None and not self._signer.vouches_for(record):
+                log.warning("%s: skipped, it is not signed with this key", record)
+                continue
             try:
-                newest = decode(TOPICS[ROUTER_MODEL], Record.of(message).value)
+                newest = decode(TOPICS[ROUTER_MODEL], record.value)
             except Refused as refused:
                 log.warning("router.model@%s: %s", message.offset(), refused)
         return newest

@@ -4,6 +4,7 @@ import logging
 
 from confluent_kafka import KafkaError, TopicPartition
 
+from streams import metric_names as metric
 from streams.kafka import Kafka
 from streams.record import Record
 from streams.topics import UPDATES
@@ -12,10 +13,11 @@ log = logging.getLogger(__name__)
 
 
 class UpdateReader:
-    """Reads the log of weights in order, from a given offset."""
+    """Reads the log of weights in order, from a given offset; with a signing key, what is signed with it."""
 
     def __init__(self, kafka: Kafka, *, start: int) -> None:
         self._reader = kafka.reader()
+        self._signer = kafka.signer
         self._reader.assign([TopicPartition(UPDATES, 0, start)])
         self._next = start
         self.at_end = False
@@ -40,6 +42,10 @@ class UpdateReader:
             record = Record.of(message)
             self.missed += record.offset - self._next
             self._next = record.offset + 1
+            if self._signer is not None and not self._signer.vouches_for(record):
+                log.warning("%s: skipped, it is not signed with this key", record)
+                metric.UPDATES_SKIPPED.labels("unsigned").inc()
+                continue
             records.append(record)
         return records
 

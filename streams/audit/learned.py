@@ -63,15 +63,18 @@ class Learned:
         if header.previous != live.number:
             self._gaps.append(f"{record}: {header.number} after {live.number} in epoch {header.epoch}")
         if live.number == 0 and self._before is not None:
-            self._take_over(self._before.offsets, header.offsets, record)
+            self._take_over(self._before.offsets, header, record)
+        self._counts["examples_quarantined"] += sum(end - start for start, end in header.quarantined.values())
         self._counts["updates"] += 1
         live.number, live.offsets = header.number, dict(header.offsets)
 
-    def _take_over(self, ended: Mapping[str, int], begun: Mapping[str, int], record: Record) -> None:
-        for partition in ended.keys() | begun.keys():
-            step = begun.get(partition, 0) - ended.get(partition, 0)
+    def _take_over(self, ended: Mapping[str, int], header: UpdateHeader, record: Record) -> None:
+        for partition in ended.keys() | header.offsets.keys():
+            left, begun = ended.get(partition, 0), header.offsets.get(partition, 0)
+            step = begun - left
             self._counts["examples_learned_again"] += max(0, -step)
-            if step > 0:
+            kept_out = header.quarantined.get(partition, (begun, begun))
+            if step > 0 and not kept_out[0] <= left < begun <= kept_out[1]:
                 self._unread.append(f"{record}: {step} examples of partition {partition}")
 
     def section(self, ends: Mapping[int, int], *, updates_whole: bool) -> Section:
@@ -83,7 +86,8 @@ class Learned:
             section.count(name, self._counts[name])
         section.count("examples", sum(learned.values()))
         section.count("not_yet_learned", sum(max(0, end - learned[p]) for p, end in ends.items()))
-        section.count("examples_learned_again", self._counts["examples_learned_again"])
+        for name in ("examples_learned_again", "examples_quarantined"):
+            section.count(name, self._counts[name])
         section.fault("gaps", self._gaps, verifiable=updates_whole)
         section.fault("never_learned", self._unread, verifiable=updates_whole)
         beyond = [f"partition {p}: {learned[p]} of {end}" for p, end in ends.items() if learned[p] > end]

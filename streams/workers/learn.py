@@ -219,8 +219,12 @@ def newest_models(kafka: Kafka) -> list[RouterModel]:
         while (message := reader.poll(CONNECT_TIMEOUT_S)) is not None:
             error = message.error()
             if error is None:
+                record = Record.of(message)
+                if kafka.signer is not None and not kafka.signer.vouches_for(record):
+                    log.warning("%s: skipped, it is not signed with this key", record)
+                    continue
                 try:
-                    models.append(decode(TOPICS[ROUTER_MODEL], message.value()))
+                    models.append(decode(TOPICS[ROUTER_MODEL], record.value))
                 except Refused as reason:
                     log.warning("router.model@%s: %s", message.offset(), reason)
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -238,7 +242,7 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     log.info(
         "router.model %d: %d rewards learned, price %g", knowledge.number, knowledge.learned, knowledge.prices.price
     )
-    outbox = Outbox(kafka.producer())
+    outbox = Outbox(kafka.producer(), signer=kafka.signer)
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
     consumer = kafka.group_consumer(GROUP, OWNER)
     run(consumer, [REWARDS], worker, outbox, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)

@@ -19,9 +19,22 @@ def opened(epoch: int, trainer: str | None = None, digest: str = "d") -> bytes:
     return encode_open(Open(epoch=epoch, digest=digest, trainer=trainer or f"t{epoch}", created_ms=0))
 
 
-def update(epoch: int, number: int, offsets: dict[str, int], *, trainer: str | None = None) -> bytes:
+def update(
+    epoch: int,
+    number: int,
+    offsets: dict[str, int],
+    *,
+    trainer: str | None = None,
+    quarantined: dict[str, tuple[int, int]] | None = None,
+) -> bytes:
     header = UpdateHeader(
-        epoch=epoch, number=number, previous=number - 1, digest="d", trainer=trainer or f"t{epoch}", offsets=offsets
+        epoch=epoch,
+        number=number,
+        previous=number - 1,
+        digest="d",
+        trainer=trainer or f"t{epoch}",
+        offsets=offsets,
+        quarantined=quarantined or {},
     )
     (record,) = encode_update(Update(header, Changes({}, {})))
     return record
@@ -54,6 +67,15 @@ def test_an_epoch_that_starts_further_back_learns_again() -> None:
 def test_an_epoch_that_starts_further_on_leaves_examples_out() -> None:
     section = audited(opened(1), update(1, 1, {"0": 40}), opened(2), update(2, 1, {"0": 43}))
     assert faults(section) == {"never_learned": ("model.updates[0]@3: 3 examples of partition 0",)}
+
+
+def test_what_the_gate_keeps_out_is_said_and_no_fault() -> None:
+    back = update(2, 1, {"0": 43}, quarantined={"0": (30, 43)})
+    section = audited(opened(1), update(1, 1, {"0": 40}), opened(2), back, update(2, 2, {"0": 60}))
+    assert faults(section) == {}
+    assert counts(section)["examples_quarantined"] == 13
+    less = update(2, 1, {"0": 43}, quarantined={"0": (30, 42)})
+    assert list(faults(audited(opened(1), update(1, 1, {"0": 40}), opened(2), less))) == ["never_learned"]
 
 
 def test_a_number_left_out_is_a_gap() -> None:
