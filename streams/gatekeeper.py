@@ -40,6 +40,7 @@ class Gatekeeper:
         self._judged: frozenset[str] = frozenset()
         """Kinds of labels that the reference has learned enough of."""
         self._newest: tuple[Position, ModelCopy, frozenset[str]] | None = None
+        self._begun: tuple[Position, ModelCopy, frozenset[str]] | None = None
 
     @property
     def suspicious(self) -> bool:
@@ -50,13 +51,18 @@ class Gatekeeper:
         """The model as it is now is that of a snapshot: the first reference."""
         self.reference_at, self._learner.reference, self._judged = position, self._learner.copy(), self._learned()
 
-    def snapshot_taken(self, position: Position) -> None:
-        """Of the model as it is now."""
-        if self.closed:  # it is the reference itself
+    def snapshot_begun(self, position: Position) -> None:
+        """Of the model as it is now. It counts once it is written."""
+        # While the gate is closed, it is the reference itself.
+        self._begun = None if self.closed else (position, self._learner.copy(), self._learned())
+
+    def snapshot_written(self) -> None:
+        """The one that was begun last."""
+        if self._begun is None:
             return
         if self._newest is not None:
             self.reference_at, self._learner.reference, self._judged = self._newest
-        self._newest = position, self._learner.copy(), self._learned()
+        self._newest, self._begun = self._begun, None
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
         """Those to learn from; the others are kept to judge updates by."""
@@ -109,7 +115,7 @@ class Gatekeeper:
         self.closed = True
         if breach.test in WEIGHTS:
             self._published_since_breach = 0
-        self._newest = None
+        self._newest = self._begun = None
         self._tests.restart(now_ms)
         metric.GATE_CLOSED.set(1)
 

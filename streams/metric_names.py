@@ -34,6 +34,10 @@ STEPS = Counter("tiderank_training_steps", "Training steps, by whether they were
 STEP_SECONDS = Histogram("tiderank_training_step_seconds", "Reading logs and one training step", buckets=SECONDS)
 UPDATE_BYTES = Counter("tiderank_update_bytes", "Bytes put on model.updates")
 SNAPSHOTS = Counter("tiderank_snapshots", "Snapshots written")
+SNAPSHOTS_FAILED = Counter("tiderank_snapshots_failed", "Snapshots that could not be written")
+SNAPSHOT_PAUSE_SECONDS = Histogram(
+    "tiderank_snapshot_pause_seconds", "Copying the state for a snapshot, while training waits", buckets=SECONDS
+)
 GATE_BREACHES = Counter("tiderank_gate_breaches", "Rollbacks that the gate ordered, by the test that spoke", ["test"])
 GATE_CLOSED = Gauge("tiderank_gate_closed", "1 while labels are kept out of training", multiprocess_mode="mostrecent")
 GATE_LEVEL = Gauge(

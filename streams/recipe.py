@@ -16,6 +16,7 @@ import msgspec
 from feature_store.config import JoinConfig, LogConfig
 from ranker.config import GateConfig, LearnerConfig, ModelConfig
 from ranker.recipes import demo_model, three_tiers
+from ranker.retention import Retention
 from router_bandit.budget import BudgetOptions
 from router_bandit.plans import Plan
 from router_bandit.policy import Exploration
@@ -95,6 +96,9 @@ class TrainingConfig:
     """Examples in one step at most."""
     snapshot_s: float = 30.0
     snapshots_kept: int = 3
+    """The newest so many; besides them the newest of each of the last hours and days (UTC) that have one:"""
+    snapshots_hourly: int = 0
+    snapshots_daily: int = 0
     freeze_after: int | None = None
     """After so many examples a copy of the model is kept as it is and graded beside the live one."""
 
@@ -104,6 +108,16 @@ class TrainingConfig:
                 "step_s and snapshot_s must be > 0, snapshots_kept >= 1 and batch_max 1 to 100000, "
                 f"got {self.step_s}, {self.snapshot_s}, {self.snapshots_kept}, {self.batch_max}"
             )
+        if min(self.snapshots_hourly, self.snapshots_daily) < 0:
+            raise ValueError(
+                "snapshots_hourly and snapshots_daily must be >= 0, "
+                f"got {self.snapshots_hourly} and {self.snapshots_daily}"
+            )
+
+    @property
+    def retention(self) -> Retention:
+        """Of snapshots."""
+        return Retention(newest=self.snapshots_kept, hourly=self.snapshots_hourly, daily=self.snapshots_daily)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from ranker.snapshot import SnapshotError, list_snapshots, load_image
 from ranker.update_log import UpdateFollower
 from streams import metric_names as metric
 from streams.kafka import Kafka
+from streams.snapshot_settings import shard_reader
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Replica:
     def __init__(self, engine: Engine, kafka: Kafka, snapshots: str) -> None:
         self._engine = engine
         self._snapshots = snapshots
+        self._shards = shard_reader()
         self._digest = engine.config.digest
         self._follower = UpdateFollower(self._digest)
         self._reader = UpdateReader(kafka, start=0)
@@ -69,12 +71,17 @@ class Replica:
     def _load_newer(self) -> None:
         self._looked = time.monotonic()
         held = self._engine.position
-        for snapshot in reversed(list_snapshots(self._snapshots, self._digest)):
+        try:
+            snapshots = list_snapshots(self._snapshots, self._digest)
+        except OSError as error:  # a store that is away must not end the serving
+            log.warning("snapshots in %s cannot be listed: %s", self._snapshots, error)
+            return
+        for snapshot in reversed(snapshots):
             position = snapshot.manifest.position
             if held is not None and (position.epoch, position.number) <= (held.epoch, held.number):
                 return
             try:
-                load_image(snapshot, self._engine.image)
+                load_image(snapshot, self._engine.image, self._shards)
             except (SnapshotError, NotApplicable) as error:
                 log.warning("snapshot: %s", error)
                 continue

@@ -92,7 +92,7 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
         training_state(learner),
         digest=model.digest,
         created_ms=now_ms(),
-        keep=settings.recipe.training.snapshots_kept,
+        keep=settings.recipe.training.retention,
     )
     return {
         "to": _name(snapshot),

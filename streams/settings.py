@@ -14,6 +14,10 @@ REDIS_URL = "TIDERANK_REDIS_URL"
 DATA = "TIDERANK_DATA"
 RECIPE = "TIDERANK_RECIPE"
 SNAPSHOTS = "TIDERANK_SNAPSHOTS"
+SNAPSHOT_STREAMS = "TIDERANK_SNAPSHOT_STREAMS"
+SNAPSHOT_CACHE = "TIDERANK_SNAPSHOT_CACHE"
+SNAPSHOT_CACHE_SHARED = "TIDERANK_SNAPSHOT_CACHE_SHARED"
+SNAPSHOT_CACHE_BYTES = "TIDERANK_SNAPSHOT_CACHE_BYTES"
 INSTANCE = "TIDERANK_INSTANCE"
 METRICS_HOST = "TIDERANK_METRICS_HOST"
 METRICS_PORT = "TIDERANK_METRICS_PORT"
@@ -38,13 +42,18 @@ def data_dir() -> Path:
     return Path(os.environ.get(DATA, ".data"))
 
 
+def snapshots_url() -> str:
+    """Raises StartError, as snapshot_store."""
+    return snapshot_store(os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots"))
+
+
 def from_environment(*, recipe: str | None = None, instance: str | None = None) -> Settings:
     """Raises StartError naming the variable that is missing."""
     return Settings(
         bootstrap=required(BOOTSTRAP, "the broker's host:port"),
         redis_url=required(REDIS_URL, "redis://host:port/0"),
         recipe=load_recipe(recipe or os.environ.get(RECIPE, "default")),
-        snapshots=snapshot_store(os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots")),
+        snapshots=snapshots_url(),
         instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
     )
 

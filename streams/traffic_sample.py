@@ -37,6 +37,7 @@ from streams.simulate.config import WORLDS
 from streams.simulate.outcomes import events, search_event, show
 from streams.simulate.traffic import Traffic
 from streams.simulate.world import World
+from streams.snapshot_settings import shard_reader
 from streams.topics import EXAMPLES, SERVED, TOPICS
 
 COMPRESS = bind("decomposed")
@@ -192,11 +193,11 @@ def recorded(settings: Settings, count: int) -> tuple[list[LabelledRequest], lis
 
 def newest_weights(root: str, model: ModelConfig) -> Weights:
     """Of the newest snapshot of this model that is whole."""
-    image = new_image(model, COMPRESS)
+    image, reader = new_image(model, COMPRESS), shard_reader()
     for snapshot in reversed(list_snapshots(root, model.digest)):
         try:
-            load_image(snapshot, image)
-            return Weights(image, load_training_state(snapshot), root)
+            load_image(snapshot, image, reader)
+            return Weights(image, load_training_state(snapshot, reader), root)
         except SnapshotError:
             continue
     raise StartError(f"{root} holds no snapshot of model {model.name!r} ({model.digest}); is it of another recipe?")

@@ -22,10 +22,10 @@ from ranker.engine import Engine
 from ranker.gate import Breach
 from ranker.image import Image, NotApplicable
 from ranker.learner import Learner, StepReport
-from ranker.learner_state import restore, training_state
+from ranker.learner_state import restore
 from ranker.requests import LabelledRequest
 from ranker.rollback import go_back, void_after
-from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state, write_snapshot
+from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state
 from ranker.update_log import Position, TrainerLog
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
@@ -41,8 +41,10 @@ from streams.record import Record, next_offsets
 from streams.redis_client import check, connect
 from streams.service import Heartbeat
 from streams.settings import Settings
+from streams.snapshot_schedule import SnapshotSchedule
+from streams.snapshot_settings import shard_reader
 from streams.topics import EXAMPLES, TOPICS
-from streams.update_writer import UpdateWriter, now_ms
+from streams.update_writer import UpdateWriter
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class TrainWorker(BaseWorker):
         log_length: int,
         config: TrainingConfig,
         snapshots: str,
+        schedule: SnapshotSchedule,
         outbox: Outbox,
         stop: threading.Event,
         heartbeat: Heartbeat,
@@ -77,6 +80,7 @@ class TrainWorker(BaseWorker):
         self._log_length = log_length
         self._config = config
         self._snapshots = snapshots
+        self._schedule = schedule
         self._outbox = outbox
         self._stop = stop
         self._heartbeat = heartbeat
@@ -85,8 +89,6 @@ class TrainWorker(BaseWorker):
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
         self._step_due = 0.0
-        self._snapshot_due = time.monotonic()
-        self._snapshot_number = 0  # of this epoch
         self._quarantine_from: dict[str, int] | None = None
         self._learned = 0
         self._frozen = False
@@ -111,9 +113,7 @@ class TrainWorker(BaseWorker):
         full = len(self._waiting) >= self._config.batch_max
         if self._waiting_offsets and (full or time.monotonic() >= self._step_due):
             self._step()
-        due = time.monotonic() >= self._snapshot_due and not self._gate.suspicious
-        if due or self._replicas_wait():
-            self._snapshot()
+        self._schedule.tick(self._writer, self._learner, self._gate)
 
     def at_end(self, topic: str, partition: int) -> None:
         self._clock.at_end(topic, partition)
@@ -212,6 +212,7 @@ class TrainWorker(BaseWorker):
                 "good: mend the cause (a learning rate?) and start again"
             )
         log.error("the gate: %s. Going back to epoch %d, update %d", breach.reason, good.epoch, good.number)
+        self._schedule.abandon()  # it is newer than what is good
         void_after(self._snapshots, digest, good)
         snapshots = list_snapshots(self._snapshots, digest)
         if not snapshots:
@@ -230,7 +231,7 @@ class TrainWorker(BaseWorker):
         )
         self._quarantine_from = dict(self._offsets)
         self._gate.close(breach, self._clock.now_ms())
-        self._snapshot_due = time.monotonic()
+        self._schedule.soon()
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
 
     @property
@@ -248,33 +249,6 @@ class TrainWorker(BaseWorker):
             self._learner.freeze()
             log.info("froze a copy of the model after %d examples", self._learned)
 
-    def _replicas_wait(self) -> bool:
-        """They stopped before a torn update, and go on from a snapshot past it."""
-        torn = self._writer.torn
-        return torn is not None and torn > self._snapshot_number
-
-    def _snapshot(self) -> None:
-        position = self._writer.settled_position()
-        if position is None or position.number == self._writer.torn:
-            return  # a moment later the log will have confirmed it, or hold another update
-        began = time.perf_counter()
-        self._writer.image.position = position
-        write_snapshot(
-            self._snapshots,
-            self._writer.image,
-            training_state(self._learner),
-            digest=self._learner.config.digest,
-            created_ms=now_ms(),
-            keep=self._config.snapshots_kept,
-        )
-        metric.SNAPSHOTS.inc()
-        self._snapshot_number = position.number
-        self._gate.snapshot_taken(position)
-        if self._gate.reference_at is not None:
-            self._writer.forget_before(self._gate.reference_at)
-        log.info("snapshot of update %d in %.0f ms", position.number, 1000 * (time.perf_counter() - began))
-        self._snapshot_due = time.monotonic() + self._config.snapshot_s
-
 
 def _grades(report: StepReport, counts: Mapping[str, int]) -> dict[str, float]:
     """Of one step: its counts; sums of losses and of what was predicted, by label kind and whose predictions."""
@@ -286,10 +260,11 @@ def _grades(report: StepReport, counts: Mapping[str, int]) -> dict[str, float]:
 
 def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
     """Loads the newest snapshot that is whole; returns where it stands, or None where there is none."""
+    shards = shard_reader()
     for snapshot in reversed(list_snapshots(snapshots, learner.config.digest)):
         try:
-            state = load_training_state(snapshot)
-            load_image(snapshot, image)
+            state = load_training_state(snapshot, shards)
+            load_image(snapshot, image, shards)
         except SnapshotError as error:
             log.warning("snapshot: %s", error)
             continue
@@ -339,6 +314,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     # Replicas get a whole model, or what the log changed since the snapshot, before the first example is learned.
     writer.write(learner, offsets=offsets, watermark_ms=image.watermark_ms, grades={})
     outbox.seal({})
+    schedule = SnapshotSchedule(settings.snapshots, digest=recipe.model.digest, config=recipe.training)
     worker = TrainWorker(
         learner=learner,
         writer=writer,
@@ -348,9 +324,11 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         log_length=recipe.model.max_log_length,
         config=recipe.training,
         snapshots=settings.snapshots,
+        schedule=schedule,
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,
     )
     consumer = kafka.group_consumer(GROUP, settings.instance)
-    run(consumer, [EXAMPLES], worker, outbox, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)
+    with schedule:
+        run(consumer, [EXAMPLES], worker, outbox, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)

@@ -20,6 +20,7 @@ from ranker.image import Image, NotApplicable, new_image
 from ranker.learner import Learner
 from ranker.learner_state import restore, training_state
 from ranker.recipes import demo_model
+from ranker.retention import Retention
 from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state, write_snapshot
 from ranker.update_log import Dirty, UpdateFollower
 from ranker.updates import Open, Update, decode_record, encode_open, encode_update
@@ -187,7 +188,9 @@ class TestSnapshots:
         for number, examples in enumerate(traffic(0, 5), 1):
             learner.learn(examples)
             image.apply(update_of(learner, number), at(number))
-            write_snapshot(root, image, training_state(learner), digest=SMALL.digest, created_ms=0, keep=2)
+            write_snapshot(
+                root, image, training_state(learner), digest=SMALL.digest, created_ms=0, keep=Retention(newest=2)
+            )
         assert [s.manifest.position.number for s in list_snapshots(root, SMALL.digest)] == [4, 5]
         assert len(list((tmp_path / "deep/down").iterdir())) == 2
         assert list_snapshots(root, "other") == []
@@ -211,7 +214,7 @@ class TestSnapshots:
             load_image(snapshot, new_image(SMALL, COMPRESS))
 
     def test_large_parts_are_cut_into_shards(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ranker.snapshot.MAX_SHARD_BYTES", 4_000)
+        monkeypatch.setattr("ranker.shards.MAX_SHARD_BYTES", 4_000)
         learner, image = tiny_learner(SMALL), new_image(SMALL, COMPRESS)
         learner.learn(traffic(0, 1)[0])
         image.apply(update_of(learner, 1), at(1))

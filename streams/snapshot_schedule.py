@@ -1,0 +1,101 @@
+"""When the trainer takes a snapshot, and what became of it."""
+
+import logging
+import time
+
+from ranker.learner import Learner
+from ranker.learner_state import copied_state
+from ranker.snapshot import State
+from ranker.snapshot_writer import Failure, SnapshotWriter
+from streams import metric_names as metric
+from streams.errors import StreamError
+from streams.gatekeeper import Gatekeeper
+from streams.recipe import TrainingConfig
+from streams.update_writer import UpdateWriter, now_ms
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+"""After a failure, where replicas wait for one."""
+CLOSE_S = 5.0
+
+
+class SnapshotSchedule:
+    """One every `snapshot_s`, if anything was learned, and at once where replicas stopped before a torn update.
+
+    The loop pauses for the copy alone; hashing and writing are a thread's. A failure is logged and counted, and the
+    next one that is due tries again.
+    """
+
+    def __init__(self, root: str, *, digest: str, config: TrainingConfig) -> None:
+        self._writer = SnapshotWriter(root, digest=digest, keep=config.retention)
+        self._period_s = config.snapshot_s
+        self._due = self._retry = self._began = time.monotonic()
+        self._newest = (0, 0)
+        """Epoch and number of the newest that is written."""
+
+    def __enter__(self) -> "SnapshotSchedule":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """Finishes what is under way if a few seconds do; after an error (a newer epoch?) it is abandoned at once."""
+        self._writer.close(CLOSE_S if kind is None else 0.0)
+        self._written()
+
+    def tick(self, updates: UpdateWriter, learner: Learner, gate: Gatekeeper) -> None:
+        """Between two steps, when what was learned is published and the image stands at it."""
+        if self._written():
+            gate.snapshot_written()
+            if gate.reference_at is not None:
+                updates.forget_before(gate.reference_at)
+        now = time.monotonic()
+        waited_for = updates.torn is not None and (updates.epoch, updates.torn) > self._newest
+        due = now >= self._due and not gate.suspicious
+        if self._writer.busy or now < self._retry or not (waited_for or due):
+            return
+        position = updates.settled_position()
+        if position is None or position.number == updates.torn:
+            return  # a moment later the log will have confirmed it, or hold another update
+        if (position.epoch, position.number) == self._newest:
+            self._due = now + self._period_s  # nothing came since
+            return
+        updates.image.position = position
+        state = State.of(updates.image, copied_state(learner))
+        gate.snapshot_begun(position)
+        self._began = time.monotonic()
+        self._writer.start(state, created_ms=now_ms())
+        metric.SNAPSHOT_PAUSE_SECONDS.observe(self._began - now)
+        log.info("snapshot of update %d: copied in %.0f ms", position.number, 1000 * (self._began - now))
+
+    def soon(self) -> None:
+        """The next one is due now."""
+        self._due = time.monotonic()
+
+    def abandon(self) -> None:
+        """What is under way: when this returns, no snapshot comes of it. Raises StreamError if the store hangs."""
+        if not self._writer.close(0.0):
+            raise StreamError("the snapshot under way cannot be taken back, its store does not answer; start again")
+        self._writer.outcome()
+
+    def _written(self) -> bool:
+        """Whether one has been written since the last call. Counts and tells what became of it."""
+        outcome = self._writer.outcome()
+        if outcome is None:
+            return False
+        now = time.monotonic()
+        self._due = now + self._period_s
+        if isinstance(outcome, Failure):
+            metric.SNAPSHOTS_FAILED.inc()
+            self._retry = now + min(RETRY_S, self._period_s)
+            log.error(
+                "snapshot of update %d was not written: %s; the next one is tried in at most %.0f s",
+                outcome.number,
+                repr(outcome.error),
+                self._period_s,
+            )
+            return False
+        metric.SNAPSHOTS.inc()
+        position = outcome.manifest.position
+        self._newest = position.epoch, position.number
+        log.info("snapshot of update %d: written in %.1f s beside the training", position.number, now - self._began)
+        return True
