@@ -134,8 +134,10 @@ def _readable(url: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise StartError(f"{url}: no permission ({error}); give this user the right, or name another place") from error
-    except (OSError, ValueError) as error:
-        raise StartError(f"{url}: {error}") from error
+    except OSError as error:
+        raise StartError(f"{url}: {error}; mend the store, or name another place") from error
+    except ValueError as error:  # it says of which URL
+        raise StartError(str(error)) from error
 
 
 def _row(found: "Found") -> dict[str, Any]:
