@@ -28,14 +28,17 @@ from tests.e2e.running import RECIPE, House, running
 
 pytestmark = pytest.mark.e2e
 
-SOON = """
+SOON = (
+    RECIPE.replace("snapshot_s = 5.0", "snapshot_s = 5.0\nsnapshots_kept = 50")
+    + """
 [training.gate]
 reference_labels = 1000
 reopen_labels = 200
 strange_tolerance = 0.5
 worse_tolerance = 0.5
 """
-"""A reference that has learned little judges with much tolerance."""
+)
+"""A reference that has learned little judges with much tolerance. Snapshots stay until a slow machine names one."""
 PATIENCE_S = 120.0
 
 
@@ -110,7 +113,7 @@ def snapshots(house: House) -> list[str]:
 
 
 def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
-    with running(tmp_path, ["rank", "ingest", "train"], recipe=RECIPE + SOON) as house, traffic(house) as commands:
+    with running(tmp_path, ["rank", "ingest", "train"], recipe=SOON) as house, traffic(house) as commands:
         log = Log(house)
         first = log.epoch(above=0).epoch
         log.update(first, at_least=100)
@@ -142,7 +145,7 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
         assert not [name for name in snapshots(house) if to < name < f"e{third:08d}"]
 
         # a learning rate a thousand times too high: one rollback, then it ends; replicas hold what is good
-        (tmp_path / "rate.toml").write_text((RECIPE + SOON).replace("[training]", "[training]\nlearner.dense_rate = 1"))
+        (tmp_path / "rate.toml").write_text(SOON.replace("[training]", "[training]\nlearner.dense_rate = 1"))
         bad = WorkerProcess(
             "train",
             home=house.home,

@@ -154,7 +154,10 @@ def test_a_wrong_command_is_named(kafka: Kafka) -> None:
     commands = Commands()
     commands.put("faster")
     of = world(6)
-    with pytest.raises(ValueError, match="commands are `rate N`, `next` and `stop`, got 'faster'"), oracle(kafka, of):
+    with (
+        pytest.raises(ValueError, match="commands are `rate N`, `poison SHARE`, `next` and `stop`, got 'faster'"),
+        oracle(kafka, of),
+    ):
         run(kafka, of, [Phase(rate=10, seconds=1)], "wrong", commands=commands)
 
 
