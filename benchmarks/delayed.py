@@ -12,7 +12,7 @@ hour by hour, from what their policy has the stream emit in that hour (conversio
 is told each label at its click. Graded are days 60 to 67: what was learned up to hour t is tested on the clicks of hour
 t + 1 and their true labels. So `frozen` is 30 to 37 days old, as old as complete labels are.
 
-All share the loss code of the product's learner (ranker/delayed.py), a small model (embeddings, pairs, one hidden
+All share the loss code of the product's learner (ranker/delayed), a small model (embeddings, pairs, one hidden
 layer), the initial weights, and four steps an hour. AUC and PR-AUC are means over hours, NLL the mean over clicks.
 """
 
@@ -30,7 +30,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from benchmarks.lab.report import machine
-from ranker.delayed import POLICIES, Emission, Policy, late_loss, targets
+from ranker.delayed.policies import POLICIES, Emission, Policy, PolicyName
+from ranker.delayed.weights import late_loss, targets
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -44,8 +45,6 @@ WINDOW_H = 30 * 24
 START_H, TEST_H, END_H = 30 * 24, 60 * 24, 67 * 24
 WIDTH = 8
 STEPS_AN_HOUR = 4
-
-ORACLE = Policy("none", times=(0, 1, 1, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +115,12 @@ def _delays(rng: np.random.Generator, id_FC: list[I64]) -> F64:
     return delay_C
 
 
-def emit(policy: Policy, clicks: Clicks, elapsed_h: float) -> Emitted:
-    """All examples of these clicks under a policy."""
+def emit(policy: Policy, clicks: Clicks, elapsed_h: float, *, at_once: bool) -> Emitted:
+    """All examples of these clicks under a policy. at_once: the final labels come with the clicks."""
     wait_h = elapsed_h if policy.provisional == "elapsed" else 0.0
     converts_C, none_C = clicks.converts_C, ~clicks.converts_C
     provisional_C = np.full(len(none_C), policy.provisional != "none") & (none_C | (clicks.delay_C > wait_h))
-    if policy is ORACLE:
+    if at_once:
         final_hour_C = clicks.hour_C
     else:
         final_hour_C = clicks.hour_C + np.where(converts_C, clicks.delay_C, WINDOW_H)
@@ -158,50 +157,53 @@ class Model(nn.Module):
 
 
 class Run:
-    """One policy from its first example to its grades."""
+    """One policy from its first example to its grades; frozen and oracle learn what `wait` does, never and at once."""
 
-    def __init__(self, clicks: Clicks, seed: int, rate: float) -> None:
+    def __init__(self, name: str, clicks: Clicks, seed: int, rate: float, elapsed_h: float) -> None:
+        self._name = name
+        self._policy: PolicyName = next((policy for policy in POLICIES if policy == name), "wait")
+        self._learns_late = POLICIES[self._policy].learns_late
+        self._elapsed_h = elapsed_h
         self._clicks = clicks
         self._features_CF = torch.from_numpy(clicks.features_CF)
         self._model = Model(seed)
         self._adam = torch.optim.Adam(self._model.parameters(), lr=rate)
         self._batch = int(len(clicks.hour_C) / END_H / STEPS_AN_HOUR)
 
-    def learn(self, policy: Policy, click_N: I64, emission_N: Tensor) -> None:
+    def learn(self, policy: PolicyName, click_N: I64, emission_N: Tensor) -> None:
         """One step; a sum over examples, so that a policy that emits more of them does not take smaller steps."""
         logit_N, late_logit_N = self._model(self._features_CF[click_N]).unbind(1)
         found = targets(policy, emission_N, logit_N.sigmoid(), late_logit_N.sigmoid())
         loss = F.binary_cross_entropy_with_logits(logit_N, found.label_N, weight=found.weight_N, reduction="sum")
-        if policy.learns_late:
+        if self._learns_late:
             loss = loss + late_loss(late_logit_N, emission_N)
         self._adam.zero_grad()
         (loss / self._batch).backward()  # type: ignore[no-untyped-call]
         self._adam.step()
 
-    def pretrain(self, policy: Policy, elapsed_h: float) -> None:
+    def pretrain(self) -> None:
         """From the true labels of the old period, in order of time; the second logit from its delays."""
         old = int(np.searchsorted(self._clicks.hour_C, START_H))
-        late_C = self._clicks.delay_C > (elapsed_h if policy.provisional == "elapsed" else 0.0)
-        converted_C = np.where(late_C, Emission.CORRECTED, Emission.CONVERTED)
+        converted_C = np.where(self._clicks.delay_C > self._elapsed_h, Emission.CORRECTED, Emission.CONVERTED)
         emission_C = np.where(self._clicks.converts_C, converted_C, Emission.CLOSED).astype(np.int64)
-        complete = Policy("none", times=(0, 1, 1, 1), learns_late=policy.learns_late)
         for begin in range(0, old, self._batch):
             click_N = np.arange(begin, min(begin + self._batch, old))
-            self.learn(complete, click_N, torch.from_numpy(emission_C[click_N]))
+            self.learn("wait", click_N, torch.from_numpy(emission_C[click_N]))
 
-    def stream(self, policy: Policy | None, elapsed_h: float) -> Grades:
-        """Hour by hour; None learns nothing any more."""
+    def stream(self) -> Grades:
+        """Hour by hour."""
         hours = np.arange(START_H, END_H + 1)
         click_at = np.searchsorted(self._clicks.hour_C, hours)
-        emitted = None if policy is None else emit(policy, self._clicks, elapsed_h)
-        emitted_at = None if emitted is None else np.searchsorted(emitted.hour_N, hours)
+        emitted = emit(POLICIES[self._policy], self._clicks, self._elapsed_h, at_once=self._name == "oracle")
+        emitted_at = np.searchsorted(emitted.hour_N, hours)
         graded = []
         for n in range(len(hours) - 1):
             if hours[n] >= TEST_H:
                 graded.append(self._grade(slice(click_at[n], click_at[n + 1])))
-            if policy is not None and emitted is not None and emitted_at is not None:
-                for part in np.array_split(np.arange(emitted_at[n], emitted_at[n + 1]), STEPS_AN_HOUR):
-                    self.learn(policy, emitted.click_N[part], emitted.emission_N[part])
+            if self._name == "frozen":
+                continue
+            for part in np.array_split(np.arange(emitted_at[n], emitted_at[n + 1]), STEPS_AN_HOUR):
+                self.learn(self._policy, emitted.click_N[part], emitted.emission_N[part])
         counts = [len(label_n) for label_n, _ in graded]
         nll = [F.binary_cross_entropy(torch.from_numpy(p_n), torch.from_numpy(y_n)).item() for y_n, p_n in graded]
         return Grades(
@@ -216,19 +218,7 @@ class Run:
         return self._clicks.converts_C[hour].astype(np.float64), logit_n.double().sigmoid().numpy()
 
 
-STREAMS: dict[str, tuple[Policy, Policy | None]] = {
-    "frozen": (ORACLE, None),
-    **{name: (policy, policy) for name, policy in POLICIES.items()},
-    "oracle": (ORACLE, ORACLE),
-}
-"""By name, the policy that the old period is prepared for, and that of the stream."""
-
-
-def run(name: str, clicks: Clicks, seed: int, rate: float, elapsed_h: float) -> Grades:
-    prepared, streamed = STREAMS[name]
-    one = Run(clicks, seed, rate)
-    one.pretrain(prepared, elapsed_h)
-    return one.stream(streamed, elapsed_h)
+NAMES = ("frozen", *POLICIES, "oracle")
 
 
 def _cell(values: list[float]) -> str:
@@ -253,15 +243,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.process_time()
-    grades: dict[str, list[Grades]] = {name: [] for name in STREAMS}
+    grades: dict[str, list[Grades]] = {name: [] for name in NAMES}
     print(f"{options.seeds} seeds, {options.clicks} clicks an hour; {machine()}", flush=True)
     for seed in range(options.seeds):
         clicks = generate(seed, options.clicks)
         delay_n = clicks.delay_C[clicks.converts_C]
         within = ", ".join(f"{(delay_n < h).mean():.0%} within {h} h" for h in (1, 24, 14 * 24))
         print(f"seed {seed}: {clicks.converts_C.mean():.1%} of clicks convert, {within}", flush=True)
-        for name in STREAMS:
-            grades[name].append(run(name, clicks, seed, options.rate, options.elapsed))
+        for name in NAMES:
+            one = Run(name, clicks, seed, options.rate, options.elapsed)
+            one.pretrain()
+            grades[name].append(one.stream())
     print(f"{'':<14}{'AUC':<17}{'PR-AUC':<17}{'NLL':<17}of the gap frozen → oracle in AUC, each seed")
     for name, found in grades.items():
         columns = "".join(f"{_cell([getattr(g, field) for g in found]):<17}" for field in ("auc", "pr_auc", "nll"))

@@ -1,49 +1,28 @@
-"""Learning from conversions that take days: which examples are made of a clicked impression, and what each one weighs.
+"""What each conversion example weighs, so that the expected loss is that of the true labels. Pure functions.
 
-A click's label is final only when its attribution window closes. A policy may say "negative" earlier, take it back when
-the conversion comes, and weigh what it says so that the expected loss is that of the true labels. The stream's side
-(feature_store, JoinConfig.provisional) makes up to two examples of a clicked impression:
-
-    PROVISIONAL  negative before the window closed: at the click, or once `elapsed_ms` passed without a conversion
-    CONVERTED    positive, and nothing was said before
-    CORRECTED    positive, after a provisional example said otherwise
-    CLOSED       negative: the window closed
-
-The last three are the final label, which comes under every policy: it is what predictions are graded by. What of all
-this is learned, and how much it weighs, is the learner's side, and all of this file.
+p is the model's own probability of a conversion, `late` that of a conversion to come after a provisional example said
+otherwise; weights are constants of the step that uses them.
 """
 
 # N conversion examples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PolicyName = Literal["wait", "naive", "fake_negative", "es_dfm", "defer"]
-Provisional = Literal["none", "click", "elapsed"]
+from ranker.delayed.policies import NO_EMISSION, POLICIES, Emission, PolicyName
+
 Importance = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From p = P(converts | x) and late = P(a provisional example goes before | converts, x), both [N], to the weights [N]
 that a positive and a negative example of x have."""
 
 
-class Emission(IntEnum):
-    PROVISIONAL = 0
-    CONVERTED = 1
-    CORRECTED = 2
-    CLOSED = 3
-
-
-NO_EMISSION: Final = -1
-"""Stands where there is no conversion example."""
-
-
-def _unweighted(p_N: Tensor, late_N: Tensor) -> tuple[Tensor, Tensor]:
+def unweighted(p_N: Tensor, late_N: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ones_like(p_N), torch.ones_like(p_N)
 
 
@@ -84,52 +63,40 @@ def real_negative_weights(p_N: Tensor, late_N: Tensor) -> tuple[Tensor, Tensor]:
     return 1 / (1 - half_N), (1 - p_N) / (1 - p_N + p_N * half_N)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    provisional: Provisional
-    """What the stream must say early."""
-    times: tuple[int, int, int, int]
-    """How often each Emission counts, in its order. DEFER's second copy of an early conversion is taken at once."""
-    importance: Importance = _unweighted
-    learns_late: bool = False
-    """Needs the head that learns `late`."""
-
-
-POLICIES: Final[Mapping[PolicyName, Policy]] = MappingProxyType(
+IMPORTANCE: Final[Mapping[PolicyName, Importance]] = MappingProxyType(
     {
-        # An example once its label is certain: its negatives are a window old.
-        "wait": Policy("none", times=(0, 1, 1, 1)),
-        # "Vanilla": p / (1 + p) is learned in place of p.
-        "naive": Policy("click", times=(1, 1, 1, 0)),
-        "fake_negative": Policy("click", times=(1, 1, 1, 0), importance=fake_negative_weights),
-        "es_dfm": Policy("elapsed", times=(1, 1, 1, 0), importance=elapsed_time_weights, learns_late=True),
-        "defer": Policy("elapsed", times=(1, 2, 1, 1), importance=real_negative_weights, learns_late=True),
+        "wait": unweighted,
+        "naive": unweighted,
+        "fake_negative": fake_negative_weights,
+        "es_dfm": elapsed_time_weights,
+        "defer": real_negative_weights,
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """float32 [N] each; a weight of 0 is an example that the policy does not learn from."""
+    """float32 [N] each. A weight of 0: the policy does not learn from this example. nan and 0 where there is none."""
 
     label_N: Tensor
     weight_N: Tensor
 
 
-def targets(policy: Policy, emission_N: Tensor, p_N: Tensor, late_N: Tensor) -> Targets:
-    """What is to be learned from these examples. No gradient flows through weights.
+@torch.no_grad()
+def targets(policy: PolicyName, emission_N: Tensor, p_N: Tensor, late_N: Tensor) -> Targets:
+    """What is to be learned from these examples.
 
     Args:
-        emission_N: int64, of Emission.
+        emission_N: int64, of Emission, or NO_EMISSION.
         p_N: float32, the model's own probability of a conversion, in (0, 1).
         late_N: float32, that of a conversion to be a corrected one, in (0, 1); unused by policies that do not learn it.
     """
-    p_N, late_N = p_N.detach(), late_N.detach()
     positive_N = is_positive(emission_N)
-    positive_weight_N, negative_weight_N = policy.importance(p_N, late_N)
-    times_N = torch.tensor(policy.times, dtype=p_N.dtype)[emission_N]
+    positive_weight_N, negative_weight_N = IMPORTANCE[policy](p_N, late_N)
+    times_N = torch.tensor([*POLICIES[policy].times, 0], dtype=p_N.dtype)[emission_N]  # the last is NO_EMISSION's
     weight_N = times_N * torch.where(positive_N, positive_weight_N, negative_weight_N)
-    return Targets(positive_N.to(p_N.dtype), weight_N)
+    label_N = positive_N.to(p_N.dtype).masked_fill(emission_N == NO_EMISSION, torch.nan)
+    return Targets(label_N, weight_N)
 
 
 def is_positive(emission_N: Tensor) -> Tensor:
