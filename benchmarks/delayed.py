@@ -19,7 +19,6 @@ layer), the initial weights, and four steps an hour. AUC and PR-AUC are means ov
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,15 +221,13 @@ NAMES = ("frozen", *POLICIES, "oracle")
 
 
 def _cell(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.fmean(values):.4f} ±{spread:.4f}"
+    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{spread}"
 
 
-def _closed(grades: dict[str, list[Grades]], name: str, of: Callable[[Grades], float], start: str) -> str:
-    shares = [
-        (of(g) - of(low)) / (of(high) - of(low))
-        for g, low, high in zip(grades[name], grades[start], grades["oracle"], strict=True)
-    ]
+def _closed(grades: dict[str, list[Grades]], name: str) -> str:
+    triples = zip(grades[name], grades["frozen"], grades["oracle"], strict=True)
+    shares = [(one.auc - low.auc) / (high.auc - low.auc) for one, low, high in triples]
     return f"{statistics.fmean(shares):7.1%} ({' '.join(f'{s:.1%}' for s in shares)})"
 
 
@@ -241,6 +238,8 @@ def main() -> None:
     parser.add_argument("--elapsed", type=float, default=1.0, help="hours that es_dfm and defer wait")
     parser.add_argument("--rate", type=float, default=3e-3, help="of Adam")
     options = parser.parse_args()
+    if options.clicks < 50:
+        parser.error(f"--clicks must be at least 50, so that every hour has conversions to grade; got {options.clicks}")
     torch.set_num_threads(1)
     began = time.process_time()
     grades: dict[str, list[Grades]] = {name: [] for name in NAMES}
@@ -257,7 +256,7 @@ def main() -> None:
     print(f"{'':<14}{'AUC':<17}{'PR-AUC':<17}{'NLL':<17}of the gap frozen → oracle in AUC, each seed")
     for name, found in grades.items():
         columns = "".join(f"{_cell([getattr(g, field) for g in found]):<17}" for field in ("auc", "pr_auc", "nll"))
-        print(f"{name:<14}{columns}{_closed(grades, name, lambda g: g.auc, 'frozen')}")
+        print(f"{name:<14}{columns}{_closed(grades, name)}")
     print(f"mean ± standard deviation over seeds; {time.process_time() - began:.0f} s of processor")
 
 
