@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 HOUR_MS = 3_600_000
 WINDOWS = "ingest:windows"
@@ -44,6 +45,11 @@ class JoinConfig:
     """From an impression's event time: how long, once clicked, it may convert."""
     early_ms: int = HOUR_MS // 6
     """How long a click or conversion waits for the impression it names, in event time."""
+    provisional: Literal["none", "click", "elapsed"] = "none"
+    """Whether a click makes a conversion example before its conversion or its window's end: none; a negative one at the
+    click; or a negative one once `elapsed_ms` passed without a conversion. What labels finally come is the same."""
+    elapsed_ms: int = HOUR_MS
+    """From a click's event time, for `elapsed`."""
     state_ttl_s: int = 48 * 3600
     """Seconds. Garbage collection only: what is known of an impression is dropped this long after it, in event time
     (so a redelivery is recognized until then), and a user's whole state this long after the last write, in wall time.
@@ -54,6 +60,15 @@ class JoinConfig:
             raise ValueError(f"0 < click_window_ms <= attribution_window_ms must hold, got {self}")
         if self.early_ms < 0:
             raise ValueError(f"early_ms must be >= 0, got {self.early_ms}")
+        if self.provisional not in ("none", "click", "elapsed"):
+            raise ValueError(f"provisional must be none, click or elapsed, got {self.provisional!r}")
+        if self.provisional == "elapsed" and not (
+            0 < self.elapsed_ms < self.attribution_window_ms - self.click_window_ms
+        ):
+            raise ValueError(
+                "elapsed_ms must be > 0 and end before the attribution window of the last click does: less than "
+                f"attribution_window_ms - click_window_ms, got {self}"
+            )
         if self.state_ttl_s * 1000 <= self.attribution_window_ms:
             raise ValueError(
                 f"state_ttl_s must be longer than attribution_window_ms, got {self}; "

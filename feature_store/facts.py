@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["click", "conversion", "log"]
-Outcome = Literal["served", "log_only", "waiting", "matched", "repeated", "late", "unmatched", "expired", "unserved"]
+Outcome = Literal[
+    "served", "log_only", "waiting", "matched", "repeated", "late", "unmatched", "expired", "unserved", "provisional"
+]
 """What became of a fact, or of a timer that fired:
 
 served      a served record was stored
@@ -19,6 +21,7 @@ late        its impression's window had closed
 unmatched   nothing to label: no such impression, an item the response did not hold, a conversion without a click
 expired     a window closed, and the label is negative
 unserved    a window closed, but the served record is not known: the label waits for it
+provisional the elapsed time passed without a conversion: an example says so, and may be corrected
 """
 
 
@@ -79,7 +82,7 @@ Fact = ServedFact | ImpressionFact | ActionFact
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One training label. Its identity is (kind, impression_id): see example_id."""
+    """One training label. Its identity is (kind, impression_id) and whether it is provisional: see example_id."""
 
     kind: Literal["click", "conversion"]
     label: int
@@ -98,6 +101,10 @@ class Label:
     """Event time at which the label was decided."""
     blob: bytes
     by_window: bool
+    provisional: bool = False
+    """Negative before it is certain; the final label follows in any case."""
+    corrects: bool = False
+    """Positive, where a provisional label says negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +133,4 @@ class Closed:
 
 def example_id(label: Label) -> str:
     """The same for every delivery of the same label."""
-    return f"{label.kind}:{label.impression_id}"
+    return f"{'provisional' if label.provisional else label.kind}:{label.impression_id}"

@@ -32,9 +32,9 @@ from feature_store.layout import decode_generation, draw_generation, growth_step
 
 __all__ = ["Joiner"]
 
-# As lua/join.lua's label_of writes it; the last but one is the number of the blob, from 1.
+# As lua/join.lua's label_of writes it; the last is the number of the blob, from 1.
 _Label = tuple[
-    Literal["click", "conversion"], int, float, str, str, int, str, int, str, int, int, int, bool
+    Literal["click", "conversion"], int, float, str, str, int, str, int, str, int, int, bool, bool, bool, int
 ]  # fmt: skip
 _REPLIES = msgspec.msgpack.Decoder(list[tuple[int, int, Outcome, list[_Label]]])
 _CLOSED = msgspec.msgpack.Decoder(list[tuple[int, list[Outcome], list[_Label]]])
@@ -145,4 +145,4 @@ class Joiner:
 
 
 def _labels(rows: Sequence[_Label], blobs: Sequence[bytes]) -> tuple[Label, ...]:
-    return tuple(Label(*row[:-2], blob=blobs[row[-2] - 1], by_window=row[-1]) for row in rows)
+    return tuple(Label(*row[:11], blobs[row[14] - 1], *row[11:14]) for row in rows)

@@ -6,7 +6,8 @@ holds for histories in which every fact came before the clock passed it: then th
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Literal
 
 from feature_store.config import JoinConfig
@@ -18,6 +19,8 @@ class Expected:
     label: Label
     contested: bool
     """More than one action could have decided it: which one did (trigger, time, value) is a matter of arrival."""
+    certain: bool = True
+    """False: whether there is such a label at all depends on which of several actions was taken."""
 
 
 @dataclass(slots=True)
@@ -86,8 +89,9 @@ def _attribute(
 def _labels_of_pair(pair: _Pair, blob: bytes, config: JoinConfig, now_ms: int) -> Iterable[Expected]:
     if pair.clicks:
         yield _positive(pair, pair.clicks, blob)
+        yield from _provisional(pair, blob, config, now_ms)
         if pair.conversions:
-            yield _positive(pair, pair.conversions, blob)
+            yield _converted(pair, blob, config)
         elif pair.shown.event_ms + config.attribution_window_ms <= now_ms:
             yield _negative(pair, "conversion", config.attribution_window_ms, blob)
     elif pair.shown.event_ms + config.click_window_ms <= now_ms:
@@ -112,6 +116,43 @@ def _positive(pair: _Pair, actions: list[ActionFact], blob: bytes) -> Expected:
         by_window=False,
     )
     return Expected(label, contested=len(actions) > 1)
+
+
+def _converted(pair: _Pair, blob: bytes, config: JoinConfig) -> Expected:
+    found = _positive(pair, pair.conversions, blob)
+    match config.provisional:
+        case "none":
+            return found
+        case "click":
+            return replace(found, label=replace(found.label, corrects=True))
+        case "elapsed":
+            after = pair.conversions[0].event_ms > pair.clicks[0].event_ms + config.elapsed_ms
+            contested = found.contested or len(pair.clicks) > 1
+            return Expected(replace(found.label, corrects=after), contested)
+
+
+def _provisional(pair: _Pair, blob: bytes, config: JoinConfig, now_ms: int) -> Iterable[Expected]:
+    """What is said of a clicked pair before its label is certain."""
+    click = pair.clicks[0]
+    said = _negative(pair, "conversion", config.attribution_window_ms, blob).label
+    contested = len(pair.clicks) > 1
+    if config.provisional == "click":
+        label = replace(
+            said,
+            trigger_id=click.event_id,
+            trigger_kafka_ms=click.kafka_ms,
+            label_ms=click.event_ms,
+            by_window=False,
+            provisional=True,
+        )
+        yield Expected(label, contested)
+    elif config.provisional == "elapsed" and click.event_ms + config.elapsed_ms <= now_ms:
+        nothing: list[ActionFact | None] = [None]
+        choices = product(pair.clicks, pair.conversions or nothing)
+        says = [done is None or done.event_ms > clicked.event_ms + config.elapsed_ms for clicked, done in choices]
+        if any(says):
+            label = replace(said, label_ms=click.event_ms + config.elapsed_ms, provisional=True)
+            yield Expected(label, contested, certain=all(says))
 
 
 def _negative(pair: _Pair, kind: Literal["click", "conversion"], window_ms: int, blob: bytes) -> Expected:

@@ -11,6 +11,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
 
+from ranker.delayed.policies import POLICIES, PolicyName
+
 Side = Literal["user", "context", "candidate"]
 Kind = Literal["categorical", "numeric"]
 Encoding = Literal["float32", "bfloat16", "int8"]
@@ -149,6 +151,9 @@ class ModelConfig:
     """Probability of a click before anything is learned."""
     conversion_prior: float = 0.1
     """Of a conversion after a click."""
+    learns_late: bool = False
+    """Every tier learns which conversions come late, by an auxiliary head that serves nothing: for policies for delayed
+    conversions that need to know."""
     item_table: str = field(default="items")
 
     def __post_init__(self) -> None:
@@ -204,7 +209,10 @@ def _check_sizes(owner: str, config: object, sizes: Sizes) -> None:
 
 @cache
 def _digest(config: ModelConfig) -> str:
-    text = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
+    fields = asdict(config)
+    if not config.learns_late:
+        del fields["learns_late"]  # configurations of before it was there keep their digests
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -282,6 +290,8 @@ class LearnerConfig:
     """Of the responses of cheaper tiers, what a dearer tier learns from."""
     conversion_weight: float = 1.0
     """Of a conversion label beside a click label."""
+    conversions: PolicyName = "wait"
+    """How conversions that come late are learned (ranker/delayed/policies.py)."""
     distillation_weight: float = 1.0
     """Of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
     updates: UpdateConfig = field(default_factory=UpdateConfig)
@@ -292,3 +302,5 @@ class LearnerConfig:
             raise ValueError(f"rates, norm and weight must be > 0, got {', '.join(map(str, rates))}")
         if not 0 <= self.dearer_share <= 1:
             raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")
+        if self.conversions not in POLICIES:
+            raise ValueError(f"conversions must be one of {', '.join(POLICIES)}, got {self.conversions!r}")

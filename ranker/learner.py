@@ -15,6 +15,8 @@ from kernels.linear_compress import Compress
 from ranker.adagrad import rowwise_adagrad
 from ranker.changes import Changes
 from ranker.config import LearnerConfig, ModelConfig
+from ranker.delayed.policies import POLICIES, Emission, PolicyName
+from ranker.delayed.weights import Targets, late_loss, targets
 from ranker.distillation import distillation_loss
 from ranker.eviction import Admission
 from ranker.features import Featurizer
@@ -54,6 +56,8 @@ class Learner:
 
     def __init__(self, config: ModelConfig, learner: LearnerConfig, compress: Compress) -> None:
         self.config = config
+        if POLICIES[learner.conversions].learns_late and not config.learns_late:
+            raise ValueError(f"conversions = {learner.conversions!r} needs a model with learns_late = true")
         self.tiers = build_tiers(config, compress)  # first: it refuses what does not fit into memory
         self.tables = TorchRecTables(config)
         self.step = 0
@@ -101,10 +105,13 @@ class Learner:
         """The step of `learn`, without its grades; labels as in LabelledRequest, each once, whatever the lessons."""
         settings = self._settings
         labels = int(np.count_nonzero(~np.isnan(click_N)) + np.count_nonzero(~np.isnan(conversion_N)))
+        if lessons:  # the cheapest tier's lesson holds every response
+            labels += int((lessons[0].emission_N == Emission.PROVISIONAL).sum())
         if labels == 0:
             return StepReport(applied=False)
         logits = self._forward(lessons)
-        losses = [_loss(out, x, settings.conversion_weight) for out, x in zip(logits, lessons, strict=True)]
+        taught = [_conversions(settings.conversions, out, x) for out, x in zip(logits, lessons, strict=True)]
+        losses = [_loss(out, x, t, settings) for out, x, t in zip(logits, lessons, taught, strict=True)]
         losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
         loss = torch.stack(losses).sum() / labels
         self._zero_grad()
@@ -119,8 +126,10 @@ class Learner:
             return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
         self._take_step(rows, norm)
         admitted, evicted = self._admit(lessons)
-        for out, lesson in zip(logits, lessons, strict=True):
-            self.tiers[lesson.tier].observe(out, lesson.position_N, lesson.click_N, lesson.conversion_N)
+        for out, lesson, t in zip(logits, lessons, taught, strict=True):
+            self.tiers[lesson.tier].observe(
+                out, lesson.position_N, lesson.click_N, t.label_N, conversion_weight_N=t.weight_N
+            )
         self.click_rate.observe(click_N)
         self.conversion_rate.observe(conversion_N)
         self._start_from_base_rates()
@@ -218,11 +227,14 @@ class Learner:
     @torch.no_grad()
     def _start_from_base_rates(self) -> None:
         """While labels are few, each head's bias is the base rate's logit: rows and layers then need not bend for it,
-        which would spoil what they could learn (a batch's own mean is the strongest signal of the first steps)."""
+        which would spoil what they could learn (a batch's own mean is the strongest signal of the first steps).
+        Where conversions are learned before their labels are final, the first final ones are all positive: that head
+        starts from its prior."""
         rates = (self.click_rate, self.conversion_rate)
         priors = (self.config.click_prior, self.config.conversion_prior)
+        known = (True, POLICIES[self._settings.conversions].provisional == "none")
         for head, (rate, prior) in enumerate(zip(rates, priors, strict=True)):
-            if rate.count < _FEW_LABELS:
+            if known[head] and rate.count < _FEW_LABELS:
                 mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
                 for tier in self.tiers.values():
                     tier.heads.out_bias[head] = math.log(mean / (1 - mean))
@@ -243,13 +255,27 @@ def _joined(examples: Sequence[LabelledRequest], name: str) -> F32:
     return np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)])
 
 
-def _loss(logits: Logits, lesson: Lesson, conversion_weight: float) -> Tensor:
+def _conversions(policy: PolicyName, logits: Logits, lesson: Lesson) -> Targets:
+    """What is to be learned from the conversion examples; a soft label stays as it was given."""
+    late_N = torch.zeros_like(logits.conversion_N) if logits.late_N is None else logits.late_N
+    found = targets(policy, lesson.emission_N, torch.sigmoid(logits.conversion_N), torch.sigmoid(late_N))
+    return Targets(torch.where(lesson.conversion_N.isnan(), found.label_N, lesson.conversion_N), found.weight_N)
+
+
+def _loss(logits: Logits, lesson: Lesson, conversions: Targets, settings: LearnerConfig) -> Tensor:
     """Sum over the labels there are."""
     total = logits.click_N.new_zeros(())
-    for logit_N, label_N, weight in (
-        (logits.click_N, lesson.click_N, 1.0),
-        (logits.conversion_N, lesson.conversion_N, conversion_weight),
+    for logit_N, label_N, weight_N, weight in (
+        (logits.click_N, lesson.click_N, None, 1.0),
+        (logits.conversion_N, conversions.label_N, conversions.weight_N, settings.conversion_weight),
     ):
         known_N = ~label_N.isnan()
-        total = total + weight * F.binary_cross_entropy_with_logits(logit_N[known_N], label_N[known_N], reduction="sum")
+        total = total + weight * F.binary_cross_entropy_with_logits(
+            logit_N[known_N],
+            label_N[known_N],
+            weight=None if weight_N is None else weight_N[known_N],
+            reduction="sum",
+        )
+    if POLICIES[settings.conversions].learns_late and logits.late_N is not None:
+        total = total + late_loss(logits.late_N, lesson.emission_N)
     return total

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ranker.batch import Batch
 from ranker.config import ModelConfig
+from ranker.delayed.policies import final_emissions
 from ranker.features import Featurizer, KeyedBatch
 from ranker.hashing import hash64
 from ranker.keymap import KeyMap
@@ -32,6 +33,8 @@ class Lesson:
     position_N: Tensor
     click_N: Tensor
     conversion_N: Tensor
+    emission_N: Tensor
+    """int64, of Emission; NO_EMISSION where there is no conversion example."""
 
 
 def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: float) -> list[str]:
@@ -76,6 +79,11 @@ def make_lessons(
                 position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
                 click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
                 conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
+                emission_N=torch.from_numpy(np.concatenate([_emissions(e) for e in chosen])),
             )
         )
     return lessons
+
+
+def _emissions(example: LabelledRequest) -> npt.NDArray[np.int64]:
+    return final_emissions(example.conversion_N) if example.emission_N is None else example.emission_N

@@ -28,7 +28,7 @@ from kernels.linear_compress import Compress
 from ranker.config import ModelConfig, Pruned, TierConfig
 from ranker.cost import linear_operations, made_up_batch
 from ranker.held_out import Change, HeldOut, compare, label_losses
-from ranker.model.heads import Heads
+from ranker.model.heads import CONVERSION, Heads
 from ranker.model.mlp import Mlp
 from ranker.model.prune import hidden_units, keep
 from ranker.model.tier import Tier
@@ -190,6 +190,8 @@ class _Bank:
             for out_Hh in (module.out_Hh, module.distilled_Hh):
                 if out_Hh is not None:
                     out_Hh.copy_(torch.einsum("jh,jhk->jk", out_Hh.double(), self._correction_JHH))
+            if module.late_1h is not None:
+                module.late_1h.copy_(module.late_1h.double() @ self._correction_JHH[CONVERSION])
         keep(module, self.kept())
 
 

@@ -69,12 +69,17 @@ class LabelledRequest:
     pcvr_N: F32
     """pctr_N and pcvr_N as served: what the labels grade."""
     value_N: F32
+    emission_N: npt.NDArray[np.int64] | None = None
+    """Of each conversion example which ranker.delayed.policies.Emission it is; a provisional one has conversion_N nan:
+    it is learned from, and no label to grade by. None: every label is final and nothing was said before."""
 
     def __post_init__(self) -> None:
         n = len(self.request.items)
         for name in ("click_N", "conversion_N", "position_N", "pctr_N", "pcvr_N", "value_N"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must be [{n}], one for each item, got {getattr(self, name).shape}")
+        if self.emission_N is not None and self.emission_N.shape != (n,):
+            raise ValueError(f"emission_N must be [{n}], one for each item, or None, got {self.emission_N.shape}")
         for name in ("click_N", "conversion_N"):
             labels = getattr(self, name)
             if not np.all(np.isnan(labels) | ((labels >= 0) & (labels <= 1))):

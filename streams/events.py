@@ -116,6 +116,8 @@ def to_example(label: Label) -> TrainingExample:
         trigger_ms=label.trigger_kafka_ms,
         by_window=label.by_window,
         label_ms=label.label_ms,
+        provisional=label.provisional,
+        corrects=label.corrects,
     )
 
 

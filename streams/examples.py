@@ -1,13 +1,14 @@
 """Records of training.examples → what the learner takes in: grouped by response, with the log as serving saw it."""
 
 import logging
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from feature_store.facts import Position
 from feature_store.log import LogGone, LogSlice, LogWantAsOf, UserLog
+from ranker.delayed.policies import NO_EMISSION, Emission
 from ranker.requests import LabelledRequest, ScoringRequest
 from streams import metric_names as metric
 from streams.messages import TrainingExample
@@ -57,17 +58,26 @@ def labelled_requests(examples: Sequence[TrainingExample], user_log: UserLog, lo
 
 
 def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> LabelledRequest:
-    """The examples of one response, an item each: its click and its conversion example share a place."""
+    """The examples of one response: an item's click and its conversion example share a place; where a provisional
+    example and the conversion that corrects it came together, the item has two."""
     first = examples[0]
-    places = {item: place for place, item in enumerate(dict.fromkeys(e.item for e in examples))}
+    places: dict[tuple[str, int], int] = {}
+    place_of, seen = [], Counter[tuple[str, str]]()
+    for example in examples:
+        same = example.item, example.kind
+        place_of.append(places.setdefault((example.item, seen[same]), len(places)))
+        seen[same] += 1
     count = len(places)
     click, conversion = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
     pctr, pcvr, value = (np.zeros(count, np.float32) for _ in range(3))
-    position = np.zeros(count, np.int64)
+    position, emission = np.zeros(count, np.int64), np.full(count, NO_EMISSION, np.int64)
     features: list[dict[str, str | float | list[str]]] = [{} for _ in places]
-    for example in examples:
-        place = places[example.item]
-        (click if example.kind == "click" else conversion)[place] = example.label
+    for example, place in zip(examples, place_of, strict=True):
+        if example.kind == "click":
+            click[place] = example.label
+        else:
+            emission[place] = _emission(example)
+            conversion[place] = np.nan if example.provisional else example.label
         pctr[place], pcvr[place], position[place] = example.pctr, example.pcvr, example.position
         value[place] = max(value[place], example.value)
         features[place] = example.item_features
@@ -77,7 +87,7 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
         context=first.context,
         surface=first.surface,
         event_ms=first.event_ms,
-        items=list(places),
+        items=[item for item, _ in places],
         item_features=features,
         log=events.events,
     )
@@ -91,7 +101,16 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
         pctr_N=pctr,
         pcvr_N=pcvr,
         value_N=value,
+        emission_N=emission,
     )
+
+
+def _emission(example: TrainingExample) -> Emission:
+    if example.provisional:
+        return Emission.PROVISIONAL
+    if example.label == 0:
+        return Emission.CLOSED
+    return Emission.CORRECTED if example.corrects else Emission.CONVERTED
 
 
 def once(examples: Iterable[TrainingExample], seen: SeenIds) -> list[TrainingExample]:

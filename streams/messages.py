@@ -252,3 +252,8 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     """The label is negative because its window closed."""
     label_ms: Ms = 0
     """Event time at which the label became known."""
+    provisional: bool = False
+    """Of kind `conversion`, negative before that is certain: at the click, or once the elapsed time passed (the join's
+    `provisional`). The final label follows, in an example of its own."""
+    corrects: bool = False
+    """A conversion that a provisional example denied."""

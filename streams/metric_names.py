@@ -21,7 +21,9 @@ MODEL_FAULT = Gauge(
 
 EVENTS = Counter("tiderank_events", "Facts taken in by the join, by what became of them", ["outcome"])
 EXAMPLES = Counter(
-    "tiderank_examples", "Labelled examples, by kind, label and how the label was closed", ["kind", "label", "by"]
+    "tiderank_examples",
+    "Labelled examples, by kind, label and what decided the label (provisional: nothing yet)",
+    ["kind", "label", "by"],
 )
 REDIS_PAUSES = Counter("tiderank_redis_pauses", "Times that a worker waited for Redis", ["worker"])
 

@@ -15,6 +15,7 @@ import msgspec
 
 from feature_store.config import JoinConfig, LogConfig
 from ranker.config import GateConfig, LearnerConfig, ModelConfig
+from ranker.delayed.policies import POLICIES
 from ranker.recipes import demo_model, three_tiers
 from ranker.retention import Retention
 from router_bandit.budget import BudgetOptions
@@ -150,6 +151,15 @@ class Recipe:
             )
         for tier in (*self.routing.tiers, *(t for c in self.routing.cascades for t in (c.first, c.then))):
             self.model.tier(tier)
+        conversions = self.training.learner.conversions
+        policy = POLICIES[conversions]
+        if self.join.provisional != policy.provisional:
+            raise ValueError(
+                f"training.learner.conversions = {conversions!r} needs join.provisional = {policy.provisional!r}, "
+                f"got {self.join.provisional!r}"
+            )
+        if policy.learns_late and not self.model.learns_late:
+            raise ValueError(f"training.learner.conversions = {conversions!r} needs model.learns_late = true")
         if self.log.length < self.model.max_log_length:
             raise ValueError(
                 f"log.length must hold the longest tier's log, {self.model.max_log_length}; got {self.log.length}"

@@ -12,6 +12,7 @@ import torch
 from benchmarks.lab.stream import Stream, user_side
 from kernels.linear_compress import bind
 from ranker.config import LearnerConfig, ModelConfig, TierConfig
+from ranker.delayed.policies import final_emissions
 from ranker.features import Featurizer
 from ranker.learner import Learner
 from ranker.lessons import Lesson
@@ -138,6 +139,7 @@ def lesson_of(
         batch=featurizer.batch(keyed, learner.tables.key_maps),
         position_N=torch.from_numpy(stream.position_N[cut]),
         click_N=torch.from_numpy(stream.click_N[cut]),
+        emission_N=torch.from_numpy(final_emissions(stream.conversion_N[cut])),
         conversion_N=torch.from_numpy(stream.conversion_N[cut]),
     )
 

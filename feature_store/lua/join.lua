@@ -11,9 +11,12 @@
 --   a<event>       a click or conversion that names only its item; decided when the clock has passed it, because only
 --                  then the last impression before it is known
 -- Every p, w, a field and every s or o pair of fields has one timer in the bucket's sorted set: its letter | length of
--- the user u16 | user | id, at the event time when something is next due. 'a' sorts before 'p': at the same time, an
--- action is taken in before a window closes.
+-- the user u16 | user | id, at the event time when something is next due. 'a' sorts before 'e' and 'p': at the same time,
+-- an action is taken in before a window closes. A clicked pair has a timer e besides while its elapsed time runs, where
+-- config.provisional is 'elapsed'.
 local RESPONSE, ITEM, POSITION, SHOWN_MS, COUNT, STAGE, REFUSED, CLICK, CONVERSION = 2, 3, 4, 5, 6, 7, 8, 9, 10
+-- 1 once the elapsed time passed without a conversion; else absent.
+local PROVISIONAL = 11
 local PAIR, ALIAS = 1, 0
 -- A label's slot. BY names the fact whose arrival completed the label: that fact's redelivery emits it again.
 local ID, MS, KAFKA_MS, VALUE, CLOSED, BY = 1, 2, 3, 4, 5, 6
@@ -115,18 +118,43 @@ local function window_of(config, kind)
   return kind == CLICK and config.click_window_ms or config.attribution_window_ms
 end
 
-local function label_of(state, pair, impression, kind)
-  local slot = pair[kind]
-  local positive = slot[ID] ~= ''
-  local response = pair[RESPONSE]
+local function blob_of(state, response)
   if not state.blob_of[response] then
     table.insert(state.blobs, served_of(state, response).blob)
     state.blob_of[response] = #state.blobs
   end
+  return state.blob_of[response]
+end
+
+-- When a clicked pair must have converted for no provisional label to be made.
+local function elapsed_at(state, pair)
+  return pair[CLICK][MS] + state.config.elapsed_ms
+end
+
+-- Whether a provisional label says, or is going to say, that this converted pair is negative. An answer once given stays.
+local function corrects(state, pair)
+  if state.config.provisional == 'click' then return true end
+  if state.config.provisional == 'none' then return false end
+  return pair[PROVISIONAL] == 1 or pair[CONVERSION][MS] > elapsed_at(state, pair)
+end
+
+local function label_of(state, pair, impression, kind)
+  local slot = pair[kind]
+  local positive = slot[ID] ~= ''
   return {
-    kind == CLICK and 'click' or 'conversion', positive and 1 or 0, slot[VALUE], response, pair[ITEM], pair[POSITION],
-    impression, pair[SHOWN_MS], slot[ID], slot[KAFKA_MS],
-    positive and slot[MS] or pair[SHOWN_MS] + window_of(state.config, kind), state.blob_of[response], not positive}
+    kind == CLICK and 'click' or 'conversion', positive and 1 or 0, slot[VALUE], pair[RESPONSE], pair[ITEM],
+    pair[POSITION], impression, pair[SHOWN_MS], slot[ID], slot[KAFKA_MS],
+    positive and slot[MS] or pair[SHOWN_MS] + window_of(state.config, kind), not positive, false,
+    kind == CONVERSION and positive and corrects(state, pair), blob_of(state, pair[RESPONSE])}
+end
+
+-- The label of a click whose conversion may yet come: by the click itself, or by the elapsed time.
+local function provisional_label_of(state, pair, impression)
+  local click, by_time = pair[CLICK], state.config.provisional == 'elapsed'
+  return {
+    'conversion', 0, 0, pair[RESPONSE], pair[ITEM], pair[POSITION], impression, pair[SHOWN_MS],
+    by_time and '' or click[ID], by_time and 0 or click[KAFKA_MS],
+    by_time and elapsed_at(state, pair) or click[MS], by_time, true, false, blob_of(state, pair[RESPONSE])}
 end
 
 -- Complete what the pair's facts now decide. A click label needs the served record, and a click or the end of its
@@ -137,6 +165,9 @@ local function resolve(state, pair, impression, by)
     if slot[BY] == '' and (slot[ID] ~= '' or slot[CLOSED] == 1) then
       slot[BY] = by
       store_field(state, 'p' .. impression, pair)
+      if slot == pair[CLICK] and slot[ID] ~= '' and state.config.provisional == 'elapsed' then
+        set_timer(state, 'e', impression, elapsed_at(state, pair))
+      end
     end
   end
   complete(pair[CLICK])
@@ -146,7 +177,12 @@ end
 -- Add the pair's labels that `by` completed, now or the first time it came.
 local function emit(state, pair, impression, by, labels)
   for _, kind in ipairs({CLICK, CONVERSION}) do
-    if pair[kind][BY] == by then table.insert(labels, label_of(state, pair, impression, kind)) end
+    if pair[kind][BY] == by then
+      table.insert(labels, label_of(state, pair, impression, kind))
+      if kind == CLICK and pair[CLICK][ID] ~= '' and state.config.provisional == 'click' then
+        table.insert(labels, provisional_label_of(state, pair, impression))
+      end
+    end
   end
 end
 

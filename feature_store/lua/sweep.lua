@@ -95,6 +95,18 @@ fire.p = function(state, impression)
   return outcomes, labels, stage, false
 end
 
+fire.e = function(state, impression)
+  local pair = load_field(state, 'p' .. impression)
+  if not pair then return {}, {}, 0, true end
+  if pair[PROVISIONAL] ~= 1 then
+    local slot = pair[CONVERSION]
+    if slot[ID] ~= '' and slot[MS] <= elapsed_at(state, pair) then return {}, {}, 0, true end
+    pair[PROVISIONAL] = 1
+    store_field(state, 'p' .. impression, pair)
+  end
+  return {'provisional'}, {provisional_label_of(state, pair, impression)}, 0, false
+end
+
 fire.s = function(state, response)
   drop_field(state, 's' .. response)
   drop_field(state, 'o' .. response)
@@ -131,8 +143,11 @@ local function join_settle(keys, args)
   local state = open_state(keys[1], keys[2], args[1], cmsgpack.unpack(args[2]))
   for i = 3, #args, 2 do
     local timer, id = args[i], id_of(state, args[i])
-    if timer:sub(1, 1) == 'a' then
+    local letter = timer:sub(1, 1)
+    if letter == 'a' then
       drop_field(state, 'a' .. id)
+      state.timers[timer] = false
+    elseif letter == 'e' then
       state.timers[timer] = false
     else
       local pair = load_field(state, 'p' .. id)

@@ -29,6 +29,7 @@ class Heads(nn.Module):
         item_tokens: int,
         width: int,
         priors: tuple[float, float],
+        learns_late: bool,
     ) -> None:
         """user_tokens and item_tokens: those that come out of the stacks."""
         super().__init__()
@@ -42,12 +43,15 @@ class Heads(nn.Module):
         self.out_bias = nn.Parameter(torch.logit(torch.tensor(priors)))
         self.distilled_Hh = normal(2, hidden, fan_in=hidden, gain=SMALL) if tier.distilled else None
         self.distilled_bias = nn.Parameter(self.out_bias.detach().clone()) if tier.distilled else None
+        self.late_1h = normal(1, hidden, fan_in=hidden, gain=SMALL) if learns_late else None
+        self.late_bias = nn.Parameter(torch.zeros(())) if learns_late else None
         self.dropout = tier.dropout
 
     def forward(
         self, user_BUD: Tensor, item_NVD: Tensor, direct_NH: Tensor, request_of_N: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Logits [N, H], float32, and those of the auxiliary head where the tier is distilled and in training."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Logits [N, H], float32, and in training those of the auxiliary heads that the tier has: of what the heaviest
+        tier says [N, H], and of a conversion to come late [N]."""
         user_Bh = self.user(user_BUD.float().flatten(1)) + self.hidden_bias
         if user_Bh.shape[0] != 1:
             user_Bh = user_Bh.index_select(0, request_of_N)
@@ -56,10 +60,13 @@ class Heads(nn.Module):
             hidden_Nh = F.dropout(hidden_Nh, self.dropout, self.training)
         hidden_NHh = hidden_Nh.view(-1, 2, self.out_Hh.shape[1])
         logits_NH: Tensor = (hidden_NHh * self.out_Hh).sum(2) + direct_NH + self.out_bias
-        if self.distilled_Hh is None or self.distilled_bias is None or not self.training:
-            return logits_NH, None
-        # The direct terms are left to the labels: what the teacher knows is to shape the hidden layer and all below.
-        return logits_NH, (hidden_NHh * self.distilled_Hh).sum(2) + direct_NH.detach() + self.distilled_bias
+        distilled_NH = late_N = None
+        if self.training and self.distilled_Hh is not None and self.distilled_bias is not None:
+            # The direct terms are left to the labels: the teacher is to shape the hidden layer and all below.
+            distilled_NH = (hidden_NHh * self.distilled_Hh).sum(2) + direct_NH.detach() + self.distilled_bias
+        if self.training and self.late_1h is not None and self.late_bias is not None:
+            late_N = (hidden_NHh[:, CONVERSION] * self.late_1h).sum(1) + self.late_bias
+        return logits_NH, distilled_NH, late_N
 
     @torch.no_grad()
     def keep(self, units_K: Tensor) -> None:
@@ -72,6 +79,8 @@ class Heads(nn.Module):
         self.out_Hh = nn.Parameter(self.out_Hh.gather(1, units_K))
         if self.distilled_Hh is not None:
             self.distilled_Hh = nn.Parameter(self.distilled_Hh.gather(1, units_K))
+        if self.late_1h is not None:
+            self.late_1h = nn.Parameter(self.late_1h[:, units_K[CONVERSION]].clone())
 
 
 class PositionBias(nn.Module):
@@ -119,13 +128,21 @@ def calibrate(calibration_H2: Tensor, logits_NH: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibration_step(calibration_H2: Tensor, logits_NH: Tensor, labels_NH: Tensor, *, rate: float = 2e-3) -> Tensor:
+def calibration_step(
+    calibration_H2: Tensor,
+    logits_NH: Tensor,
+    labels_NH: Tensor,
+    *,
+    weights_NH: Tensor | None = None,
+    rate: float = 2e-3,
+) -> Tensor:
     """The calibration after one step of stochastic gradient descent on the log loss of these predictions.
 
     Args:
         calibration_H2: [H, 2] scale and shift.
         logits_NH: [N, H] uncalibrated, of a model that had not yet learned from the labels; finite.
         labels_NH: [N, H] 0 or 1; NaN where a head has no label, which is then left out.
+        weights_NH: [N, H], how often each label counts; None: once.
         rate: step a labelled example. Shift forgets in about 1 / (rate · p(1 - p)) examples and wanders by about
             sqrt(rate / 2) around its best.
 
@@ -134,6 +151,8 @@ def calibration_step(calibration_H2: Tensor, logits_NH: Tensor, labels_NH: Tenso
     """
     known_NH = ~labels_NH.isnan()
     error_NH = torch.where(known_NH, torch.sigmoid(calibrate(calibration_H2, logits_NH)) - labels_NH, 0.0)
+    if weights_NH is not None:
+        error_NH = error_NH * weights_NH
     gradient_H2 = torch.stack([(error_NH * logits_NH).sum(0), error_NH.sum(0)], dim=1)
     # A large batch must not overshoot: its step is bounded, in the units of a logit.
     after_H2 = calibration_H2 - (rate * gradient_H2).clamp(-0.1, 0.1)

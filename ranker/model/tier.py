@@ -44,6 +44,8 @@ class Logits:
     conversion_N: Tensor
     distilled_NH: Tensor | None = None
     """[N, 2], of the auxiliary head that learns from the heaviest tier; in training alone."""
+    late_N: Tensor | None = None
+    """[N], of the auxiliary head that learns which conversions come late; in training alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Tier(nn.Module):
             item_tokens=self.stack.item_tokens,
             width=D,
             priors=(model.click_prior, model.conversion_prior),
+            learns_late=model.learns_late,
         )
         self.position = PositionBias(model.max_position)
         self.register_buffer("calibration", calibration_identity())
@@ -134,13 +137,13 @@ class Tier(nn.Module):
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
         direct_NH = self.direct(self._with_sums(tokens, embedder), tokens.item_NVD, grouping)
-        logits_NH, distilled_NH = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
+        logits_NH, distilled_NH, late_N = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:
             bias_N = self.position.at(position_N)
             if distilled_NH is not None:
                 distilled_NH = distilled_NH + torch.stack([bias_N, torch.zeros_like(bias_N)], dim=1)
-            return Logits(click_N + bias_N, conversion_N, distilled_NH)
+            return Logits(click_N + bias_N, conversion_N, distilled_NH, late_N)
         logits_NH = torch.stack([click_N + self.position.mean(), conversion_N], dim=1)
         calibrated_NH = calibrate(self.calibration, logits_NH)
         return Logits(calibrated_NH[:, CLICK], calibrated_NH[:, CONVERSION])
@@ -191,18 +194,25 @@ class Tier(nn.Module):
         click_N: Tensor,
         conversion_N: Tensor,
         *,
+        conversion_weight_N: Tensor | None = None,
         position_rate: float = 1e-3,
         calibration_rate: float = 2e-3,
     ) -> None:
         """Let serving know of graded impressions: the positions shown, and how calibrated the logits were.
 
         Call it once a training step, with the finite logits of its forward (of weights that had not learned from
-        these labels). Labels are 0 or 1, float32, NaN where there is none. Rates are a labelled example's weight.
+        these labels). Labels are 0 or 1, float32, NaN where there is none. Rates are a labelled example's weight;
+        conversion_weight_N: how often each conversion label counts, None: once.
         """
         self.position.observe(position_N[~click_N.isnan()], rate=position_rate)
         logits_NH = torch.stack([logits.click_N, logits.conversion_N], dim=1)
         labels_NH = torch.stack([click_N, conversion_N], dim=1)
-        self.calibration.copy_(calibration_step(self.calibration, logits_NH, labels_NH, rate=calibration_rate))
+        weights_NH = None
+        if conversion_weight_N is not None:
+            weights_NH = torch.stack([torch.ones_like(conversion_weight_N), conversion_weight_N], dim=1)
+        self.calibration.copy_(
+            calibration_step(self.calibration, logits_NH, labels_NH, weights_NH=weights_NH, rate=calibration_rate)
+        )
 
 
 def count_parameters(tier: Tier) -> int:

@@ -77,8 +77,9 @@ class Joins:
         expected = expected_labels(events.facts(), self._config, NEVER_MS)
         judge = _Judge(events, clock, self._config, self._produced)
         for name in self._produced.keys() - expected.keys():
-            self._ids["late" if judge.misplaced(name) else "extra"].append(name)
-        missing = [e.label for name, e in expected.items() if name not in self._produced]
+            late = judge.misplaced(name) or judge.denied_what_came_late(name, expected)
+            self._ids["late" if late else "extra"].append(name)
+        missing = [e.label for name, e in expected.items() if e.certain and name not in self._produced]
         due = [label for label in missing if judge.is_due(label, now_ms)]
         self._counts["pending"] = len(missing) - len(due)
         standing = _standing(due, judge, redis)
@@ -127,7 +128,8 @@ def _standing(labels: Sequence[Label], judge: "_Judge", redis: Redis) -> set[Lab
             for label in some:
                 user = judge.user_of(label)
                 # A named action has no timer: its label is delivered before its offset is committed.
-                kind, name = (b"p", label.impression_id) if label.by_window else (b"a", label.trigger_id)
+                window = b"e" if label.provisional else b"p"
+                kind, name = (window, label.impression_id) if label.by_window else (b"a", label.trigger_id)
                 pipe.zscore(due_key(bucket_of(user)), timer(kind, user, name))
             scores = pipe.execute()
         found |= {
@@ -186,6 +188,15 @@ class _Judge:
         """
         click = self._produced.get(f"click:{name.partition(':')[2]}")
         return self._by_unnamed(self._produced[name]) or (click is not None and self._by_unnamed(click))
+
+    def denied_what_came_late(self, name: str, expected: Mapping[str, Expected]) -> bool:
+        """Whether a provisional example that is not expected was made before its conversion was on the broker."""
+        kind, _, impression = name.partition(":")
+        final, click = expected.get(f"conversion:{impression}"), expected.get(f"click:{impression}")
+        if kind != "provisional" or final is None or click is None or not final.label.label:
+            return False
+        action = self._events.of_user[self.user_of(final.label)][final.label.trigger_id]
+        return self._passed_before(click.label.label_ms + self._config.elapsed_ms, action)
 
     def _by_unnamed(self, made: Produced) -> bool:
         return (made.user, made.item, made.trigger_ms) in self._unnamed

@@ -176,7 +176,7 @@ class IngestWorker:
     def _send(self, labels: Sequence[Label]) -> None:
         for label in labels:
             example = to_example(label)
-            by = "window" if example.by_window else "event"
+            by = "provisional" if example.provisional else "window" if example.by_window else "event"
             metric.EXAMPLES.labels(example.kind, str(int(example.label)), by).inc()
             self._outbox.send(EXAMPLES, encode(TOPICS[EXAMPLES], example), key=example.user)
             if example.label > 0:

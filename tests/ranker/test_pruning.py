@@ -35,7 +35,8 @@ TIERS = [
 
 
 def model_of(tier: TierConfig) -> ModelConfig:
-    return replace(tiny_model(), tiers=(tier,))
+    """Where there is one auxiliary head there is the other."""
+    return replace(tiny_model(), tiers=(tier,), learns_late=tier.distilled)
 
 
 def examples(seed: int, batches: int = 40) -> list[LabelledRequest]:

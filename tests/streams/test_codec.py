@@ -179,9 +179,11 @@ def test_internal_arrays_evolve_at_the_end() -> None:
 
 def test_stored_bytes_of_an_example_never_change() -> None:
     stored = bytes.fromhex(
-        "dc0015a8636c69636b3a6531a5636c69636bcb3ff0000000000000cb0000000000000000a27031a27531a2693102a4666565640592"
+        "dc0017a8636c69636b3a6531a5636c69636bcb3ff0000000000000cb0000000000000000a27031a27531a2693102a4666565640592"
         "cf40000000000000000981a161a1628081a16ecb3ff0000000000000a56c69676874cb3fe0000000000000cb3fd000000000000083"
-        "a565706f636801a66e756d62657202a6646967657374a006c200"
+        "a565706f636801a66e756d62657202a6646967657374a006c200c2c2"
     )
     assert encode(TOPICS[EXAMPLES], EXAMPLE) == stored
     assert decode(TOPICS[EXAMPLES], stored) == EXAMPLE
+    before_provisional = b"\xdc\x00\x15" + stored[3:-2]
+    assert decode(TOPICS[EXAMPLES], before_provisional) == EXAMPLE

@@ -92,11 +92,12 @@ def test_only_the_newest_events_are_read(config: TierConfig) -> None:
 
 @TIERS
 def test_gradient_reaches_every_parameter(config: TierConfig) -> None:
-    tier, embedder = make_tier(config), PlainEmbedder()
+    tier, embedder = make_tier(config, replace(MODEL, learns_late=True)), PlainEmbedder()
     batch = make_batch([3, 0, 5], [20, 4, 0])
     logits = tier(batch, embedder, torch.arange(8))
+    assert logits.late_N is not None
     distilled = torch.zeros(()) if logits.distilled_NH is None else logits.distilled_NH.square().sum()
-    (logits.click_N.square().sum() + logits.conversion_N.square().sum() + distilled).backward()
+    (logits.click_N.square().sum() + logits.conversion_N.square().sum() + logits.late_N.sum() + distilled).backward()
     for name, parameter in [*tier.named_parameters(), *embedder.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

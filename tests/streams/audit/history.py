@@ -32,10 +32,11 @@ INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 class History:
     """Whatever is sent is stored and joined at once, unless a test says otherwise. Times are ms after T0."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, join: JoinConfig = JOIN) -> None:
         self.redis = redis
         self.records: defaultdict[str, list[Record]] = defaultdict(list)
-        self.joiner = Joiner(redis, LOG, JOIN)
+        self.join = join
+        self.joiner = Joiner(redis, LOG, join)
         self.letters: Collection[tuple[str, int, int]] = ()
 
     def stored(self, user: str = "u") -> bytes:
@@ -135,7 +136,7 @@ class History:
         return logs.section(events_whole=whole)
 
     def joins(self, *, unread: int = 0, whole: bool = True, now: int = 3600 * SECOND) -> Section:
-        joins = Joins(JOIN)
+        joins = Joins(self.join)
         for record in self.records[EXAMPLES]:
             joins.add(record)
         events = self.events(unread=unread)

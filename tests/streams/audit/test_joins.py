@@ -1,12 +1,16 @@
 """Examples against what the topics call for: each anomaly planted, and each thing that looks like one and is none."""
 
+from dataclasses import replace
+from typing import Literal
+
 import msgspec
 import pytest
+from redis import Redis
 
 from feature_store.keys import bucket_of, due_key
 from streams.codec import decode, encode
 from streams.topics import EXAMPLES, TOPICS
-from tests.streams.audit.history import SECOND, History, counts, faults
+from tests.streams.audit.history import JOIN, SECOND, History, counts, faults
 
 CLOSED = 100 * SECOND
 
@@ -131,3 +135,43 @@ def test_a_click_that_names_its_item_may_find_an_earlier_impression(history: His
     section = history.joins()
     assert faults(section) == {}
     assert counts(section)["late"] == 4, "click and conversion of i, that j should have had, and of j"
+
+
+def early(redis: Redis, provisional: Literal["click", "elapsed"]) -> History:
+    """a was shown, and clicked after a second."""
+    redis.flushall()
+    history = History(redis, replace(JOIN, provisional=provisional, elapsed_ms=20 * SECOND))
+    history.serve()
+    history.show("i", "a")
+    history.act("c", "i", at=SECOND)
+    return history
+
+
+@pytest.mark.parametrize("provisional", ["click", "elapsed"])
+def test_provisional_examples_are_called_for(redis: Redis, provisional: Literal["click", "elapsed"]) -> None:
+    history = early(redis, provisional)
+    history.serve("later", at=21 * SECOND)
+    if provisional == "elapsed":
+        section = history.joins()
+        assert (faults(section), counts(section)["pending"]) == ({}, 2), "its timer stands"
+    history.sweep(21 * SECOND)
+    history.act("p", "i", kind="purchase", at=30 * SECOND)
+    section = history.joins()
+    assert faults(section) == {}
+    assert counts(section) == {"click_positive": 1, "conversion_positive": 1, "provisional_negative": 1, "expected": 3}
+    del history.records[EXAMPLES][ids(history).index("provisional:i")]
+    assert faults(history.joins()) == {"missing": ("provisional:i",)}
+
+
+@pytest.mark.parametrize("arrives", [25 * SECOND, 3 * SECOND])
+def test_a_provisional_example_of_a_conversion_that_was_there_is_extra(redis: Redis, arrives: int) -> None:
+    """One that reached the broker after the elapsed time could pass is late."""
+    history = early(redis, "elapsed")
+    history.serve("later", at=21 * SECOND)
+    history.sweep(21 * SECOND)
+    history.act("p", "i", kind="purchase", at=2 * SECOND, arrives=arrives)
+    section = history.joins()
+    if arrives > 21 * SECOND:
+        assert (faults(section), counts(section)["late"]) == ({}, 1)
+    else:
+        assert faults(section) == {"extra": ("provisional:i",)}

@@ -1,0 +1,1 @@
+"""Learning from conversions that come days after their clicks."""

@@ -1,0 +1,64 @@
+"""Which examples are made of a clicked impression, and which of them a policy learns from. Knows no torch.
+
+A click's label is final only at its conversion or when its attribution window closes. A policy may have the stream say
+"negative" earlier and take it back when the conversion comes; it then weighs what it learns so that the expected loss
+is that of the true labels (ranker/delayed/weights.py). Final labels come under every policy: predictions are graded by
+them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+PolicyName = Literal["wait", "naive", "fake_negative", "es_dfm", "defer"]
+I64 = npt.NDArray[np.int64]
+
+
+class Emission(IntEnum):
+    PROVISIONAL = 0
+    """Negative before that is certain: at the click, or once the elapsed time passed without a conversion."""
+    CONVERTED = 1
+    """Positive, and nothing was said before."""
+    CORRECTED = 2
+    """Positive, after a provisional example said otherwise."""
+    CLOSED = 3
+    """Negative: the window closed."""
+
+
+NO_EMISSION: Final = -1
+"""Stands where there is no conversion example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    provisional: Literal["none", "click", "elapsed"]
+    """What the stream must say early: the join's setting of this name."""
+    times: tuple[int, int, int, int]
+    """How often each Emission counts, in its order."""
+    learns_late: bool = False
+    """Needs the head that learns which conversions come late: the model's setting of this name."""
+
+
+POLICIES: Final[Mapping[PolicyName, Policy]] = MappingProxyType(
+    {
+        # An example once its label is certain: its negatives are a window old.
+        "wait": Policy("none", times=(0, 1, 1, 1)),
+        # "Vanilla": p / (1 + p) is learned in place of p.
+        "naive": Policy("click", times=(1, 1, 1, 0)),
+        "fake_negative": Policy("click", times=(1, 1, 1, 0)),
+        "es_dfm": Policy("elapsed", times=(1, 1, 1, 0), learns_late=True),
+        # Every click twice: as it looked and as it turned out. An early conversion's second copy is taken at once.
+        "defer": Policy("elapsed", times=(1, 2, 1, 1), learns_late=True),
+    }
+)
+
+
+def final_emissions(conversion_N: npt.NDArray[np.float32]) -> I64:
+    """Where every label is final and nothing was said before; nan where there is no example."""
+    emission_N = np.where(conversion_N > 0, Emission.CONVERTED, Emission.CLOSED)
+    return np.where(np.isnan(conversion_N), NO_EMISSION, emission_N).astype(np.int64)

@@ -1,0 +1,83 @@
+"""From training examples to what the learner takes in."""
+
+import numpy as np
+import pytest
+
+from feature_store.events import EVENT_DTYPE
+from feature_store.facts import NO_LOG
+from feature_store.log import LogSlice
+from ranker.delayed.policies import NO_EMISSION, Emission
+from streams.codec import decode, encode
+from streams.examples import _labelled
+from streams.messages import LogRef, ModelVersion, TrainingExample
+from streams.topics import EXAMPLES, TOPICS
+
+EMPTY = LogSlice(NO_LOG, np.empty(0, EVENT_DTYPE))
+
+
+def example(kind: str, item: str = "a", **changes: object) -> TrainingExample:
+    fields = {
+        "example_id": f"{kind}:{item}",
+        "kind": kind,
+        "label": 0.0,
+        "value": 0.0,
+        "response_id": "r",
+        "user": "u",
+        "item": item,
+        "position": 0,
+        "surface": "feed",
+        "event_ms": 1,
+        "log": LogRef(),
+        "features": {},
+        "context": {},
+        "item_features": {"of": item},
+        "tier": "light",
+        "pctr": 0.1,
+        "pcvr": 0.2,
+        "model": ModelVersion(epoch=1, number=1),
+        "trigger_ms": 0,
+    }
+    made = TrainingExample(**(fields | changes))  # type: ignore[arg-type]
+    return decode(TOPICS[EXAMPLES], encode(TOPICS[EXAMPLES], made))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("changes", "emission", "label"),
+    [
+        ({"provisional": True}, Emission.PROVISIONAL, np.nan),
+        ({"label": 1.0}, Emission.CONVERTED, 1),
+        ({"label": 1.0, "corrects": True}, Emission.CORRECTED, 1),
+        ({"by_window": True}, Emission.CLOSED, 0),
+    ],
+)
+def test_each_kind_of_conversion_example(changes: dict[str, object], emission: Emission, label: float) -> None:
+    found = _labelled([example("conversion", "a", **changes)], EMPTY)
+    assert found.emission_N is not None
+    assert found.emission_N.tolist() == [emission]
+    np.testing.assert_array_equal(found.conversion_N, [label])
+
+
+def test_a_click_and_its_conversion_example_share_a_place() -> None:
+    found = _labelled([example("click", label=1.0), example("click", "b"), example("conversion", label=1.0)], EMPTY)
+    assert found.request.items == ["a", "b"]
+    np.testing.assert_array_equal(found.click_N, [1, 0])
+    np.testing.assert_array_equal(found.conversion_N, [1, np.nan])
+    assert found.emission_N is not None
+    assert found.emission_N.tolist() == [Emission.CONVERTED, NO_EMISSION]
+
+
+def test_a_provisional_example_and_its_correction_in_one_batch_are_both_learned() -> None:
+    found = _labelled(
+        [
+            example("click", label=1.0),
+            example("conversion", provisional=True),
+            example("conversion", label=1.0, corrects=True),
+        ],
+        EMPTY,
+    )
+    assert found.request.items == ["a", "a"]
+    assert found.request.item_features == [{"of": "a"}, {"of": "a"}]
+    np.testing.assert_array_equal(found.click_N, [1, np.nan])
+    np.testing.assert_array_equal(found.conversion_N, [np.nan, 1])
+    assert found.emission_N is not None
+    assert found.emission_N.tolist() == [Emission.PROVISIONAL, Emission.CORRECTED]
