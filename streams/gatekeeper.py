@@ -35,7 +35,8 @@ class Gatekeeper:
         self._learner, self._published = learner, published
         self._tests = LabelTests(config, windows_ms)
         self._held_out = HeldOutWindow(published, config.held_out_window)
-        self._loss_before = 0.0
+        self._loss_before: float | None = None
+        """Of the responses held out, by what replicas hold; None where it is to be measured anew."""
         self._published_since_breach = _SOON
         self._judged: frozenset[str] = frozenset()
         """Kinds of labels that the reference has learned enough of."""
@@ -67,7 +68,9 @@ class Gatekeeper:
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
         """Those to learn from; the others are kept to judge updates by."""
         kept = [r for r in requests if held_out(r.response_id, self._config.held_out)]
-        self._held_out.add(kept)
+        if kept:
+            self._held_out.add(kept)
+            self._loss_before = None
         return [r for r in requests if not held_out(r.response_id, self._config.held_out)]
 
     def judge_labels(self, report: StepReport, watermark_ms: int) -> Breach | None:
@@ -86,12 +89,14 @@ class Gatekeeper:
 
     def judge_weights(self) -> Breach | None:
         """Before an update is made of them."""
-        self._loss_before = self._held_out.loss()
+        if self._loss_before is None:
+            self._loss_before = self._held_out.loss()
         return check_weights(self._config, self._learner.tiers, self._learner.tables.weights, self._published.image)
 
     def judge_update(self) -> Breach | None:
         """Once the published image has been changed by it, and before it is sent."""
-        before, after = self._loss_before, self._held_out.loss()
+        before, after = self._loss_before or 0.0, self._held_out.loss()
+        self._loss_before = after
         if len(self._held_out) < self._config.held_out_window // 2:
             return None  # a few labels' loss may jump
         if after <= before * (1 + self._config.held_out_jump):
@@ -113,6 +118,7 @@ class Gatekeeper:
     def close(self, breach: Breach, now_ms: int) -> None:
         """After a breach and the rollback."""
         self.closed = True
+        self._loss_before = None
         if breach.test in WEIGHTS:
             self._published_since_breach = 0
         self._newest = self._begun = None
