@@ -43,8 +43,8 @@ def held_out(response_id: str, share: float) -> bool:
     return hash64(f"held-out/{response_id}") < share * 2**64
 
 
-def check_weights(config: GateConfig, tiers: Tiers, tables: Mapping[str, Tensor], published: Image) -> Breach | None:
-    """What the next update would carry. Compares the dense tensors with what replicas hold."""
+def check_weights(config: GateConfig, tiers: Tiers, rows: Mapping[str, Tensor], published: Image) -> Breach | None:
+    """What the next update would carry. Compares the dense tensors with what replicas hold; rows: by table."""
     for name, tensor in dense_tensors(tiers).items():
         moved = torch.linalg.vector_norm(tensor - published.dense[name]) / max(tensor.numel(), 1) ** 0.5
         if not torch.isfinite(moved):
@@ -53,8 +53,8 @@ def check_weights(config: GateConfig, tiers: Tiers, tables: Mapping[str, Tensor]
         if float(moved) > config.max_change and tensor.numel() > SMALL:
             return Breach("change", f"a weight of {name} may move by {config.max_change} an update, on average, "
                           f"and moved by {float(moved):.3g}")  # fmt: skip
-    for name, weights in tables.items():
-        largest = float(weights.abs().max())
+    for name, values in rows.items():
+        largest = float(values.abs().max()) if len(values) else 0.0
         if not largest <= config.max_row_value:
             return Breach("finite", f"rows of {name!r} must be within ±{config.max_row_value}, got {largest:.3g}")
     return None

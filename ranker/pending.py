@@ -44,6 +44,10 @@ class PendingChanges:
         for table, tails in dirty.tails.items():
             self.touch(table, tails + self._tables.key_maps[table].num_rows)
 
+    def values(self) -> dict[str, Tensor]:
+        """The rows that are marked, of each table: all that a step has changed since they were taken."""
+        return {name: w[torch.from_numpy(self._touched[name])] for name, w in self._tables.weights.items()}
+
     def take(self, tiers: Tiers, published: Image | None) -> Changes:
         """In absolute values; what is taken is no longer pending. Without `published`: all, and every dense tensor."""
         held = published.tables if published is not None else None
@@ -58,8 +62,10 @@ class PendingChanges:
     def _take_table(self, name: str, held: PlainTables | None) -> TableChange:
         weights, key_map = self._tables.weights[name], self._tables.key_maps[name]
         num_rows, touched = key_map.num_rows, self._touched[name]
-        touched[:num_rows] &= key_map.has_key(np.arange(num_rows))  # an evicted key may have left a free row behind
         taken = np.flatnonzero(touched)
+        own = taken[taken < num_rows]
+        touched[own[~key_map.has_key(own)]] = False  # an evicted key may have left a free row behind
+        taken = taken[touched[taken]]
         if held is not None:
             taken = taken[self._chosen(name, taken, held)]
         touched[taken] = False

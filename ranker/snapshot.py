@@ -58,6 +58,11 @@ class Snapshot:
     url: str
     manifest: Manifest
 
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return self.url.rstrip("/").rsplit("/", 1)[-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

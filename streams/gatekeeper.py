@@ -67,11 +67,12 @@ class Gatekeeper:
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
         """Those to learn from; the others are kept to judge updates by."""
-        kept = [r for r in requests if held_out(r.response_id, self._config.held_out)]
+        share = self._config.held_out
+        kept = [r for r in requests if held_out(r.response_id, share)]
         if kept:
             self._held_out.add(kept)
             self._loss_before = None
-        return [r for r in requests if not held_out(r.response_id, self._config.held_out)]
+        return [r for r in requests if not held_out(r.response_id, share)]
 
     def judge_labels(self, report: StepReport, watermark_ms: int) -> Breach | None:
         """The labels of a step, or of what would have been one. While closed, only to know when all is well again."""
@@ -91,7 +92,7 @@ class Gatekeeper:
         """Before an update is made of them."""
         if self._loss_before is None:
             self._loss_before = self._held_out.loss()
-        return check_weights(self._config, self._learner.tiers, self._learner.tables.weights, self._published.image)
+        return check_weights(self._config, self._learner.tiers, self._learner.pending.values(), self._published.image)
 
     def judge_update(self) -> Breach | None:
         """Once the published image has been changed by it, and before it is sent."""

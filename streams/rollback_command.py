@@ -95,10 +95,10 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
         keep=settings.recipe.training.retention,
     )
     return {
-        "to": _name(snapshot),
+        "to": snapshot.name,
         "epoch": writer.epoch,
         "bytes": size,
-        "void": [_name(s) for s in void],
+        "void": [s.name for s in void],
         "quarantined": quarantined,
     }
 
@@ -114,12 +114,8 @@ def _settled(writer: "UpdateWriter", producer: "Producer") -> "Position":
 
 
 def _named(snapshots: "list[Snapshot]", to: str, root: str) -> "Snapshot":
-    found = [s for s in snapshots if _name(s).startswith(to)]
+    found = [s for s in snapshots if s.name.startswith(to)]
     if len(found) != 1:
-        there = ", ".join(_name(s) for s in snapshots) or "none"
+        there = ", ".join(s.name for s in snapshots) or "none"
         raise StartError(f"--to must name one snapshot of this recipe's model under {root}, got {to!r}; there: {there}")
     return found[0]
-
-
-def _name(snapshot: "Snapshot") -> str:
-    return snapshot.url.rstrip("/").rsplit("/", 1)[-1]

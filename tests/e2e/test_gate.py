@@ -109,7 +109,7 @@ def await_end(worker: WorkerProcess) -> None:
 
 def snapshots(house: House) -> list[str]:
     found = list_snapshots(house.settings.snapshots, house.settings.recipe.model.digest)
-    return [s.url.rsplit("/", 1)[-1] for s in found]
+    return [s.name for s in found]
 
 
 def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
