@@ -7,13 +7,14 @@ others, because everything that changes data is one of these functions.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
 import xxhash
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 _FILES = ("log.lua", "join.lua", "sweep.lua", "library.lua")
 _MISSING = "Function not found"
@@ -49,8 +50,9 @@ def run(redis: Redis, calls: Sequence[Call], *, atomic: bool) -> list[Any]:
         return []
     replies = _execute(redis, calls, atomic)
     if any(isinstance(reply, ResponseError) and _MISSING in str(reply) for reply in replies):
-        load(redis)
-        replies = _execute(redis, calls, atomic)
+        with suppress(NoPermissionError):  # then whoever may load them has to, and until then they are missing
+            load(redis)
+            replies = _execute(redis, calls, atomic)
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

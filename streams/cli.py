@@ -35,6 +35,7 @@ class _Commands(click.Group):
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
         "updates": ("streams.updates_command", "The log of the weights: what each record changes, and its size."),
+        "access": ("streams.access", "The rights that each worker needs in Kafka and Redis."),
         "snapshot": ("streams.snapshot_command", "Snapshots of the weights: list, verify, copy elsewhere."),
         "rollback": ("streams.rollback_command", "Go back to an older snapshot: replicas and trainer."),
         "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
@@ -94,8 +95,12 @@ def _mendable(error: Exception) -> str | None:
     """One line for an error of a server, a setting or a disk; None for a bug, whose traceback is wanted."""
     redis = sys.modules.get("redis.exceptions")  # imported by whoever talks to it, not by every command
     kafka = sys.modules.get("confluent_kafka")
+    if redis is not None and isinstance(error, redis.AuthenticationError | redis.NoPermissionError):
+        return f"Redis: {error}; `tiderank access redis` lists what each worker needs"
     if redis is not None and isinstance(error, redis.RedisError):
         return f"Redis: {error}; is it running, and not stalled?"
+    if kafka is not None and isinstance(error, kafka.KafkaException) and error.args[0].name().endswith("ION_FAILED"):
+        return f"Kafka: {error.args[0].str()}; `tiderank access kafka` lists what each worker needs"
     if kafka is not None and isinstance(error, kafka.KafkaException):
         return f"Kafka: {error.args[0].str()}; check TIDERANK_BOOTSTRAP and TIDERANK_KAFKA_*, and that it is running"
     if isinstance(error, OSError) and error.filename is not None:

@@ -6,6 +6,7 @@ in-memory broker cannot hold their changelog topics, so state lives in Redis.
 
 import asyncio
 import logging
+import os
 import ssl
 import tempfile
 import threading
@@ -19,6 +20,15 @@ from streams.kafka import SESSION_TIMEOUT_MS, Kafka
 from streams.service import Heartbeat
 
 log = logging.getLogger(__name__)
+
+_SSL_PROPERTIES = {
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.endpoint.identification.algorithm",
+}
 
 
 def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
@@ -84,8 +94,27 @@ def credentials(properties: Mapping[str, str]) -> CredentialsT | None:
 
 
 def _ssl_context(properties: Mapping[str, str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=properties.get("ssl.ca.location"))
-    certificate = properties.get("ssl.certificate.location")
-    if certificate is not None:
-        context.load_cert_chain(certificate, properties.get("ssl.key.location"), properties.get("ssl.key.password"))
+    """Raises StartError for a setting that would be left out in silence, and for files that cannot be used."""
+    unknown = {name for name in properties if name.startswith("ssl.")} - _SSL_PROPERTIES
+    if unknown:
+        raise StartError(
+            f"tiderank rewards cannot take {', '.join(sorted(unknown))}: of librdkafka's ssl.* properties it knows "
+            f"{', '.join(sorted(_SSL_PROPERTIES))}"
+        )
+    authority, certificate = properties.get("ssl.ca.location"), properties.get("ssl.certificate.location")
+    folder = authority is not None and os.path.isdir(authority)
+    try:
+        context = ssl.create_default_context(
+            cafile=None if folder else authority,
+            capath=authority if folder else None,
+            cadata=properties.get("ssl.ca.pem"),
+        )
+        if certificate is not None:
+            context.load_cert_chain(certificate, properties.get("ssl.key.location"), properties.get("ssl.key.password"))
+    except OSError as error:  # an SSLError is one
+        raise StartError(f"the files of TIDERANK_KAFKA_SSL_* must be PEM files that can be read: {error}") from error
+    if properties.get("ssl.endpoint.identification.algorithm", "https") == "none":
+        context.check_hostname = False
+    if properties.get("enable.ssl.certificate.verification", "true") == "false":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

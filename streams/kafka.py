@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
@@ -109,14 +109,33 @@ class Kafka:
         return AdminClient(self._base())
 
     def check(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Raises StartError if the broker does not answer in time."""
+        """Raises StartError if the broker does not answer in time, or does not let us in."""
+        errors: list[KafkaError] = []
+        # What goes wrong comes to `errors`; the client would log it 20 times a second besides.
+        quiet = {"log_level": 0, "error_cb": errors.append}
         try:
-            self.admin().list_topics(timeout=timeout_s)
+            admin = AdminClient(self._base() | quiet)
         except KafkaException as error:
-            raise StartError(
-                f"no Kafka broker answers at {self.bootstrap} within {timeout_s:.0f} s ({error.args[0].str()}); "
-                "check TIDERANK_BOOTSTRAP, or unset it and run `tiderank up`"
-            ) from error
+            raise StartError(f"TIDERANK_KAFKA_* make no Kafka client: {error.args[0].str()}") from error
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                admin.list_topics(timeout=max(0.1, min(1.0, deadline - time.monotonic())))
+            except KafkaException as error:
+                admin.poll(0)
+                if refusal := next(filter(_is_refusal, errors), None):
+                    raise StartError(
+                        f"the Kafka broker at {self.bootstrap} and this client do not trust each other "
+                        f"({refusal.str()}); check TIDERANK_KAFKA_SSL_* and TIDERANK_KAFKA_SASL_*"
+                    ) from error
+                if time.monotonic() >= deadline:
+                    raise StartError(
+                        f"no Kafka broker answers at {self.bootstrap} within {timeout_s:.0f} s "
+                        f"({error.args[0].str()}); check TIDERANK_BOOTSTRAP (and, where it wants TLS, "
+                        "TIDERANK_KAFKA_SECURITY_PROTOCOL), or unset it and run `tiderank up`"
+                    ) from error
+            else:
+                return
 
     def in_memory(self) -> bool:
         """Whether the broker is the one built into librdkafka: a first look, nothing to be measured on."""
@@ -124,8 +143,8 @@ class Kafka:
 
     def create_topics(self, topics: Iterable[Topic] = TOPICS.values(), *, replication: int = 1) -> list[str]:
         """Creates the topics that are missing, with their settings; returns their names. Leaves the others alone."""
-        admin = self.admin()
         self.check()
+        admin = self.admin()
         present = admin.list_topics(timeout=CONNECT_TIMEOUT_S)
         missing = [t for t in topics if t.name not in present.topics]
         if not missing:
@@ -156,8 +175,10 @@ class Kafka:
         raise StartError(f"topics {names} were created but did not appear within {CONNECT_TIMEOUT_S:.0f} s")
 
     def partitions(self, topic: str) -> list[int]:
-        """Raises StartError where the topic does not exist."""
+        """Raises StartError where the topic does not exist, or is closed to us."""
         known = self.admin().list_topics(topic, timeout=CONNECT_TIMEOUT_S).topics[topic]
+        if known.error is not None and is_denied(known.error):
+            raise denied(known.error, topic)
         if known.error is not None or not known.partitions:
             raise StartError(f"topic {topic} is not at {self.bootstrap}; create all with `tiderank topics create`")
         return sorted(known.partitions)
@@ -167,10 +188,28 @@ def _in_memory(cluster: ClusterMetadata) -> bool:
     return (cluster.cluster_id or "").startswith("mockCluster")
 
 
+def _is_refusal(error: KafkaError) -> bool:
+    """Whether it is about who we are to each other; a TLS alert comes as any other end of a connection."""
+    return error.name() in ("_AUTHENTICATION", "_SSL") or "alert" in error.str()
+
+
+def is_denied(error: KafkaError) -> bool:
+    """Whether the broker's access rules forbid it."""
+    return error.name().endswith("AUTHORIZATION_FAILED")
+
+
+def denied(error: KafkaError, what: str = "") -> StartError:
+    """What to raise for it."""
+    return StartError(
+        f"Kafka forbids this {f'on {what}' if what else 'user'}: {error.str()}; `tiderank access kafka` lists what "
+        "each worker needs"
+    )
+
+
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """(first offset kept, next offset). Waits for the leader of a partition that was made a moment ago.
 
-    Raises StartError if the broker does not say within CONNECT_TIMEOUT_S.
+    Raises StartError if the broker does not say within CONNECT_TIMEOUT_S, or the topic is closed to us.
     """
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
@@ -180,6 +219,9 @@ def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int
         except KafkaException as error:
             if not error.args[0].retriable() and error.args[0].name() not in _NO_LEADER_YET:
                 raise
+            known = consumer.list_topics(topic, timeout=CONNECT_TIMEOUT_S).topics[topic].error
+            if known is not None and is_denied(known):
+                raise denied(known, topic) from error
             if time.monotonic() > deadline:
                 raise StartError(f"{topic}[{partition}] has no leader: {error.args[0].str()}") from error
             time.sleep(0.05)

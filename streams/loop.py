@@ -14,6 +14,7 @@ from typing import Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.errors import StreamError
+from streams.kafka import denied, is_denied
 from streams.outbox import Outbox
 from streams.record import Record
 
@@ -139,6 +140,8 @@ def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Recor
             ended.add(place)
         elif error.fatal() or error.code() == KafkaError._FATAL:  # as an event the flag is not set
             raise fatal_error(error)
+        elif is_denied(error):  # waiting does not mend it
+            raise denied(error, place[0])
         else:
             log.warning("kafka: %s", error.str())  # the client retries by itself
     return records, ended

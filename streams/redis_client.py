@@ -1,16 +1,19 @@
 """The connection to Redis, with timeouts that a serving loop can live with."""
 
+import ssl
 from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.retry import Retry
 
 from streams.errors import StartError
 
 PATIENT_S = 30.0
 """For a tool that can wait, where a serving loop cannot: a busy machine may stall any server for seconds."""
+
+FORBIDDEN = (AuthenticationError, NoPermissionError)
 
 
 def connect(url: str, *, timeout_s: float = 1.0) -> Redis:
@@ -20,8 +23,10 @@ def connect(url: str, *, timeout_s: float = 1.0) -> Redis:
     Raises StartError where it is no such URL.
     """
     try:
-        return _connect(url, timeout_s)
-    except ValueError as error:  # its text does not hold the URL, which may hold a password
+        redis = _connect(url, timeout_s)
+        redis.connection_pool.make_connection()  # opens nothing, and takes every option of the URL: all are known
+        return redis
+    except (ValueError, TypeError) as error:  # its text does not hold the URL, which may hold a password
         raise StartError(f"TIDERANK_REDIS_URL must be like redis://host:6379/0: {error}") from error
 
 
@@ -37,15 +42,30 @@ def _connect(url: str, timeout_s: float) -> Redis:
     )
 
 
-def check(redis: Redis, url: str) -> None:
-    """Raises StartError if Redis does not answer."""
+def check(redis: Redis, url: str, *, may_be_away: bool = False) -> None:
+    """Raises StartError if Redis does not let us in, or does not answer.
+
+    may_be_away: the caller can do without it for a while; but a wrong password does not mend itself.
+    """
     try:
         redis.ping()
-    except RedisError as error:
+    except FORBIDDEN as error:
         raise StartError(
-            f"no Redis answers at {redacted(url)} ({error}); check TIDERANK_REDIS_URL, or unset it and run "
-            "`tiderank up`"
+            f"Redis at {redacted(url)} does not let us in ({error}); check user and password in TIDERANK_REDIS_URL"
         ) from error
+    except RedisError as error:
+        if may_be_away and not isinstance(error.__context__, ssl.SSLError | FileNotFoundError):
+            return
+        raise StartError(
+            f"no Redis answers at {redacted(url)} ({error}); check TIDERANK_REDIS_URL (and, for TLS, the rediss:// and "
+            "ssl_ca_certs in it), or unset it and run `tiderank up`"
+        ) from error
+
+
+def raise_if_forbidden(error: RedisError) -> None:
+    """Raises StartError for what waiting does not mend: a wrong password, a missing right."""
+    if isinstance(error, FORBIDDEN):
+        raise StartError(f"Redis forbids it: {error}; `tiderank access redis` lists what each worker needs") from error
 
 
 def redacted(url: str) -> str:

@@ -5,7 +5,7 @@ import logging
 from confluent_kafka import KafkaError, TopicPartition
 
 from streams import metric_names as metric
-from streams.kafka import Kafka
+from streams.kafka import Kafka, denied, is_denied
 from streams.record import Record
 from streams.topics import UPDATES
 
@@ -20,13 +20,18 @@ class UpdateReader:
         self._signer = kafka.signer
         self._reader.assign([TopicPartition(UPDATES, 0, start)])
         self._next = start
+        self._heard = False
         self.at_end = False
         """Everything that was there at the last poll has been handed over."""
         self.missed = 0
         """Records that the broker had let go of before they were read."""
 
     def poll(self, limit: int, timeout_s: float = 0.0) -> list[Record]:
-        """Up to `limit` records in order; waits for the first up to `timeout_s`."""
+        """Up to `limit` records in order; waits for the first up to `timeout_s`.
+
+        Raises StartError where we may not read them and never could. Later that is a line in the log: who serves with
+        the weights there are goes on.
+        """
         first = self._reader.poll(timeout_s)
         if first is None:
             return []
@@ -35,10 +40,13 @@ class UpdateReader:
             error = message.error()
             if error is not None:
                 self.at_end = error.code() == KafkaError._PARTITION_EOF
+                self._heard |= self.at_end
+                if is_denied(error) and not self._heard:
+                    raise denied(error, UPDATES)
                 if not self.at_end:
                     log.warning("kafka: %s", error.str())
                 continue
-            self.at_end = False
+            self.at_end, self._heard = False, True
             record = Record.of(message)
             self.missed += record.offset - self._next
             self._next = record.offset + 1

@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from streams.kafka import Kafka
@@ -22,6 +23,19 @@ START_TIMEOUT_S = 60.0
 _PACKAGE = Path(__file__).resolve().parent
 _REPOSITORY = _PACKAGE.parent.parent
 _JVM = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.apache.logging.log4j.level=WARN"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listener:
+    """How clients reach the broker, and who it lets do what. By default without protection, on loopback."""
+
+    protocol: str = "PLAINTEXT"
+    server: Mapping[str, str] = field(default_factory=dict)
+    """Further properties of the server: certificates, mechanisms, the authorizer."""
+    client: Mapping[str, str] = field(default_factory=dict)
+    """librdkafka properties of a client that may do all: it proves that the broker works."""
+    users: Mapping[str, str] = field(default_factory=dict)
+    """SCRAM-SHA-512 passwords by user, made with the storage."""
 
 
 def find_java() -> tuple[str, int] | None:
@@ -99,7 +113,7 @@ def _fetch(libs: Path) -> None:
     partial.rename(libs)  # whole or not at all
 
 
-def kafka_server(home: Path, announce: Callable[[str], None]) -> Server:
+def kafka_server(home: Path, announce: Callable[[str], None], *, listener: Listener = Listener()) -> Server:
     """A broker with its data under `home`/kafka, ready to start. Raises StackError where it cannot run."""
     obstacle = why_not()
     java = find_java()
@@ -112,12 +126,12 @@ def kafka_server(home: Path, announce: Callable[[str], None]) -> Server:
     data.mkdir(parents=True, exist_ok=True)
     port = free_port()
     properties = data / "server.properties"
-    properties.write_text(server_properties(data / "log", port=port, controller_port=free_port()))
+    properties.write_text(server_properties(data / "log", port=port, controller_port=free_port(), listener=listener))
     class_path = ["-cp", f"{libs}/*"]
     if not (data / "log" / "meta.properties").exists():
-        _format(java[0], class_path, properties)
+        _format(java[0], class_path, properties, listener.users)
     child = Child("kafka", [java[0], *_JVM, *class_path, "kafka.Kafka", str(properties)], home=home)
-    kafka = Kafka(f"127.0.0.1:{port}", {})
+    kafka = Kafka(f"127.0.0.1:{port}", listener.client)
     version = next(libs.glob("kafka_2.*.jar")).stem.partition("-")[2]
 
     def await_healthy() -> str:
@@ -131,16 +145,17 @@ def kafka_server(home: Path, announce: Callable[[str], None]) -> Server:
     return Server("kafka", lambda: kafka.bootstrap, await_healthy=await_healthy, child=child)
 
 
-def server_properties(data: Path, *, port: int, controller_port: int) -> str:
+def server_properties(data: Path, *, port: int, controller_port: int, listener: Listener = Listener()) -> str:
     """The configuration of one node that is broker and controller, on loopback only."""
+    name = listener.protocol
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": f"{name}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"{name}://127.0.0.1:{port}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": f"{name}:{name},CONTROLLER:PLAINTEXT",
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         # One node has one replica, and few partitions of the internal topics start and recover sooner.
@@ -157,6 +172,7 @@ def server_properties(data: Path, *, port: int, controller_port: int) -> str:
         "broker.session.timeout.ms": 2_000,
         "broker.heartbeat.interval.ms": 500,
         "log.cleaner.dedupe.buffer.size": 16 * 2**20,  # of the heap; the default is 128 MB
+        **listener.server,
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
@@ -167,8 +183,10 @@ def cluster_id() -> str:
     return base64.urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
 
 
-def _format(java: str, class_path: list[str], properties: Path) -> None:
+def _format(java: str, class_path: list[str], properties: Path, users: Mapping[str, str]) -> None:
     command = [java, *class_path, "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(properties)]
+    for name, password in users.items():
+        command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
     if result.returncode != 0:
         raise StackError(f"Kafka's storage under {properties.parent} could not be formatted:\n{result.stderr[-2_000:]}")

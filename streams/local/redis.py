@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from streams.local.health import MIN_REDIS_MAJOR, answers_ping, redis_round_trip
 from streams.local.process import Child, StackError, free_port
@@ -28,8 +30,15 @@ def found_servers() -> dict[str, Path]:
     return found
 
 
-def redis_server(home: Path, kind: str | None = None) -> Server:
-    """A server with its data under `home`/redis, ready to start. Raises StackError if none (of that kind) is found."""
+def redis_server(
+    home: Path, kind: str | None = None, *, options: Mapping[str, str] = MappingProxyType({}), url: str | None = None
+) -> Server:
+    """A server with its data under `home`/redis, ready to start. Raises StackError if none (of that kind) is found.
+
+    Args:
+        options: further settings of the server, by name: certificates, users.
+        url: where it is to be reached with those; `{port}` stands for its port.
+    """
     found = found_servers()
     kind = kind or next(iter(found), None)
     if kind is None or kind not in found:
@@ -40,19 +49,19 @@ def redis_server(home: Path, kind: str | None = None) -> Server:
     data = home / "redis"
     data.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    child = Child(kind, [str(found[kind]), *_options(data, port)], home=home)
-    url = f"redis://127.0.0.1:{port}/0"
+    child = Child(kind, [str(found[kind]), *_options(data, port, options)], home=home)
+    address = (url or "redis://127.0.0.1:{port}/0").format(port=port)
 
     def await_healthy() -> str:
-        child.wait_for(lambda: answers_ping(url), START_TIMEOUT_S)
-        return redis_round_trip(url)
+        child.wait_for(lambda: answers_ping(address), START_TIMEOUT_S)
+        return redis_round_trip(address)
 
-    return Server(kind, lambda: url, await_healthy=await_healthy, child=child)
+    return Server(kind, lambda: address, await_healthy=await_healthy, child=child)
 
 
-def _options(data: Path, port: int) -> list[str]:
+def _options(data: Path, port: int, options: Mapping[str, str]) -> list[str]:
     settings = {
-        "port": str(port),
+        **({"port": "0", "tls-port": str(port)} if "tls-cert-file" in options else {"port": str(port)}),
         "bind": "127.0.0.1",
         "dir": str(data),
         "daemonize": "no",
@@ -60,6 +69,7 @@ def _options(data: Path, port: int) -> list[str]:
         "appendfsync": "everysec",
         "save": "",  # the append-only file is the one copy on disk
         "maxmemory-policy": "noeviction",  # a full server refuses, it does not forget
+        **options,
     }
     return [part for key, value in settings.items() for part in (f"--{key}", value)]
 

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from streams.health import healthy
 from streams.local.process import Child, free_port
@@ -23,11 +25,15 @@ class WorkerProcess:
         redis_url: str,
         recipe: str | None = None,
         instance: str = "local",
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`instance` tells apart the workers of one name; after a kill, the same one takes its partitions back."""
+        """`instance` tells apart the workers of one name; after a kill, the same one takes its partitions back.
+
+        environment: further variables, of its credentials say.
+        """
         self.name = name
         self.metrics_port = free_port()
-        environment = {
+        variables = {
             "TIDERANK_BOOTSTRAP": bootstrap,
             "TIDERANK_REDIS_URL": redis_url,
             "TIDERANK_DATA": str(home),
@@ -36,11 +42,12 @@ class WorkerProcess:
             "TIDERANK_METRICS_PORT": str(self.metrics_port),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # more than one a process collapse on busy cores
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+            **environment,
         }
         if recipe is not None:
-            environment["TIDERANK_RECIPE"] = recipe
+            variables["TIDERANK_RECIPE"] = recipe
         command = [sys.executable, "-m", "streams.cli", name]
-        self.child = Child(f"{name}-{instance}", command, home=home, environment=environment)
+        self.child = Child(f"{name}-{instance}", command, home=home, environment=variables)
 
     def await_ready(self) -> None:
         """Returns once its loop beats. Raises StackError, with the end of its log, if it ends first or is late."""

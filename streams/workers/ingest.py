@@ -13,6 +13,7 @@ from typing import NoReturn
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from redis.exceptions import RedisError
 
+from feature_store import functions
 from feature_store.clock import EventClock
 from feature_store.config import WINDOWS, windows
 from feature_store.facts import Closed, Fact, Label
@@ -28,7 +29,7 @@ from streams.events import EventKinds, to_example, to_fact, to_outcome
 from streams.loop import ReadAgain, run
 from streams.outbox import Outbox
 from streams.record import Record, next_offsets
-from streams.redis_client import ReconnectGuard, check, connect
+from streams.redis_client import ReconnectGuard, check, connect, raise_if_forbidden
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
@@ -192,7 +193,11 @@ class IngestWorker:
             log.warning("redis: %s; %d closed windows will be swept again", error, len(closed))
 
     def _read_again(self, error: RedisError, first: Places) -> NoReturn:
-        """Waits for Redis; then from what it still knows of each partition, or from `first`, whichever is smaller."""
+        """Waits for Redis; then from what it still knows of each partition, or from `first`, whichever is smaller.
+
+        Raises StartError instead where Redis forbids it.
+        """
+        raise_if_forbidden(error)
         log.warning("redis: %s; ingest pauses until it is back", error)
         metric.REDIS_PAUSES.labels("ingest").inc()
         stored = self._stored_offsets()
@@ -208,7 +213,8 @@ class IngestWorker:
             try:
                 with self._guard:
                     return self._joiner.offsets()
-            except RedisError:
+            except RedisError as error:
+                raise_if_forbidden(error)
                 self._stop.wait(REDIS_RETRY_S)
         raise StreamError("asked to stop while Redis was away; nothing of the open batch was committed")
 
@@ -230,6 +236,8 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
+    # Here, not when they are first needed: who only reads the logs may have no right to load functions.
+    functions.load(redis)
     redis.set(WINDOWS, windows(recipe.join))
     outbox = Outbox(kafka.producer(linger_ms=1.0))
     worker = IngestWorker(

@@ -27,7 +27,7 @@ from streams.messages import RankingResponse
 from streams.outbox import Outbox
 from streams.ranking import Answer, Ranking
 from streams.record import Record, next_offsets
-from streams.redis_client import connect
+from streams.redis_client import check, connect
 from streams.replica import Replica
 from streams.routing import Router, RouterModelSource
 from streams.service import Heartbeat
@@ -148,7 +148,7 @@ class _Load:
 def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Runs a ranking worker until `stop`; without Redis, on fallbacks.
 
-    Raises StartError without a broker, or for a model that cannot be built here.
+    Raises StartError without a broker, where Redis does not let us in, or for a model that cannot be built here.
     """
     torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
     recipe, kafka = settings.recipe, settings.kafka
@@ -160,6 +160,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         engine = Engine(recipe.model, bind(impl), device)
     if device.type == "cpu":
         use_measured_precision(engine, settings.snapshots)
+    redis = connect(settings.redis_url)
+    check(redis, settings.redis_url, may_be_away=True)
     outbox = Outbox(kafka.producer(), max_batches=MAX_BATCHES)
     router = Router(
         recipe.routing.router_plans(),
@@ -170,7 +172,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     )
     ranking = Ranking(
         engine=engine,
-        user_log=UserLog(connect(settings.redis_url), recipe.log),
+        user_log=UserLog(redis, recipe.log),
         router=router,
         value=recipe.ranking.value,
         log_length=recipe.model.max_log_length,

@@ -33,7 +33,7 @@ from streams.faust_app import make_app, run_app
 from streams.intake import check_event_time
 from streams.messages import Decision, Outcome, Reward
 from streams.record import Record, next_offsets
-from streams.redis_client import check, connect
+from streams.redis_client import check, connect, raise_if_forbidden
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
@@ -279,6 +279,7 @@ async def _until_redis_answers(attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except RedisError as error:
+            raise_if_forbidden(error)
             log.warning("redis: %s; rewards pauses until it is back", error)
             metric.REDIS_PAUSES.labels("rewards").inc()
             await asyncio.sleep(REDIS_RETRY_S)

@@ -38,7 +38,7 @@ from streams.messages import TrainingExample
 from streams.outbox import Offsets, Outbox
 from streams.recipe import Recipe, TrainingConfig
 from streams.record import Record, next_offsets
-from streams.redis_client import check, connect
+from streams.redis_client import check, connect, raise_if_forbidden
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.snapshot_schedule import SnapshotSchedule
@@ -164,6 +164,7 @@ class TrainWorker(BaseWorker):
             try:
                 return labelled_requests(examples, self._user_log, self._log_length)
             except RedisError as error:
+                raise_if_forbidden(error)
                 log.warning("redis: %s; training pauses until it is back", error)
                 metric.REDIS_PAUSES.labels("train").inc()
                 self._heartbeat.beat()
