@@ -85,11 +85,6 @@ class UserLog:
             for want in wants
         ]
 
-    def forget(self, user: str) -> None:
-        """Remove the user's log and all that waits for a label."""
-        user_keys = [keys.log_key(user), keys.join_key(user), keys.due_key(keys.bucket_of(user))]
-        functions.run(self._redis, [Call("forget", user_keys, [user])], atomic=False)
-
     def _check_length(self, length: int) -> None:
         if not 0 <= length <= self._config.length:
             raise ValueError(

@@ -165,6 +165,18 @@ local function settle(keys, argv)
   return settled
 end
 
+-- ARGV: prefix, then response ids. Returns how many of them were known.
+local function forget(keys, argv)
+  local prefix, known = argv[1], 0
+  for i = 2, #argv do
+    known = known + redis.call('DEL', prefix .. 'r:' .. argv[i])
+    redis.call('ZREM', prefix .. 'due', argv[i])
+    redis.call('ZREM', prefix .. 'late', argv[i])
+  end
+  return known
+end
+
 redis.register_function('rw_take_VERSION', take)
+redis.register_function('rw_forget_VERSION', forget)
 redis.register_function('rw_sweep_VERSION', sweep)
 redis.register_function('rw_settle_VERSION', settle)

@@ -6,7 +6,7 @@ hash tag, so that a batch is one call, also on a Redis Cluster.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -166,6 +166,32 @@ class RewardWindows:
         for c in closed:
             arguments += [c.response_id, c.outcome_id or "", repr(c.earned)]
         return int(await self._call("rw_settle", arguments)) if closed else 0
+
+    async def forget(self, of_user: Callable[[bytes], bool], responses: Collection[str] = ()) -> int:
+        """Remove responses, settled or not: those whose payload is the user's, and `responses`. Looks at all there are.
+
+        Returns how many there were. The aggregates stay: they are sums by plan.
+        """
+        found = set(responses)
+        start = f"{self._options.prefix}r:"
+        batch: list[bytes] = []
+        async for key in self._redis.scan_iter(match=start + "*", count=1000):
+            batch.append(key)
+            if len(batch) == 1000:
+                found |= await self._of_user(batch, len(start), of_user)
+                batch.clear()
+        found |= await self._of_user(batch, len(start), of_user)
+        names = sorted(found)
+        parts = [names[at : at + 1000] for at in range(0, len(names), 1000)]
+        return sum([int(await self._call("rw_forget", part)) for part in parts])
+
+    async def _of_user(self, keys: Sequence[bytes], prefix: int, of_user: Callable[[bytes], bool]) -> set[str]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hget(key, "d")
+            payloads = await pipe.execute()
+        pairs = zip(keys, payloads, strict=True)
+        return {key[prefix:].decode() for key, payload in pairs if payload is not None and of_user(payload)}
 
     async def waiting(self) -> int:
         """Decisions whose window is not settled."""

@@ -36,6 +36,7 @@ class _Commands(click.Group):
         "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
         "updates": ("streams.updates_command", "The log of the weights: what each record changes, and its size."),
         "access": ("streams.access", "The rights that each worker needs in Kafka and Redis."),
+        "user": ("streams.user.command", "One user: show, forget, rebuild the log from Kafka."),
         "snapshot": ("streams.snapshot_command", "Snapshots of the weights: list, verify, copy elsewhere."),
         "rollback": ("streams.rollback_command", "Go back to an older snapshot: replicas and trainer."),
         "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),

@@ -235,6 +235,8 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(topic.retention_ms),
+        # A record goes with its segment, when the newest one in it is old enough: Kafka's week would keep it for two.
+        "segment.ms": str(topic.retention_ms // 7),
         "retention.bytes": str(topic.retention_bytes or -1),
         "max.message.bytes": str(topic.max_bytes + 2_000),  # the record's own framing and headers
         "message.timestamp.type": "LogAppendTime",

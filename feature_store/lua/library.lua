@@ -51,16 +51,43 @@ local function set_offsets(keys, args)
   return redis.status_reply('OK')
 end
 
--- FCALL 3 log, join, due; user: all that is stored of the user goes.
+-- FCALL 3 log, join, due; user: all that is stored of the user goes → {events held, fields by letter, responses}.
 local function forget(keys, args)
   local state = open_state(keys[2], keys[3], args[1], {})
+  local log = read_header(keys[1])
+  local fields, responses = {}, {}
   for _, field in ipairs(redis.call('HKEYS', keys[2])) do
-    local letter = field:sub(1, 1)
+    local letter, id = field:sub(1, 1), field:sub(2)
+    fields[letter] = (fields[letter] or 0) + 1
     if letter == 'o' then letter = 's' end
-    state.timers[timer_of(state, letter, field:sub(2))] = false
+    if letter == 's' then responses[id] = true end
+    if letter == 'p' then
+      local pair = load_field(state, field)
+      if pair[1] == PAIR then responses[pair[RESPONSE]] = true end
+      state.timers[timer_of(state, 'e', id)] = false
+    end
+    state.timers[timer_of(state, letter, id)] = false
   end
   close_state(state)
-  return redis.call('DEL', keys[1], keys[2])
+  redis.call('DEL', keys[1], keys[2])
+  local names = {}
+  for name in pairs(responses) do table.insert(names, name) end
+  return cmsgpack.pack({log and math.min(log.count, log.capacity) or 0, fields, names})
+end
+
+-- FCALL 1 log; config, generation, count, new generation, entries: the log becomes these entries (24 bytes each), if it
+-- stands where the caller saw it → its new count, or -1 where it does not.
+local function replace(keys, args)
+  local config = cmsgpack.unpack(args[1])
+  local log = read_header(keys[1])
+  if (log and log.generation or '') ~= args[2] or (log and log.count or 0) ~= tonumber(args[3]) then return -1 end
+  redis.call('DEL', keys[1])
+  log = open_log(keys[1], config, args[4])
+  for at = 1, #args[5], TAG + RECORD do
+    append_event(log, config, args[4], args[5]:sub(at, at + TAG - 1), args[5]:sub(at + TAG, at + TAG + RECORD - 1))
+  end
+  close_log(log, config)
+  return log.count
 end
 
 local function register(name, callback, flags)
@@ -74,3 +101,4 @@ register('set_offsets', set_offsets, {})
 register('sweep', join_sweep, {})
 register('settle', join_settle, {})
 register('forget', forget, {})
+register('replace', replace, {})

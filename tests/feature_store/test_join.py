@@ -15,9 +15,9 @@ from feature_store import (
     LogConfig,
     Reply,
     ServedFact,
-    UserLog,
     example_id,
 )
+from feature_store.forget import forget_user
 from feature_store.keys import bucket_of, due_key
 from tests.feature_store.facts import MINUTE, T0, action, impression, served
 
@@ -288,7 +288,7 @@ def test_a_user_forgotten_leaves_nothing(redis: Redis) -> None:
     join = joiner(redis)
     join.apply([served(), impression(), impression("k", response="r2"), action("e", names="x")], {("t", 0): 1})
     one(join, action("f", names=None, item="b"))
-    UserLog(redis, LOG).forget("u")
+    forget_user(redis, "u")
     assert redis.keys("*") == [b"ingest:offsets"]
 
 

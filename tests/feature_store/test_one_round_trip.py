@@ -9,6 +9,7 @@ from redis import Connection, ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from feature_store import Fact, JoinConfig, Joiner, LogConfig, LogWant, LogWantAsOf, UserLog
+from feature_store.forget import forget_user
 from feature_store.keys import log_key
 from tests.feature_store.facts import T0, action, impression, served
 from tests.feature_store.servers import Server
@@ -89,7 +90,7 @@ def test_functions_that_the_server_lost_are_loaded_again(redis: Redis, flush: st
     redis.function_flush()
     join.settle(closed)
     redis.function_flush()
-    log.forget("u1")
+    forget_user(redis, "u1")
     assert redis.exists(log_key("u1")) == 0
 
 

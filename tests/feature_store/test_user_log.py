@@ -15,6 +15,7 @@ from feature_store import (
     Position,
     UserLog,
 )
+from feature_store.forget import forget_user
 from feature_store.keys import log_key
 from feature_store.layout import decode_header, growth_steps
 from tests.feature_store.facts import action, record
@@ -91,7 +92,7 @@ def test_a_log_that_is_gone_says_why(redis: Redis) -> None:
 
     assert numbers(as_of(position)) == [0, 1, 2]
     assert as_of(Position(position.generation, 4)) == LogGone("ahead")
-    log.forget("u")
+    forget_user(redis, "u")
     assert as_of(position) == LogGone("expired")
     store(redis, SMALL, 0, 5)
     assert as_of(position) == LogGone("recreated")

@@ -338,3 +338,17 @@ def test_keys_are_all_under_one_hash_tag(server: Server) -> None:
             assert all(key.startswith(b"rw:{main}:") for key in plain.scan_iter())
 
     on_windows(server, test)
+
+
+def test_a_user_forgotten_leaves_no_response_and_no_reward(server: Server) -> None:
+    async def test(windows: RewardWindows, redis: Redis) -> None:
+        await windows.take([decision("mine"), decision("theirs"), decision("settled")], [outcome("o", "named", 5)])
+        assert await windows.forget(lambda payload: payload == b"payload of mine", ["named", "unknown"]) == 2
+        assert {c.response_id for c in await close_all(windows, 10_000)} == {"theirs", "settled"}
+        await windows.take([], [outcome("late", "settled", 5)])
+        assert await windows.forget(lambda payload: payload == b"payload of settled") == 1
+        assert (await windows.sweep(T0 + 10_000, 1000)).closed == ()
+        assert await redis.keys("rw:{main}:r:*") == [b"rw:{main}:r:theirs"]
+        assert await windows.forget(lambda payload: False) == 0
+
+    on_windows(server, test)

@@ -1,0 +1,83 @@
+"""Put a user's log together again from its events. Knows Redis; knows nothing of Kafka or of labels.
+
+The join is not touched: labels that were pending do not come back, and none comes twice.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from redis import Redis
+
+from feature_store import functions, keys
+from feature_store.config import LogConfig
+from feature_store.events import RECORD_BYTES
+from feature_store.facts import NO_LOG, Position
+from feature_store.functions import Call
+from feature_store.layout import decode_generation, draw_generation, encode_generation, growth_steps
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    event_id: str
+    record: bytes
+    """16 bytes, as encode_event makes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeLog:
+    """All that a log holds."""
+
+    position: Position
+    records: tuple[bytes, ...]
+    """Oldest first."""
+
+    @property
+    def wrapped(self) -> bool:
+        """Older events were there, and newer ones took their places."""
+        return self.position.count > len(self.records)
+
+
+def read_whole(redis: Redis, user: str, config: LogConfig) -> WholeLog:
+    """The log with its slack, however long it is."""
+    call = Call("log_read", [keys.log_key(user)], [config.capacity], read_only=True)
+    [(generation, count, records)] = functions.run(redis, [call], atomic=False)
+    position = Position(decode_generation(generation), count) if generation else NO_LOG
+    return WholeLog(position, tuple(records[at : at + RECORD_BYTES] for at in range(0, len(records), RECORD_BYTES)))
+
+
+def complete(log: WholeLog, events: Sequence[LogEntry], config: LogConfig) -> list[LogEntry] | None:
+    """What the log should hold: what only it has (older than the events reach), then the events. None: it does.
+
+    events: in order, each id once. Events are told apart by their records, of which equal ones are counted: tags are
+    kept of the newest alone. Of a log that has wrapped, events before the first that it holds are not missing.
+    """
+    unmatched = Counter(log.records)
+    held = [False] * len(events)
+    for i in reversed(range(len(events))):
+        if unmatched[events[i].record]:
+            unmatched[events[i].record] -= 1
+            held[i] = True
+    start = held.index(True) if log.wrapped and any(held) else 0
+    if all(held[start:]):
+        return None
+    old = []
+    for number, record in enumerate(log.records):
+        if unmatched[record]:
+            unmatched[record] -= 1
+            old.append(LogEntry(f"older than what is kept: {log.position.generation}, {number}", record))
+    return [*old, *events[start:]][-config.capacity :]
+
+
+def replace_log(redis: Redis, user: str, seen: Position, entries: Sequence[LogEntry], config: LogConfig) -> bool:
+    """Stores these entries as a new generation of the log, if it still stands at `seen`; False: it does not.
+
+    Positions of the old generation are void: examples that refer to them are skipped, as after an expiry.
+    """
+    generation = encode_generation(seen.generation) if seen != NO_LOG else b""
+    packed = msgspec.msgpack.encode({"steps": growth_steps(config), "tags": config.tags, "log_ttl_s": config.ttl_s})
+    joined = b"".join(keys.event_tag(entry.event_id) + entry.record for entry in entries)
+    call = Call("replace", [keys.log_key(user)], [packed, generation, seen.count, draw_generation(), joined])
+    [count] = functions.run(redis, [call], atomic=False)
+    return int(count) >= 0
