@@ -125,7 +125,19 @@ ROLES: dict[str, Role] = {
             redis=(
                 *_INGEST_KEYS,
                 *("~rw:*", "~tiderank:health:*", *_CONNECT, *_TRANSACTION, *_CHANGE_LOG, *_READ_LOG, *_CHANGE_JOIN),
-                *(*_REWARDS, *_LOAD, "+del", "+hkeys", "+hlen", "+get", "+exists", "+scan", "+info", "+config|get"),
+                *(
+                    *_REWARDS,
+                    *_LOAD,
+                    "+del",
+                    "+hkeys",
+                    "+hlen",
+                    "+get",
+                    "+exists",
+                    "+scan",
+                    "+zscan",
+                    "+info",
+                    "+config|get",
+                ),
             ),
         ),
     )

@@ -2,10 +2,13 @@
 
 import heapq
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 from redis import Redis
 
 from feature_store.facts import ActionFact, ImpressionFact, Position
@@ -16,7 +19,7 @@ from streams.events import EventKinds, to_fact
 from streams.kafka import Kafka
 from streams.record import Record
 from streams.redis_client import PATIENT_S, check, connect
-from streams.scan import read_topic
+from streams.scan import STALL_S
 from streams.settings import Settings
 from streams.topics import CONVERSIONS, IMPRESSIONS
 from streams.user.records import is_of
@@ -51,20 +54,20 @@ def rebuild(settings: Settings, user: str) -> Rebuilt:
     check(redis, settings.redis_url)
     recipe = settings.recipe
     joiner = Joiner(redis, recipe.log, recipe.join)
-    events = UserEvents(user, recipe.max_future_ms)
-    for _ in range(ATTEMPTS):
-        events.read(settings.kafka, joiner.offsets())  # the long part; what comes meanwhile is read below
-        # The log first, then how far ingest is: so the events reach as far as the log does, and no further than ingest
-        # does. Whatever it appends from here on changes the log, and we begin again.
-        seen = read_whole(redis, user, recipe.log)
-        events.read(settings.kafka, joiner.offsets())
-        entries = events.entries()
-        wanted = complete(seen, entries, recipe.log)
-        if wanted is None:
-            return Rebuilt(len(entries), len(seen.records), len(seen.records), seen.position, changed=False)
-        if replace_log(redis, user, seen.position, wanted, recipe.log):
-            return _rebuilt(redis, settings, user, len(entries), len(seen.records))
-        log.info("the log of %r was changed meanwhile: once more", user)
+    with closing(UserEvents(settings.kafka, user, recipe.max_future_ms)) as events:
+        events.read(joiner.offsets())  # the long part; what comes meanwhile is read below
+        for _ in range(ATTEMPTS):
+            # The log first, then how far ingest is: so the events reach as far as the log does, and no further than
+            # ingest does. Whatever it appends from here on changes the log, and we begin again.
+            seen = read_whole(redis, user, recipe.log)
+            events.read(joiner.offsets())
+            entries = events.entries()
+            wanted = complete(seen, entries, recipe.log)
+            if wanted is None:
+                return Rebuilt(len(entries), len(seen.records), len(seen.records), seen.position, changed=False)
+            if replace_log(redis, user, seen.position, wanted, recipe.log):
+                return _rebuilt(redis, settings, user, len(entries), len(seen.records))
+            log.info("the log of %r was changed meanwhile: once more", user)
     raise StreamError(f"the log of {user!r} changed {ATTEMPTS} times while it was put together; try again later")
 
 
@@ -74,31 +77,48 @@ def _rebuilt(redis: Redis, settings: Settings, user: str, events: int, before: i
 
 
 class UserEvents:
-    """The user's events up to where ingest is; reading on costs what has come since."""
+    """The user's events up to where ingest is. One reader stays open, so that reading on takes a moment. Close it."""
 
-    def __init__(self, user: str, max_future_ms: int) -> None:
+    def __init__(self, kafka: Kafka, user: str, max_future_ms: int) -> None:
         self._user = user
         self._max_future_ms = max_future_ms
         self._records: defaultdict[Place, list[Record]] = defaultdict(list)
-        self._next: dict[Place, int] = {}
+        self._seen: dict[Place, int] = {}
+        """Next offset to be read, of each partition that showed something."""
+        self._handled: Mapping[Place, int] = {}
+        self._reader = kafka.reader()
+        places = [(topic, p) for topic in EVENT_TOPICS for p in kafka.partitions(topic)]
+        self._reader.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
 
-    def read(self, kafka: Kafka, handled: Mapping[Place, int]) -> None:
-        """Takes in what lies before these offsets."""
-        for topic in EVENT_TOPICS:
-            ends = {p: end for (name, p), end in handled.items() if name == topic}
-            since = {p: self._next.get((topic, p), 0) for p in ends}
-            if any(end > since[p] for p, end in ends.items()):
-                for record in read_topic(kafka, topic, since):
-                    if record.offset < ends.get(record.partition, 0) and is_of(record, self._user):
-                        self._records[topic, record.partition].append(record)
-            self._next |= {(topic, p): end for p, end in ends.items()}
+    def read(self, handled: Mapping[Place, int]) -> None:
+        """Reads at least up to these offsets, and from now on gives what lies before them.
+
+        Raises StreamError if the broker stops handing records out before that.
+        """
+        self._handled = handled
+        heard = time.monotonic()
+        while self._behind():
+            first = self._reader.poll(0.1)
+            if first is None:
+                if time.monotonic() - heard > STALL_S:
+                    places = ", ".join(self._behind())
+                    raise StreamError(
+                        f"the broker handed out nothing of {places} for {STALL_S:.0f} s, and there is more"
+                    )
+                continue
+            heard = time.monotonic()
+            for message in (first, *self._reader.consume(999, timeout=0)):
+                self._take(message)
 
     def entries(self) -> list[LogEntry]:
-        """In the order of the broker's time, and within a partition in its own, which is what ingest goes by."""
+        """In the order of the broker's time, and within a partition in its own; each event once.
+
+        Ingest goes by the same orders, but what comes at the same time on two topics it may take either way.
+        """
         order = sorted(self._records, key=lambda place: (EVENT_TOPICS.index(place[0]), place[1]))
-        merged = heapq.merge(*(self._records[place] for place in order), key=lambda record: record.timestamp_ms)
+        reached = [[r for r in self._records[place] if r.offset < self._handled.get(place, 0)] for place in order]
         by_id: dict[str, LogEntry] = {}
-        for record in merged:
+        for record in heapq.merge(*reached, key=lambda record: record.timestamp_ms):
             try:
                 fact = to_fact(record, EventKinds(), self._max_future_ms)
             except Refused:  # by ingest too
@@ -106,3 +126,26 @@ class UserEvents:
             assert isinstance(fact, ImpressionFact | ActionFact)  # of these topics
             by_id.setdefault(fact.event_id, LogEntry(fact.event_id, fact.record))
         return list(by_id.values())
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _behind(self) -> list[str]:
+        return [
+            f"{place[0]}[{place[1]}]"
+            for place, end in self._handled.items()
+            if place[0] in EVENT_TOPICS and self._seen.get(place, 0) < end
+        ]
+
+    def _take(self, message: Message) -> None:
+        place = (message.topic() or "", message.partition() or 0)
+        error = message.error()
+        if error is not None:
+            if error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            self._seen[place] = max(self._seen.get(place, 0), message.offset() or 0)
+            return
+        record = Record.of(message)
+        self._seen[place] = record.offset + 1
+        if is_of(record, self._user):
+            self._records[place].append(record)

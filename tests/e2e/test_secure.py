@@ -1,5 +1,6 @@
 """The whole house with TLS, passwords and least rights, each worker as a user of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import KafkaError
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from streams.access import PREFIX, ROLES, create_rules, kafka_rules, redis_user
+from streams.cli import cli
 from streams.client import RankingClient
 from streams.errors import StartError
 from streams.kafka import Kafka
@@ -49,7 +52,7 @@ class SecureHouse:
         self.bootstrap = kafka.address
         self._certificates = certificates
         self._redis = redis
-        self._home = home
+        self.home = home
         self.workers: dict[str, WorkerProcess] = {}
 
     def kafka_properties(self, user: str, password: str | None = None) -> dict[str, str]:
@@ -70,7 +73,7 @@ class SecureHouse:
         for name in WORKERS:
             self.workers[name] = WorkerProcess(
                 name,
-                home=self._home,
+                home=self.home,
                 bootstrap=self.bootstrap,
                 # learn is no user of Redis: it must do without
                 redis_url=self.redis_url(PREFIX + name) if ROLES[name].redis else "redis://127.0.0.1:1/0",
@@ -189,6 +192,36 @@ def test_what_was_earned_is_rewarded_and_the_router_learns(house: SecureHouse) -
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert house.denied_by_redis() == [], "a worker was denied something"
+
+
+OPERATORS_TOOLS = (
+    ["doctor", "--json"],
+    ["topics", "create"],
+    ["dlq", "ls"],
+    ["user", "show", "first"],
+    ["user", "forget", "first", "--json"],
+    ["user", "rebuild", "first", "--json"],
+)
+
+
+@pytest.mark.parametrize("tool", OPERATORS_TOOLS, ids=" ".join)
+def test_the_operators_rights_are_enough_for_the_tools(house: SecureHouse, tool: list[str]) -> None:
+    name = PREFIX + "operator"
+    environment = kafka_environment(house.kafka_properties(name)) | {
+        "TIDERANK_BOOTSTRAP": house.bootstrap,
+        "TIDERANK_REDIS_URL": house.redis_url(name),
+        "TIDERANK_RECIPE": str(house.home / "recipe.toml"),
+    }
+    done = CliRunner().invoke(cli, tool, env=environment)
+    assert not house.denied_by_redis(), done.output
+    if tool[0] == "doctor":  # says much about this machine; of the servers, all that it can be told
+        findings = {finding["name"]: finding for finding in json.loads(done.output)}
+        assert findings["topics"]["ok"], findings
+        assert findings["Redis appendonly"]["ok"], findings
+        return
+    assert done.exit_code == 0, done.output + str(done.exception)
+    if tool[1] == "rebuild":
+        assert json.loads(done.output)["held"] == 2
 
 
 def delivered(kafka: Kafka, topic: str) -> KafkaError | None:
