@@ -9,11 +9,20 @@ from streams.topics import DEAD_LETTERS
 ORIGINAL = "original-"
 """Prefix of the headers that the refused record had itself."""
 MAX_REASON = 500
+MAX_VALUE = 4_000_000
+"""Bytes of a value that a letter takes; the rest of the topic's limit is room for headers. Larger ones come only from
+topics on which the broker leaves records packed: what was a megabyte there may be anything here."""
+MAX_HEADERS = 900_000
+"""Bytes of the refused record's own headers that it takes; beyond that it goes without them."""
+CUT_FROM = "cut-from"
+"""Header of a letter whose value was larger: how many bytes it had."""
 
 
 def letter_headers(record: Record, reason: str, worker: str) -> dict[str, str | bytes | None]:
     original = {ORIGINAL + name: value for name, value in record.headers}
-    return original | {
+    size = len(record.value or b"")
+    return (original if sum(len(value or b"") for value in original.values()) <= MAX_HEADERS else {}) | {
+        **({CUT_FROM: str(size)} if size > MAX_VALUE else {}),
         "reason": reason[:MAX_REASON],
         "worker": worker,
         "topic": record.topic,
@@ -25,7 +34,12 @@ def letter_headers(record: Record, reason: str, worker: str) -> dict[str, str | 
 
 def bury(outbox: Outbox, record: Record, reason: str, *, worker: str) -> None:
     """Sends a record to the dead-letter topic; it is acknowledged before the record's offset is committed."""
-    outbox.send(DEAD_LETTERS, record.value or b"", key=record.key, headers=letter_headers(record, reason, worker))
+    outbox.send(DEAD_LETTERS, letter_value(record), key=record.key, headers=letter_headers(record, reason, worker))
+
+
+def letter_value(record: Record) -> bytes:
+    """The original bytes, or as many of them as a letter takes."""
+    return (record.value or b"")[:MAX_VALUE]
 
 
 def original_headers(letter: Record) -> Iterator[tuple[str, bytes | str | None]]:

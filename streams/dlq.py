@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import TopicPartition
 
-from streams.dead_letters import original_headers
+from streams.dead_letters import CUT_FROM, original_headers
 from streams.errors import StreamError
 from streams.kafka import Kafka
 from streams.outbox import Outbox
@@ -75,6 +75,9 @@ def replay(kafka: Kafka, numbers: set[int] | None) -> Iterator[str]:
             yield f"{letter.number}: skipped, {letter.topic!r} is no topic of tiderank"
             continue
         record = letter.record
+        if (size := record.header(CUT_FROM)) is not None:
+            yield f"{letter.number}: skipped, of its {size} bytes the letter holds the first alone"
+            continue
         outbox.send(letter.topic, record.value or b"", key=record.key, headers=dict(original_headers(record)))
         yield f"{letter.number}: sent to {letter.topic}"
     if left := producer.flush(10.0):

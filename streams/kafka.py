@@ -240,6 +240,7 @@ def topic_settings(topic: Topic) -> dict[str, str]:
         "retention.bytes": str(topic.retention_bytes or -1),
         "max.message.bytes": str(topic.max_bytes + 2_000),  # the record's own framing and headers
         "message.timestamp.type": "LogAppendTime",
+        "compression.type": "uncompressed" if topic.unpacked else "producer",
     }
 
 

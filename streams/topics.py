@@ -41,6 +41,9 @@ class Topic:
     """Of a partition; None: by time alone."""
     max_bytes: int = 1_000_000
     """Largest record the topic takes."""
+    unpacked: bool = False
+    """The broker unpacks what senders compressed, and so holds `max_bytes` against what a reader will have in memory. A
+    megabyte on the wire may be a gigabyte there; of what outsiders send, none of it may be."""
     public: bool = False
     """Part of the contract with other systems: documented by AsyncAPI."""
 
@@ -48,7 +51,9 @@ class Topic:
 TOPICS: dict[str, Topic] = {
     t.name: t
     for t in (
-        Topic(name=REQUESTS, message=m.RankingRequest, encoding="json", retention_ms=DAY_MS, public=True),
+        Topic(
+            name=REQUESTS, message=m.RankingRequest, encoding="json", retention_ms=DAY_MS, unpacked=True, public=True
+        ),
         Topic(name=RESPONSES, message=m.RankingResponse, encoding="json", retention_ms=DAY_MS, public=True),
         # A request of 1 MB whose numbers are written in one digit takes more in MessagePack: 8 bytes each.
         Topic(name=SERVED, message=m.Served, encoding="msgpack", max_bytes=1_500_000),
@@ -56,8 +61,8 @@ TOPICS: dict[str, Topic] = {
         Topic(name=OUTCOMES, message=m.Outcome, encoding="json", public=True),
         Topic(name=REWARDS, message=m.Reward, encoding="json", public=True),
         Topic(name=ROUTER_MODEL, message=m.RouterModel, encoding="msgpack", partitions=1, max_bytes=4_100_000),
-        Topic(name=IMPRESSIONS, message=m.Impression, encoding="json", public=True),
-        Topic(name=CONVERSIONS, message=m.Conversion, encoding="json", public=True),
+        Topic(name=IMPRESSIONS, message=m.Impression, encoding="json", unpacked=True, public=True),
+        Topic(name=CONVERSIONS, message=m.Conversion, encoding="json", unpacked=True, public=True),
         Topic(name=EXAMPLES, message=m.TrainingExample, encoding="msgpack", max_bytes=1_500_000),
         # Several updates a second with all dense weights: a day of them would fill a disk. Snapshots come far sooner.
         Topic(

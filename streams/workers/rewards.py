@@ -27,7 +27,7 @@ from router_bandit.journal import Journal
 from router_bandit.windows import Closed, DecisionFact, OutcomeFact, RewardWindows, WindowOptions
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode, encode
-from streams.dead_letters import letter_headers
+from streams.dead_letters import letter_headers, letter_value
 from streams.errors import Refused
 from streams.faust_app import make_app, run_app
 from streams.intake import check_event_time
@@ -143,7 +143,7 @@ class RewardsWorker:
             metric.REFUSED.labels("rewards").inc()
             headers = letter_headers(record, reason, "rewards").items()
             encoded = [(name, text.encode() if isinstance(text, str) else text or b"") for name, text in headers]
-            letters.append(await self._send(DEAD_LETTERS, record.key, record.value or b"", encoded, partition=0))
+            letters.append(await self._send(DEAD_LETTERS, record.key, letter_value(record), encoded, partition=0))
         await asyncio.gather(*letters)
 
     async def _pay(self) -> None:
