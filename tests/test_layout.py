@@ -65,6 +65,19 @@ print(len(commands))
     assert int(result.stdout) > 20
 
 
+def test_nothing_is_unpickled() -> None:
+    """torch.load and numpy's allow_pickle run what a file says; safetensors' own load does not."""
+    for folder in [*MAY_IMPORT, "benchmarks"]:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    called = ast.unparse(node.func)
+                    unsafe = called == "torch.load" or any(word.arg == "allow_pickle" for word in node.keywords)
+                    assert not unsafe, f"{path.relative_to(ROOT)}:{node.lineno} unpickles"
+            roots = set(imported(ast.parse(path.read_text())))
+            assert not roots & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, path
+
+
 def test_files_stay_readable_at_one_sitting() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
