@@ -56,7 +56,7 @@ class Follower:
 
     def publish(self, learner: Learner, number: int) -> None:
         full = (number - 1) % self.updates.full_every == 0
-        changes = self.pending.take(learner.tiers, None if full else self.engine.image)
+        changes = self.pending.take(learner.dense, None if full else self.engine.image)
         header = UpdateHeader(
             epoch=1,
             number=number,
