@@ -1,10 +1,11 @@
 """Real servers and workers in a folder that goes with them, and a simulated ad system in front of them."""
 
 import os
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,14 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 class House:
     """Workers by name: "rank", or "rank-two" where it is one of several."""
 
-    def __init__(self, stack: LocalStack, home: Path, recipe_path: Path) -> None:
+    def __init__(self, stack: LocalStack, home: Path, recipe_path: Path, module: str) -> None:
         self.stack = stack
         self.home = home
         self.kafka = Kafka(stack.bootstrap, {})
         self.recipe: Recipe = load_recipe(str(recipe_path))
         self.workers: dict[str, WorkerProcess] = {}
         self._recipe_path = recipe_path
+        self._module = module
 
     @property
     def settings(self) -> Settings:
@@ -44,10 +46,10 @@ class House:
             instance="benchmark",
         )
 
-    def add(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
+    def add(self, name: str) -> WorkerProcess:
         """Not started yet."""
         worker, _, instance = name.partition("-")
-        self.workers[name] = WorkerProcess(
+        made = self.workers[name] = WorkerProcess(
             worker,
             home=self.home,
             bootstrap=self.stack.bootstrap,
@@ -55,7 +57,8 @@ class House:
             recipe=str(self._recipe_path),
             instance=instance or "one",
         )
-        return self.workers[name]
+        made.child.command[:] = [sys.executable, "-m", self._module, worker]
+        return made
 
     def start(self, names: Sequence[str]) -> None:
         """All at once; returns when their loops beat."""
@@ -77,14 +80,14 @@ class House:
 
 
 @contextmanager
-def house(recipe: str, workers: Sequence[str]) -> Iterator[House]:
-    """recipe: as TOML. Apache Kafka, where it can run."""
+def house(recipe: str, workers: Sequence[str], module: str = "streams.cli") -> Iterator[House]:
+    """recipe: as TOML. module: what runs a worker. Apache Kafka, where it can run."""
     with ExitStack() as closing:
         home = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="tiderank-benchmark-")))
         path = home / "recipe.toml"
         path.write_text(recipe)
         stack = closing.enter_context(local_stack(home / "data", broker="auto"))
-        up = House(stack, home / "data", path)
+        up = House(stack, home / "data", path, module)
         closing.callback(up.stop)
         up.kafka.create_topics()
         up.start(workers)
