@@ -9,12 +9,13 @@ TIDERANK_FAULTS/WORKER; the file goes with it. Updates are cut into small record
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from benchmarks.lab.patched import run_patched
 
 FAULTS = "TIDERANK_FAULTS"
 POINTS = {
@@ -126,17 +127,7 @@ def main() -> None:
         "rank": partial(_dies_before_the_commit, "rank"),
         "learn": partial(_dies_before_the_commit, "learn"),
     }
-    service: Any = import_module("streams.service")
-    plain = service.observed
-
-    @contextmanager
-    def observed(*args: Any) -> Iterator[Any]:
-        with plain(*args) as heartbeat:
-            patches[sys.argv[1]]()  # what they import may not be there before the metrics are
-            yield heartbeat
-
-    service.observed = observed
-    import_module("streams.cli").main()
+    run_patched(patches[sys.argv[1]])
 
 
 if __name__ == "__main__":
