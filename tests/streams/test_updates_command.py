@@ -90,7 +90,7 @@ def test_measured_encodings_become_lines_of_a_recipe() -> None:
         for encoding in ("int8", "bfloat16")
     ]
     chosen = {"items": "int8", "shared": "bfloat16", "light/request.weight": "int8"}
-    found = EncodingResult(tensors, chosen, {"light": none, "heavy": none}, 800, 500, ["heavy/request.weight"])  # type: ignore[arg-type]
+    found = EncodingResult(tensors, chosen, {"light": none, "heavy": none}, 800, 500, ["heavy/request.weight"])
     lines = recipe_lines(demo(), found)
     updates = from_table({"base": "demo"} | tomllib.loads(lines)).training.learner.updates
     assert updates.tensors == {"items": "int8", "light/request.weight": "int8", "heavy/request.weight": "float32"}
