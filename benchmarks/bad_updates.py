@@ -1,42 +1,39 @@
-"""How long do bad labels go unnoticed, what do they do meanwhile, and how long until all replicas are back?
+"""How long does what is bad go unnoticed, what does it do meanwhile, and how long until all replicas are back?
 
-    python -m benchmarks.bad_updates [--poisoned 0.05,0.2,0.5] [--rate 20] [--warm-up 90] [--clean 0]
+    python -m benchmarks.bad_updates [--bad 0.05,0.2,0.5,rate,nan] [--rate 20] [--warm-up 150] [--clean 0]
 
 A house of its own (the real Kafka where it can run) with two ranking processes, on the demo's recipe. Once the gate has
-a reference and has seen labels for a while, that share of clicks becomes a lie. Then, on the broker's clock: from the
-onset to the trainer's new epoch (which is the order to go back), the responses scored meanwhile with weights that had
-learned from poisoned labels, and from the order to the first response of each replica with the weights gone back to.
-Detection can begin only when the labels of the first poisoned pages are closed: the click window is printed. With
---clean S there is no poison, and breaches within S seconds, which would be false alarms, are counted.
+a reference and has seen labels for a while, that share of clicks becomes a lie; or (rate) both learning rates become a
+thousand times what they were; or (nan) a weight becomes none. Then, on the broker's clock: from the onset to the
+trainer's new epoch (which is the order to go back), the responses scored meanwhile with weights published after it, and
+from the order to the first response of each replica with the weights gone back to. Poisoned labels can be noticed only
+when those of the first poisoned pages are closed: the click window is printed. With --clean S nothing is bad, and
+breaches within S seconds, which would be false alarms, are counted.
 """
 
 import argparse
+import os
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.lab.house import house, traffic
+from benchmarks.lab.spoiling import SPOIL
 from ranker.snapshot import list_snapshots
 from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
-from streams.client import RankingClient
 from streams.codec import decode
 from streams.kafka import Kafka
 from streams.load.report import this_machine
-from streams.local.stack import LocalStack, local_stack
 from streams.local.workers import WorkerProcess
 from streams.messages import RankingResponse
 from streams.recipe import load_recipe
 from streams.scan import read_topic
-from streams.simulate.config import WORLDS
-from streams.simulate.driver import Commands, Phase, simulate
-from streams.simulate.world import World
 from streams.topics import RESPONSES, TOPICS, UPDATES
 from streams.updates import UpdateReader
 
 REPLICAS = ("one", "two")
+WORKERS = (*(f"rank-{name}" for name in REPLICAS), "ingest", "train")
 PATIENCE_S = 180.0
 
 
@@ -50,50 +47,6 @@ class Rollback:
 
 class _Ended(Exception):
     """A worker ended by itself."""
-
-
-@contextmanager
-def house(home: Path, recipe: str) -> Iterator[tuple[LocalStack, list[WorkerProcess]]]:
-    with local_stack(home, broker="auto") as stack:
-        Kafka(stack.bootstrap, {}).create_topics()
-        names = [("rank", replica) for replica in REPLICAS] + [("ingest", "one"), ("train", "one")]
-        workers = [
-            WorkerProcess(
-                name,
-                home=home,
-                bootstrap=stack.bootstrap,
-                redis_url=stack.redis_url,
-                recipe=recipe,
-                instance=instance,
-            )
-            for name, instance in names
-        ]
-        try:
-            for worker in workers:
-                worker.child.start()
-            for worker in workers:
-                worker.await_ready()
-            yield stack, workers
-        finally:
-            for worker in workers:
-                worker.child.stop()
-
-
-@contextmanager
-def traffic(kafka: Kafka, rate: float, seed: int) -> Iterator[Commands]:
-    """Until the block ends; by what it hands over it is steered."""
-    commands = Commands()
-
-    def drive() -> None:
-        with RankingClient(kafka) as client:
-            world = World(WORLDS["demo"](), seed=seed, start_ms=time.time_ns() // 1_000_000)
-            simulate(client, world, [Phase(rate=rate, seconds=86_400)], prefix="bad", commands=commands, drain_s=0)
-
-    thread = threading.Thread(target=drive, daemon=True)
-    thread.start()
-    yield commands
-    commands.put("stop")
-    thread.join(30)
 
 
 def await_rollback(reader: UpdateReader, epoch: int, timeout_s: float, workers: list[WorkerProcess]) -> Rollback | None:
@@ -144,50 +97,52 @@ def first_update_after(kafka: Kafka, epoch: int, at_ms: int) -> int:
     return 1 << 53
 
 
-def measure(share: float, args: argparse.Namespace) -> None:
-    recipe = load_recipe("demo")
-    with tempfile.TemporaryDirectory(prefix="tiderank-bad-") as folder:
-        home = Path(folder)
-        path = home / "recipe.toml"
-        path.write_text(f'base = "demo"\n[training]\nsnapshot_s = {args.snapshot_s}\n')
-        with house(home / "data", str(path)) as (stack, workers):
-            kafka = Kafka(stack.bootstrap, {})
-            reader = UpdateReader(kafka, start=0)
-            with traffic(kafka, args.rate, args.seed) as commands:
-                false_alarm = await_rollback(reader, 1, args.warm_up + args.clean, workers)
-                if false_alarm is not None or args.clean:
-                    print(f"{'clean':>8}  {'FALSE ALARM' if false_alarm else f'none in {args.clean + args.warm_up} s'}")
-                    print(_words(workers))
-                    return
-                snapshots = len(list_snapshots(str(home / "data" / "snapshots"), recipe.model.digest))
-                onset_ms = time.time_ns() // 1_000_000
-                commands.put(f"poison {share}")
-                rollback = await_rollback(reader, 1, PATIENCE_S, workers)
-                if rollback is None:
-                    print(f"{share:>8.0%}  not noticed in {PATIENCE_S:.0f} s ({snapshots} snapshots)")
-                    print(_words(workers))
-                    return
-                back = first_answers(kafka, rollback)
-                first = first_update_after(kafka, 1, onset_ms)
-                served = served_bad(kafka, 1, first, onset_ms)
-                print(
-                    f"{share:>8.0%}  {(rollback.ordered_ms - onset_ms) / 1000:>10.1f} s  {served:>10}  "
-                    + ", ".join(f"{name} {ms} ms" for name, ms in sorted(back.items())),
-                    flush=True,
-                )
-                if args.words:
-                    print(_words(workers))
+def measure(bad: str, args: argparse.Namespace) -> None:
+    recipe = f'base = "demo"\n[training]\nsnapshot_s = {args.snapshot_s}\n'
+    with tempfile.TemporaryDirectory(prefix="tiderank-spoil-") as folder:
+        os.environ[SPOIL] = folder
+        with (
+            house(recipe, WORKERS, module="benchmarks.lab.spoiling") as up,
+            traffic(up.kafka, args.rate, seed=args.seed, prefix="bad") as asking,
+        ):
+            workers, reader = list(up.workers.values()), UpdateReader(up.kafka, start=0)
+            false_alarm = await_rollback(reader, 1, args.warm_up + args.clean, workers)
+            if false_alarm is not None or args.clean:
+                print(f"{'clean':>8}  {'FALSE ALARM' if false_alarm else f'none in {args.clean + args.warm_up} s'}")
+                print(_words(workers))
+                return
+            snapshots = list_snapshots(str(up.home / "snapshots"), up.recipe.model.digest)
+            onset_ms = time.time_ns() // 1_000_000
+            if bad in ("rate", "nan"):
+                (Path(folder) / bad).touch()
+            else:
+                asking.commands.put(f"poison {float(bad)}")
+            rollback = await_rollback(reader, 1, PATIENCE_S, workers)
+            if rollback is None:
+                print(f"{bad:>8}  not noticed in {PATIENCE_S:.0f} s ({len(snapshots)} snapshots)")
+                print(_words(workers))
+                return
+            back = first_answers(up.kafka, rollback)
+            served = served_bad(up.kafka, 1, first_update_after(up.kafka, 1, onset_ms), onset_ms)
+            print(
+                f"{bad:>8}  {(rollback.ordered_ms - onset_ms) / 1000:>10.1f} s  {served:>10}  "
+                + ", ".join(f"{name} {ms} ms" for name, ms in sorted(back.items()))
+                + f" (image {sum(shard.size for shard in snapshots[-1].manifest.parts['image']) / 1e6:.1f} MB)",
+                flush=True,
+            )
+            if args.words:
+                print(_words(workers))
 
 
 def _words(workers: list[WorkerProcess]) -> str:
-    return str(workers[-1].child.last_words())
+    return workers[-1].child.last_words()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--poisoned", default="0.05,0.2,0.5")
+    parser.add_argument("--bad", default="0.05,0.2,0.5,rate,nan", help="shares of poisoned clicks; rate; nan")
     parser.add_argument("--rate", type=float, default=20)
-    parser.add_argument("--warm-up", type=float, default=90, help="seconds before the onset")
+    parser.add_argument("--warm-up", type=float, default=150, help="seconds before the onset")
     parser.add_argument("--snapshot-s", type=float, default=15)
     parser.add_argument("--clean", type=float, default=0)
     parser.add_argument("--seed", type=int, default=0)
@@ -195,9 +150,9 @@ def main() -> None:
     args = parser.parse_args()
     recipe = load_recipe("demo")
     print(f"{this_machine()}; {args.rate:g} requests/s, click window {recipe.join.click_window_ms} ms")
-    print(f"{'poisoned':>8}  {'detected':>12}  {'served bad':>10}  back after the order")
-    for share in map(float, args.poisoned.split(",")):
-        measure(share, args)
+    print(f"{'bad':>8}  {'detected':>12}  {'served bad':>10}  back after the order")
+    for bad in args.bad.split(","):
+        measure(bad, args)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ float32 every row and tensor that changed, and than the whole model at the same 
 entropy against that float32 replica, with its paired 95 % interval by request.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -56,7 +57,7 @@ class Follower:
 
     def publish(self, learner: Learner, number: int) -> None:
         full = (number - 1) % self.updates.full_every == 0
-        changes = self.pending.take(learner.tiers, None if full else self.engine.image)
+        changes = self.pending.take(learner.dense, None if full else self.engine.image)
         header = UpdateHeader(
             epoch=1,
             number=number,
@@ -73,10 +74,10 @@ class Follower:
         self.engine.apply(update, Position(epoch=1, number=number, trainer="t", offset=number))
 
 
-class _All(PendingChanges):
+class All(PendingChanges):
     """In the learner's place of one: tells every follower's."""
 
-    def __init__(self, followers: list[Follower]) -> None:
+    def __init__(self, followers: Sequence[Follower]) -> None:
         self._followers = followers
 
     def touch(self, table: str, rows: I64) -> None:
@@ -130,7 +131,7 @@ def main() -> None:
     followers = [
         Follower(updates, PendingChanges(learner.tables, updates), Engine(model, compress)) for updates in WAYS.values()
     ]
-    learner.pending = _All(followers)
+    learner.pending = All(followers)
     plan = Plan(world=args.world, requests=args.requests, candidates=args.candidates, history=args.history)
     stream = simulated(plan, model)
     print(f"{machine()}; tier {args.tier}, {args.requests} requests, {args.batch} a step", flush=True)

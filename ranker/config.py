@@ -250,10 +250,10 @@ class GateConfig:
 
     held_out: float = 0.02
     """Share of responses, by hash, that are never trained on."""
-    held_out_window: int = 32
-    """The newest so many of them judge every update."""
+    held_out_window: int = 16
+    """The newest so many of them that a tier served judge an update; the tiers take turns."""
     held_out_jump: float = 0.25
-    """What an update may add to their loss, as a share of it."""
+    """What may be added to their loss from one turn to the next, as a share of it."""
     max_change: float = 0.2
     """What an update may change a dense tensor of more than 256 values by: the root of the mean square over them."""
     max_row_value: float = 1_000.0

@@ -8,6 +8,7 @@ was at the snapshot before the newest one, which is what a rollback goes back to
 
 # N candidates, n labels.
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ranker.detector import F64, PATIENT, QUICK, Detector, strange, worse
 from ranker.encoding import SMALL
 from ranker.grades import Compared
 from ranker.hashing import hash64
-from ranker.image import Image, Tiers, dense_tensors
+from ranker.image import Image, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,18 @@ def held_out(response_id: str, share: float) -> bool:
     return hash64(f"held-out/{response_id}") < share * 2**64
 
 
-def check_weights(config: GateConfig, tiers: Tiers, rows: Mapping[str, Tensor], published: Image) -> Breach | None:
+def check_weights(config: GateConfig, dense: Tensors, rows: Mapping[str, Tensor], published: Image) -> Breach | None:
     """What the next update would carry. Compares the dense tensors with what replicas hold; rows: by table."""
-    for name, tensor in dense_tensors(tiers).items():
-        moved = torch.linalg.vector_norm(tensor - published.dense[name]) / max(tensor.numel(), 1) ** 0.5
-        if not torch.isfinite(moved):
+    steps = torch._foreach_sub(list(dense.values()), [published.dense[name] for name in dense])
+    norms = torch.stack(torch._foreach_norm(steps)).tolist()  # of all at once: there are hundreds, most of them small
+    for (name, tensor), norm in zip(dense.items(), norms, strict=True):
+        moved = norm / max(tensor.numel(), 1) ** 0.5
+        if not math.isfinite(moved):
             return Breach("finite", f"{name} must be finite, and is not")
         # Small ones may jump: a head's bias starts at the base rate.
-        if float(moved) > config.max_change and tensor.numel() > SMALL:
+        if moved > config.max_change and tensor.numel() > SMALL:
             return Breach("change", f"a weight of {name} may move by {config.max_change} an update, on average, "
-                          f"and moved by {float(moved):.3g}")  # fmt: skip
+                          f"and moved by {moved:.3g}")  # fmt: skip
     for name, values in rows.items():
         largest = float(values.abs().max()) if len(values) else 0.0
         if not largest <= config.max_row_value:

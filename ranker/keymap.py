@@ -6,6 +6,7 @@ passed. A key that leaves is no longer counted, so that searches stay short howe
 ever has to rebuild it. Rows, not keys, say what is taken, so every u64 is a key.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,9 +116,10 @@ class KeyMap:
             raise ValueError(f"rows are held by other keys, which must be evicted first: {owners[~leaving][:5]}")
 
     def copy(self) -> "KeyMap":
-        other = KeyMap(self.num_rows)
-        keys, rows = self.items()
-        other.change(keys, rows, np.empty(0, np.uint64))
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(other, name, value.copy())
         return other
 
     def clear(self) -> None:

@@ -3,8 +3,8 @@
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ranker.distillation import distillation_loss
 from ranker.eviction import Admission
 from ranker.features import Featurizer
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
-from ranker.image import Image, build_tiers
+from ranker.image import Image, build_tiers, dense_tensors
 from ranker.lessons import Lesson, make_lessons
 from ranker.model.tier import Logits
 from ranker.model_copy import ModelCopy
@@ -47,8 +47,6 @@ class StepReport:
     admitted: int = 0
     evicted: int = 0
     """Keys that got, and lost, a row of their own."""
-    compared: Mapping[str, Compared] = field(default_factory=dict)
-    """Labels of both kinds beside what was served and what the reference would have served, if there is one."""
 
 
 class Learner:
@@ -59,6 +57,7 @@ class Learner:
         if POLICIES[learner.conversions].learns_late and not config.learns_late:
             raise ValueError(f"conversions = {learner.conversions!r} needs a model with learns_late = true")
         self.tiers = build_tiers(config, compress)  # first: it refuses what does not fit into memory
+        self.dense = dense_tensors(self.tiers)
         self.tables = TorchRecTables(config)
         self.step = 0
         self._settings = learner
@@ -76,7 +75,7 @@ class Learner:
         self.pending = PendingChanges(self.tables, learner.updates)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
         self.reference: ModelCopy | None = None
-        """Whose predictions are reported beside those served."""
+        """Whose predictions `compare` sets beside those served."""
         self._frozen: ModelCopy | None = None
 
     def freeze(self) -> None:
@@ -95,11 +94,19 @@ class Learner:
         lessons = self._lessons(examples, self._settings.dearer_share)
         graded = self._grade(examples, lessons)
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
-        return replace(report, click=graded.click, conversion=graded.conversion, compared=graded.compared)
+        return replace(report, click=graded.click, conversion=graded.conversion)
 
-    def grade(self, examples: Sequence[LabelledRequest]) -> StepReport:
-        """What `learn` reports of the predictions, without a step."""
-        return self._grade(examples, self._lessons(examples, 0.0))
+    def compare(self, examples: Sequence[LabelledRequest]) -> dict[str, Compared]:
+        """Labels by kind, beside what was served and what the reference would have served; {} without a reference."""
+        if self.reference is None:
+            return {}
+        click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
+        pctr, pcvr = self.reference.predict(self._featurizer, examples, self._lessons(examples, 0.0))
+        event_ms_N = np.repeat([e.request.event_ms for e in examples], [len(e.click_N) for e in examples])
+        return {
+            "click": compare(click_N, pctr_N, pctr, event_ms_N),
+            "conversion": compare(conversion_N, pcvr_N, pcvr, event_ms_N),
+        }
 
     def learn_from(self, lessons: Sequence[Lesson], click_N: F32, conversion_N: F32) -> StepReport:
         """The step of `learn`, without its grades; labels as in LabelledRequest, each once, whatever the lessons."""
@@ -142,7 +149,7 @@ class Learner:
         published: what replicas hold; what is near enough to it, or beyond the budget, is left for a later call.
         Without it all that changed is taken, and every dense tensor.
         """
-        return self.pending.take(self.tiers, published)
+        return self.pending.take(self.dense, published)
 
     def mark_dirty(self, dirty: Dirty) -> None:
         """Have the next take_changes include what the log changed while this learner did not look."""
@@ -162,22 +169,11 @@ class Learner:
 
     def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> StepReport:
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
-        frozen, reference = (
-            None if copied is None else copied.predict(self._featurizer, examples, lessons)
-            for copied in (self._frozen, self.reference)
-        )
-        compared = {}
-        if reference is not None:
-            event_ms_N = np.repeat([e.request.event_ms for e in examples], [len(e.click_N) for e in examples])
-            compared = {
-                "click": compare(click_N, pctr_N, reference[0], event_ms_N),
-                "conversion": compare(conversion_N, pcvr_N, reference[1], event_ms_N),
-            }
+        frozen = self._frozen.predict(self._featurizer, examples, lessons) if self._frozen is not None else None
         return StepReport(
             applied=False,
             click=grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),
             conversion=grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
-            compared=compared,
         )
 
     def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor) -> None:

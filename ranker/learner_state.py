@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ranker.grades import BaseRate
-from ranker.image import dense_tensors
 from ranker.learner import Learner
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -23,7 +22,7 @@ def training_state(learner: Learner) -> dict[str, Tensor]:
 
 def copied_state(learner: Learner) -> Callable[[], dict[str, Tensor]]:
     """training_state of this moment, sorted when it is called: by another thread, if need be."""
-    state = {f"dense/{name}": t.clone() for name, t in dense_tensors(learner.tiers).items()}
+    state = {f"dense/{name}": t.clone() for name, t in learner.dense.items()}
     for name, parameter in learner.parameters.items():
         for part in _ADAM:
             if parameter in learner.adam.state:  # a tier that has not learned yet has none
@@ -61,7 +60,7 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
     Raises KeyError or ValueError or RuntimeError if the state is of another configuration; the learner is then to be
     thrown away.
     """
-    for name, tensor in dense_tensors(learner.tiers).items():
+    for name, tensor in learner.dense.items():
         tensor.copy_(state[f"dense/{name}"])
     learner.adam.state.clear()
     for name, parameter in learner.parameters.items():

@@ -26,10 +26,11 @@ class ModelCopy:
     @classmethod
     def of(cls, config: ModelConfig, tiers: Tiers, tables: TorchRecTables) -> "ModelCopy":
         """Shares nothing with what it was copied from."""
-        copied = PlainTables(config)
-        for name, weights in tables.weights.items():
-            copied.weights[name].copy_(weights)
-            copied.key_maps[name] = tables.key_maps[name].copy()
+        copied = PlainTables(
+            config,
+            key_maps={name: key_map.copy() for name, key_map in tables.key_maps.items()},
+            weights={name: weights.clone() for name, weights in tables.weights.items()},
+        )
         frozen = {name: copy.deepcopy(tier).requires_grad_(False).eval() for name, tier in tiers.items()}
         return cls(frozen, copied)
 

@@ -10,7 +10,7 @@ from ranker.changes import Changes, TableChange
 from ranker.config import UpdateConfig
 from ranker.encoding import SMALL, encode, encode_dense, row_bytes
 from ranker.hashing import U64
-from ranker.image import Image, Tiers, dense_tensors
+from ranker.image import Image, Tensors
 from ranker.keymap import I64
 from ranker.tables import PlainTables
 from ranker.torchrec_tables import TorchRecTables
@@ -48,13 +48,16 @@ class PendingChanges:
         """The rows that are marked, of each table: all that a step has changed since they were taken."""
         return {name: w[torch.from_numpy(self._touched[name])] for name, w in self._tables.weights.items()}
 
-    def take(self, tiers: Tiers, published: Image | None) -> Changes:
-        """In absolute values; what is taken is no longer pending. Without `published`: all, and every dense tensor."""
+    def take(self, now: Tensors, published: Image | None) -> Changes:
+        """In absolute values; what is taken is no longer pending. Without `published`: all, and every dense tensor.
+
+        now: the dense tensors as they are.
+        """
         held = published.tables if published is not None else None
         tables = {name: self._take_table(name, held) for name in self._tables.weights}
         dense = {
             name: encode_dense(name, tensor, self._config)
-            for name, tensor in dense_tensors(tiers).items()
+            for name, tensor in now.items()
             if published is None or tensor.numel() <= SMALL or self._moved(tensor, published.dense[name])
         }
         return Changes(tables, dense)

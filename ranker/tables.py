@@ -42,11 +42,19 @@ def table_of_slots(config: ModelConfig) -> dict[str, str]:
 class PlainTables:
     """The Embedder of serving. Weights never move: they are changed in place."""
 
-    def __init__(self, config: ModelConfig, device: torch.device = _CPU) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        device: torch.device = _CPU,
+        *,
+        key_maps: dict[str, KeyMap] | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
+        """key_maps, weights: by table, to be held as they are; fresh ones where not given."""
         self._config = config
         self._table_of = table_of_slots(config)
-        self.key_maps = {t.name: KeyMap(t.rows) for t in config.tables}
-        self.weights = {t.name: initial_weights(config, t).to(device) for t in config.tables}
+        self.key_maps = key_maps or {t.name: KeyMap(t.rows) for t in config.tables}
+        self.weights = weights or {t.name: initial_weights(config, t).to(device) for t in config.tables}
 
     def reset(self) -> None:
         """Back to the start, at the same addresses."""

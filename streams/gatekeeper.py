@@ -7,7 +7,7 @@ from ranker.config import GateConfig
 from ranker.engine import Engine
 from ranker.gate import WEIGHTS, Breach, LabelTests, check_weights, held_out
 from ranker.held_out_window import HeldOutWindow
-from ranker.learner import Learner, StepReport
+from ranker.learner import Learner
 from ranker.model_copy import ModelCopy
 from ranker.requests import LabelledRequest
 from ranker.update_log import Position
@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 _SOON = 100
 """Updates after a rollback."""
+
+_STEPS_JUDGED = 4
+"""At once."""
 
 
 class Gatekeeper:
@@ -35,8 +38,15 @@ class Gatekeeper:
         self._learner, self._published = learner, published
         self._tests = LabelTests(config, windows_ms)
         self._held_out = HeldOutWindow(published, config.held_out_window)
-        self._loss_before: float | None = None
-        """Of the responses held out, by what replicas hold; None where it is to be measured anew."""
+        self._loss_before: dict[str, float] = {}
+        """By tier, of its responses held out, by what replicas hold; what is not there is to be measured."""
+        self._tier = 0
+        """Whose responses judge the next update."""
+        self._unjudged: list[LabelledRequest] = []
+        self._steps = 0
+        """Whose labels they are."""
+        self._labels_unjudged = 0
+        """Since the gate was closed, while the reference knows too little to judge any."""
         self._published_since_breach = _SOON
         self._judged: frozenset[str] = frozenset()
         """Kinds of labels that the reference has learned enough of."""
@@ -69,14 +79,25 @@ class Gatekeeper:
         """Those to learn from; the others are kept to judge updates by."""
         share = self._config.held_out
         kept = [r for r in requests if held_out(r.response_id, share)]
-        if kept:
-            self._held_out.add(kept)
-            self._loss_before = None
+        for tier in self._held_out.add(kept):
+            self._loss_before.pop(tier, None)
         return [r for r in requests if not held_out(r.response_id, share)]
 
-    def judge_labels(self, report: StepReport, watermark_ms: int) -> Breach | None:
-        """The labels of a step, or of what would have been one. While closed, only to know when all is well again."""
-        judged = {kind: labels for kind, labels in report.compared.items() if kind in self._judged}
+    def judge_labels(self, requests: Sequence[LabelledRequest], watermark_ms: int) -> Breach | None:
+        """The labels of a step, or of what would have been one. While closed, only to know when all is well again.
+
+        Some steps' at once: what the reference would have served costs much less so. Call it when the step's update is
+        out, which need not wait for it.
+        """
+        self._unjudged += requests
+        self._steps += 1
+        if self._steps < _STEPS_JUDGED:
+            return None
+        compared = self._learner.compare(self._unjudged)
+        self._unjudged, self._steps = [], 0
+        judged = {kind: labels for kind, labels in compared.items() if kind in self._judged}
+        if not judged:
+            self._labels_unjudged += sum(len(labels.label_n) for labels in compared.values())
         breach = self._tests.observe(judged, watermark_ms)
         for test, level in self._tests.levels().items():
             metric.GATE_LEVEL.labels(test).set(level)
@@ -84,27 +105,33 @@ class Gatekeeper:
             return breach
         if breach is not None:
             self._tests.restart(watermark_ms)
-        elif self._tests.labels >= self._config.reopen_labels and self._tests.quiet:
+        elif self._tests.labels + self._labels_unjudged >= self._config.reopen_labels and self._tests.quiet:
             self._open()
         return None
 
     def judge_weights(self) -> Breach | None:
         """Before an update is made of them."""
-        if self._loss_before is None:
-            self._loss_before = self._held_out.loss()
-        return check_weights(self._config, self._learner.tiers, self._learner.pending.values(), self._published.image)
+        tier = self._held_out.tiers[self._tier]
+        if tier not in self._loss_before:
+            self._loss_before[tier] = self._held_out.loss(tier)
+        return check_weights(self._config, self._learner.dense, self._learner.pending.values(), self._published.image)
 
     def judge_update(self) -> Breach | None:
-        """Once the published image has been changed by it, and before it is sent."""
-        before, after = self._loss_before or 0.0, self._held_out.loss()
-        self._loss_before = after
-        if len(self._held_out) < self._config.held_out_window // 2:
+        """Once the published image has been changed by it, and before it is sent.
+
+        By one tier's responses, the next one's the next time: each is compared with what it was when it last judged.
+        """
+        window, tier = self._held_out, self._held_out.tiers[self._tier]
+        self._tier = (self._tier + 1) % len(window.tiers)
+        before, after = self._loss_before[tier], window.loss(tier)
+        self._loss_before[tier] = after
+        if window.count(tier) < window.size:
             return None  # a few labels' loss may jump
         if after <= before * (1 + self._config.held_out_jump):
             return None
         return Breach(
             "held_out",
-            f"an update may raise the loss of {len(self._held_out)} held-out responses by "
+            f"updates may raise the loss of {window.size} held-out responses of {tier} by "
             f"{self._config.held_out_jump:.0%}, and would raise it from {before:.2f} to {after:.2f}",
         )
 
@@ -119,7 +146,8 @@ class Gatekeeper:
     def close(self, breach: Breach, now_ms: int) -> None:
         """After a breach and the rollback."""
         self.closed = True
-        self._loss_before = None
+        self._loss_before.clear()
+        self._unjudged, self._steps, self._labels_unjudged = [], 0, 0
         if breach.test in WEIGHTS:
             self._published_since_breach = 0
         self._newest = self._begun = None
@@ -131,6 +159,9 @@ class Gatekeeper:
         return frozenset(kind for kind, count in counts.items() if count > self._config.reference_labels)
 
     def _open(self) -> None:
-        log.warning("the gate is open again: %d labels were as the reference predicts", self._tests.labels)
+        if self._tests.labels:
+            log.warning("the gate is open again: %d labels were as the reference predicts", self._tests.labels)
+        else:
+            log.warning("the gate is open again: the reference knows too little to judge the labels that came since")
         self.closed = False
         metric.GATE_CLOSED.set(0)

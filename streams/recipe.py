@@ -92,7 +92,8 @@ class TrainingConfig:
     learner: LearnerConfig = LearnerConfig()
     gate: GateConfig = GateConfig()
     step_s: float = 0.1
-    """Examples are gathered this long into one step: a step for each would spend most of its time starting."""
+    """From the start of a step to that of the next, at least: a step for each example would spend most of its time
+    starting."""
     batch_max: int = 512
     """Examples in one step at most."""
     snapshot_s: float = 30.0

@@ -9,14 +9,15 @@ from ranker.snapshot import SnapshotError, list_snapshots, load_image
 from ranker.update_log import UpdateFollower
 from streams import metric_names as metric
 from streams.kafka import Kafka
+from streams.record import Record
 from streams.snapshot_settings import shard_reader
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 2.0
-RECORDS_A_TICK = 16
-"""A replica far behind must not hold the requests that wait: it catches up in pieces."""
+GAP_S = 0.005
+"""Between two micro-batches: a replica far behind must not hold the requests that wait, so it catches up in pieces."""
 
 
 class Replica:
@@ -42,27 +43,36 @@ class Replica:
         return self._follower.fault
 
     def apply_waiting(self) -> int:
-        """Applies what has come, at most a few records; returns the number of updates applied."""
+        """Applies what has come, for GAP_S and one record more; returns the number of updates applied."""
         if self._follower.fault is not None or self._engine.position is None:
             self._look_for_an_image()
-        applied = 0
-        for record in self._reader.poll(RECORDS_A_TICK):
-            fault = self._follower.fault
-            update = self._follower.feed(record.value or b"", record.offset)
-            if self._follower.fault is not None and fault is None:
-                log.error("updates stop: %s; serving %s", self._follower.fault, self._engine.position)
-            if update is None:
-                continue
-            position = self._follower.position
-            assert position is not None  # after the update it has just handed out
-            try:
-                self._engine.apply(update, position)
-                applied += 1
-            except NotApplicable as error:
-                log.error("updates stop: %s; serving %s", error, self._engine.position)
-                self._follower.fault = str(error)
+        applied, deadline = 0, time.perf_counter() + GAP_S
+        while True:
+            before = self._reader.next
+            for record in self._reader.poll(1):
+                applied += self._take(record)
+            if self._reader.next == before or time.perf_counter() >= deadline:
+                break
         self._count()
         return applied
+
+    def _take(self, record: Record) -> bool:
+        """Whether it completed an update, which is then applied."""
+        fault = self._follower.fault
+        update = self._follower.feed(record.value or b"", record.offset)
+        if self._follower.fault is not None and fault is None:
+            log.error("updates stop: %s; serving %s", self._follower.fault, self._engine.position)
+        if update is None:
+            return False
+        position = self._follower.position
+        assert position is not None  # after the update it has just handed out
+        try:
+            self._engine.apply(update, position)
+        except NotApplicable as error:
+            log.error("updates stop: %s; serving %s", error, self._engine.position)
+            self._follower.fault = str(error)
+            return False
+        return True
 
     def _look_for_an_image(self) -> None:
         if time.monotonic() - self._looked > LOOK_AGAIN_S:

@@ -19,7 +19,8 @@ class UpdateReader:
         self._reader = kafka.reader()
         self._signer = kafka.signer
         self._reader.assign([TopicPartition(UPDATES, 0, start)])
-        self._next = start
+        self.next = start
+        """Offset of the record after the newest that was read."""
         self._heard = False
         self.at_end = False
         """Everything that was there at the last poll has been handed over."""
@@ -48,8 +49,8 @@ class UpdateReader:
                 continue
             self.at_end, self._heard = False, True
             record = Record.of(message)
-            self.missed += record.offset - self._next
-            self._next = record.offset + 1
+            self.missed += record.offset - self.next
+            self.next = record.offset + 1
             if self._signer is not None and not self._signer.vouches_for(record):
                 log.warning("%s: skipped, it is not signed with this key", record)
                 metric.UPDATES_SKIPPED.labels("unsigned").inc()
@@ -59,7 +60,7 @@ class UpdateReader:
 
     def seek(self, offset: int) -> None:
         self._reader.assign([TopicPartition(UPDATES, 0, offset)])
-        self._next, self.at_end = offset, False
+        self.next, self.at_end = offset, False
 
     def close(self) -> None:
         self._reader.close()

@@ -36,7 +36,7 @@ class Plan:
     history: int = 2_000
     """Impressions, at most, that a user saw before the stream begins; at least a tenth of it."""
     history_days: int = 30
-    days: int = 4
+    days: float = 4
     """Of the stream."""
     seed: int = 0
 
@@ -147,7 +147,7 @@ def _pages(plan: Plan, world: World, rng: np.random.Generator) -> Shown:
         for some in np.array_split(np.arange(R), max(1, R // 2_000))
     ]
     begin = plan.history_days * _DAY_MS
-    at_ms = np.sort(rng.integers(begin, begin + plan.days * _DAY_MS, R))
+    at_ms = np.sort(rng.integers(begin, begin + int(plan.days * _DAY_MS), R))
     return Shown(
         user=np.repeat(rng.choice(world.config.users, R, p=world.user_activity), k),
         item=rng.permuted(np.concatenate(parts), axis=1).ravel(),

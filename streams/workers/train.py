@@ -94,8 +94,6 @@ class TrainWorker(BaseWorker):
         self._frozen = False
 
     def handle(self, records: Sequence[Record]) -> None:
-        if not self._waiting_offsets:
-            self._step_due = time.monotonic() + self._config.step_s
         for record in records:
             try:
                 example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
@@ -131,13 +129,14 @@ class TrainWorker(BaseWorker):
 
     def _step(self) -> None:
         began = time.perf_counter()
+        self._step_due = time.monotonic() + self._config.step_s
         examples = once(self._waiting, self._seen)
         offsets, self._waiting, self._waiting_offsets = self._waiting_offsets, [], {}
         requests = self._with_logs(examples)
         self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
         if self._gate.closed:
             metric.QUARANTINED.inc(len(examples))
-            self._gate.judge_labels(self._learner.grade(requests), self._clock.now_ms())
+            self._gate.judge_labels(requests, self._clock.now_ms())
         else:
             self._learn(examples, requests)
         self._outbox.seal(offsets)
@@ -145,16 +144,16 @@ class TrainWorker(BaseWorker):
         self._freeze_when_due()
 
     def _learn(self, examples: list[TrainingExample], requests: list[LabelledRequest]) -> None:
-        report = self._learner.learn(self._gate.split(requests))
+        kept = self._gate.split(requests)
+        report = self._learner.learn(kept)
         self._learned += len(examples)
         metric.LEARNED.inc(len(examples))
         metric.LEARNED_RESPONSES.inc(len(requests))
         metric.STEPS.labels(str(report.applied).lower()).inc()
         if not report.applied and examples:
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
-        breach = self._gate.judge_labels(report, self._clock.now_ms()) or self._publish(
-            report, {"examples": len(examples), "responses": len(requests), "learned": self._learned}
-        )
+        counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
+        breach = self._publish(report, counts) or self._gate.judge_labels(kept, self._clock.now_ms())
         if breach is not None:
             self._roll_back(breach)
 

@@ -44,21 +44,25 @@ class House:
         self.workers: dict[str, WorkerProcess] = {}
         self._recipe = recipe
 
+    def add(self, name: str, instance: str = "local") -> WorkerProcess:
+        """Not started yet."""
+        worker = self.workers[name if instance == "local" else f"{name}-{instance}"] = WorkerProcess(
+            name,
+            home=self.home,
+            bootstrap=self.stack.bootstrap,
+            redis_url=self.stack.redis_url,
+            recipe=str(self._recipe),
+            instance=instance,
+        )
+        return worker
+
     def start(self, *names: str, instance: str = "local") -> None:
         """Starts the workers and waits until their loops beat."""
-        for name in names:
-            worker = WorkerProcess(
-                name,
-                home=self.home,
-                bootstrap=self.stack.bootstrap,
-                redis_url=self.stack.redis_url,
-                recipe=str(self._recipe),
-                instance=instance,
-            )
+        started = [self.add(name, instance) for name in names]
+        for worker in started:
             worker.child.start()
-            self.workers[name if instance == "local" else f"{name}-{instance}"] = worker
-        for name in names:
-            self.workers[name if instance == "local" else f"{name}-{instance}"].await_ready()
+        for worker in started:
+            worker.await_ready()
 
     def await_model(self, timeout_s: float = 60.0) -> None:
         """Returns once a request is scored."""

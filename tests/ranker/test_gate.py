@@ -87,7 +87,7 @@ def trained() -> tuple[Learner, Engine]:
 
 
 def checked(learner: Learner, engine: Engine) -> str | None:
-    breach = check_weights(CONFIG, learner.tiers, learner.tables.weights, engine.image)
+    breach = check_weights(CONFIG, learner.dense, learner.tables.weights, engine.image)
     return None if breach is None else breach.test
 
 
@@ -135,25 +135,27 @@ def test_held_out_responses_are_the_same_everywhere_and_as_many_as_asked_for() -
 
 def test_the_window_measures_what_replicas_hold() -> None:
     learner, engine = trained()
-    window = HeldOutWindow(engine, 3)
-    assert window.loss() == 0
+    window = HeldOutWindow(engine, 2)
+    assert window.loss("light") == 0
     probes = [
         labelled(i, request("u1", ["i1", "i2"], log=["i3"]), [1, 0], [0, np.nan], tier=tier)
         for i, tier in enumerate(("light", "heavy", "light", "gone"))
     ]
-    window.add(probes)
-    assert len(window) == 3
-    expected = 0.0
-    for probe in probes[1:]:
-        scores = engine.score(probe.tier if probe.tier != "gone" else "light", [probe.request])[0]
-        pctr, pcvr = scores.pctr.astype(np.float64), scores.pcvr.astype(np.float64)
-        expected -= np.log(pctr[0]) + np.log1p(-pctr[1]) + np.log1p(-pcvr[0])
-    assert window.loss() == pytest.approx(expected, rel=1e-5)
-    before = window.loss()
+    assert window.add([probes[1]]) == {"heavy"}
+    assert window.add([probes[0], *probes[2:]]) == {"light"}  # what is gone counts as the cheapest
+    assert (window.count("light"), window.count("heavy")) == (2, 1)
+    for tier, held in (("heavy", probes[1:2]), ("light", probes[2:])):
+        expected = 0.0
+        for probe in held:
+            scores = engine.score(tier, [probe.request])[0]
+            pctr, pcvr = scores.pctr.astype(np.float64), scores.pcvr.astype(np.float64)
+            expected -= np.log(pctr[0]) + np.log1p(-pctr[1]) + np.log1p(-pcvr[0])
+        assert window.loss(tier) == pytest.approx(expected, rel=1e-5)
+    before = window.loss("heavy")
     for number, _ in enumerate(range(20), 6):
         learner.learn([dataclasses.replace(probes[1], response_id=f"again-{number}")])
         engine.apply(update_of(learner, number), at(number))
-    assert window.loss() < before
+    assert window.loss("heavy") < before
 
 
 @pytest.mark.parametrize(
@@ -170,9 +172,10 @@ def test_the_reference_predicts_beside_what_was_served() -> None:
         learner.learn(examples)
     learner.reference = learner.copy()
     probe = labelled(0, request("u1", ["i1", "i2"], log=["i3"]), [1, np.nan], [np.nan, 0])
-    first, graded = learner.learn([probe]).compared, learner.grade([probe]).compared
+    first = learner.compare([probe])
+    learner.learn([probe])
     assert first["click"].label_n.tolist() == [1]
     assert first["conversion"].label_n.tolist() == [0]
     assert first["click"].event_ms_n.tolist() == [probe.request.event_ms]
     assert first["click"].served_n == pytest.approx(probe.pctr_N[:1])
-    assert graded["click"].reference_n.tolist() == first["click"].reference_n.tolist()
+    assert learner.compare([probe])["click"].reference_n.tolist() == first["click"].reference_n.tolist()

@@ -1,11 +1,17 @@
 """What `tiderank updates tail` says of each kind of record."""
 
+import tomllib
+
 import numpy as np
 import torch
 
 from ranker.changes import Changes, TableChange
 from ranker.encoding import encode
+from ranker.encodings import EncodingResult, TensorResult
+from ranker.held_out import Change
 from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
+from streams.encodings_command import recipe_lines, to_text
+from streams.recipe import demo, from_table
 from streams.record import Record
 from streams.topics import UPDATES
 from streams.updates_command import describe, line
@@ -74,3 +80,19 @@ def test_what_cannot_be_read_is_shown_as_that() -> None:
     assert (damaged["kind"], damaged["epoch"]) == ("unreadable", 2)
     for junk in (None, b"", b"junk" * 10):
         assert line(describe(record(junk))).split("B  ")[1].startswith("unreadable: ")
+
+
+def test_measured_encodings_become_lines_of_a_recipe() -> None:
+    none = Change(0.0, 0.0)
+    tensors = [
+        TensorResult(name, encoding, 100, none)  # type: ignore[arg-type]
+        for name in ("items", "shared", "light/request.weight", "heavy/request.weight")
+        for encoding in ("int8", "bfloat16")
+    ]
+    chosen = {"items": "int8", "shared": "bfloat16", "light/request.weight": "int8"}
+    found = EncodingResult(tensors, chosen, {"light": none, "heavy": none}, 800, 500, ["heavy/request.weight"])
+    lines = recipe_lines(demo(), found)
+    updates = from_table({"base": "demo"} | tomllib.loads(lines)).training.learner.updates
+    assert updates.tensors == {"items": "int8", "light/request.weight": "int8", "heavy/request.weight": "float32"}
+    assert recipe_lines(from_table({"base": "demo"} | tomllib.loads(lines)), found) == ""
+    assert "taken back, as all together lost too much: heavy/request.weight" in to_text(found)

@@ -1,0 +1,97 @@
+"""When the gate closes and opens, on a small model and without a broker."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ranker.config import GateConfig, LearnerConfig
+from ranker.engine import Engine
+from ranker.gate import Breach
+from ranker.learner import Learner
+from ranker.requests import LabelledRequest
+from streams.gatekeeper import Gatekeeper
+from tests.ranker.samples import COMPRESS, EVENT_MS, at, tiny_model, traffic, update_of
+
+Examples = list[LabelledRequest]
+WINDOWS_MS = {"click": 100, "conversion": 200}
+CONFIG = GateConfig(held_out=0.0, held_out_window=4, reopen_labels=30, reference_labels=60)
+
+
+def gatekeeper(batches: int) -> tuple[Gatekeeper, Learner, Engine]:
+    """Its reference has learned so many batches of 6 click labels."""
+    learner = Learner(tiny_model(), LearnerConfig(), COMPRESS)
+    engine = Engine(learner.config, COMPRESS)
+    for examples in traffic(0, batches):
+        learner.learn(examples)
+    engine.apply(update_of(learner, 1), at(1))
+    gate = Gatekeeper(CONFIG, learner, engine, WINDOWS_MS)
+    gate.start_at(at(1))
+    return gate, learner, engine
+
+
+def expected(engine: Engine, examples: list[LabelledRequest], event_ms: int, rng: np.random.Generator) -> Examples:
+    """The same, later, with labels as the engine predicts them."""
+    found = []
+    for e in examples:
+        pctr_N = engine.score(e.tier, [e.request])[0].pctr
+        found.append(
+            dataclasses.replace(
+                e,
+                request=dataclasses.replace(e.request, event_ms=event_ms),
+                pctr_N=pctr_N,
+                click_N=(rng.random(len(pctr_N)) < pctr_N).astype(np.float32),
+                conversion_N=np.full(len(pctr_N), np.nan, np.float32),
+            )
+        )
+    return found
+
+
+def steps_until_open(gate: Gatekeeper, engine: Engine, most: int) -> int:
+    """Steps of 6 labels; the clock is a second ahead of them."""
+    rng = np.random.default_rng(3)
+    for number, examples in enumerate(traffic(1, most), 1):
+        now_ms = EVENT_MS + 1_000 * number
+        assert gate.judge_labels(expected(engine, examples, now_ms, rng), now_ms + 1_000) is None
+        if not gate.closed:
+            return number
+    raise AssertionError(f"still closed after {most} steps")
+
+
+@pytest.mark.parametrize("batches", [3, 40])
+def test_it_opens_once_enough_labels_have_come_whether_or_not_the_reference_can_judge_them(batches: int) -> None:
+    gate, learner, engine = gatekeeper(batches)
+    assert (learner.click_rate.count > CONFIG.reference_labels) == (batches == 40)
+    gate.close(Breach("held_out", "as a test has it"), EVENT_MS)
+    assert gate.closed
+    assert steps_until_open(gate, engine, 40) >= CONFIG.reopen_labels // 6 - 1
+
+
+def test_labels_of_before_it_closed_do_not_open_it() -> None:
+    gate, _, engine = gatekeeper(40)
+    gate.close(Breach("strange", "as a test has it"), EVENT_MS + 100_000)
+    with pytest.raises(AssertionError, match="still closed"):
+        steps_until_open(gate, engine, 40)
+
+
+def test_held_out_responses_of_each_tier_take_turns_to_judge_updates() -> None:
+    _, learner, engine = gatekeeper(10)
+    config = dataclasses.replace(CONFIG, held_out=0.999, max_change=100.0)
+    holding = Gatekeeper(config, learner, engine, WINDOWS_MS)
+    assert holding.split([e for examples in traffic(2, 12) for e in examples]) == []
+    assert holding.judge_weights() is None
+    with torch.no_grad():  # in the heavy tier alone, and as no update would
+        for name, tensor in engine.image.dense.items():
+            if name.startswith("heavy/heads"):
+                tensor.mul_(-3)
+    assert holding.judge_update() is None
+    assert holding.judge_weights() is None
+    with torch.no_grad():
+        for name, tensor in engine.image.dense.items():
+            if name.startswith("heavy/heads"):
+                tensor.mul_(5)
+    breach = holding.judge_update()
+    assert breach is not None
+    assert breach.test == "held_out"
+    assert "of heavy" in breach.reason
