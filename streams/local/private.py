@@ -23,10 +23,18 @@ def private_stack(
     with ExitStack() as running:
         home = Path(running.enter_context(tempfile.TemporaryDirectory(prefix=f"tiderank-{name}-")))
         stack = running.enter_context(local_stack(home, broker=broker, announce=announce))
-        addresses = {"bootstrap": stack.bootstrap, "redis_url": stack.redis_url}
-        settings = Settings(**addresses, recipe=loaded, snapshots=str(home / "snapshots"), instance=name)
+        settings = Settings(
+            bootstrap=stack.bootstrap,
+            redis_url=stack.redis_url,
+            recipe=loaded,
+            snapshots=str(home / "snapshots"),
+            instance=name,
+        )
         settings.kafka.create_topics()
-        processes = [WorkerProcess(worker, home=home, recipe=recipe, **addresses) for worker in workers]
+        processes = [
+            WorkerProcess(worker, home=home, recipe=recipe, bootstrap=settings.bootstrap, redis_url=settings.redis_url)
+            for worker in workers
+        ]
         for process in processes:
             running.callback(process.child.stop)
             process.child.start()

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from ranker.changes import Changes, TableChange
+from ranker.config import Encoding
 from ranker.encoding import encode
-from ranker.encodings import EncodingResult, TensorResult
+from ranker.encodings import SHORT, EncodingResult, TensorResult
 from ranker.held_out import Change
 from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
 from streams.encodings_command import recipe_lines, to_text
@@ -85,11 +86,11 @@ def test_what_cannot_be_read_is_shown_as_that() -> None:
 def test_measured_encodings_become_lines_of_a_recipe() -> None:
     none = Change(0.0, 0.0)
     tensors = [
-        TensorResult(name, encoding, 100, none)  # type: ignore[arg-type]
+        TensorResult(name, encoding, 100, none)
         for name in ("items", "shared", "light/request.weight", "heavy/request.weight")
-        for encoding in ("int8", "bfloat16")
+        for encoding in SHORT
     ]
-    chosen = {"items": "int8", "shared": "bfloat16", "light/request.weight": "int8"}
+    chosen: dict[str, Encoding] = {"items": "int8", "shared": "bfloat16", "light/request.weight": "int8"}
     found = EncodingResult(tensors, chosen, {"light": none, "heavy": none}, 800, 500, ["heavy/request.weight"])
     lines = recipe_lines(demo(), found)
     updates = from_table({"base": "demo"} | tomllib.loads(lines)).training.learner.updates

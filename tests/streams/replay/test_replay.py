@@ -50,15 +50,21 @@ def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> Non
     home = tmp_path / "house"
     with local_stack(home) as stack:
         Kafka(stack.bootstrap, {}).create_topics()
-        addresses = {"bootstrap": stack.bootstrap, "redis_url": stack.redis_url}
-        workers = [WorkerProcess(name, home=home, recipe=recipe, **addresses) for name in ("rank", "ingest", "train")]
+        workers = [
+            WorkerProcess(name, home=home, recipe=recipe, bootstrap=stack.bootstrap, redis_url=stack.redis_url)
+            for name in ("rank", "ingest", "train")
+        ]
         try:
             for worker in workers:
                 worker.child.start()
             for worker in workers:
                 worker.await_ready()
             settings = Settings(
-                **addresses, recipe=load_recipe(recipe), snapshots=str(home / "snapshots"), instance="test"
+                bootstrap=stack.bootstrap,
+                redis_url=stack.redis_url,
+                recipe=load_recipe(recipe),
+                snapshots=str(home / "snapshots"),
+                instance="test",
             )
             rows = list(log.read())
             report = run_replay(settings, log, rows, pace=Pace())
