@@ -58,10 +58,11 @@ READERS: Mapping[str, str | None] = {
     REWARDS: "learn",
     ROUTER_MODEL: None,
 }
-"""Whose input a topic is; None: every ranking process reads it for itself, skips what is odd, and says so in its log."""
+"""Whose input a topic is; None: every ranking process reads it for itself, and skips what is odd, saying so."""
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
-FORGED = frozenset({EXAMPLES, OUTCOMES, DECISIONS, REWARDS, SERVED})
-"""Topics that only our own workers write: what is taken there has no cause that an audit could find."""
+FORGED = {("joins", "extra"), ("rewards", "of_no_decision"), ("rewards", "examples_without_outcome")}
+"""Faults of an audit that must be here: odd records that are valid stand on topics that only our workers write, and are
+the effects of nothing."""
 GOOD_EVERY = 10
 """Odd messages of each topic between two good requests."""
 UNDER_WAY = 40
@@ -99,7 +100,9 @@ class Report:
         rows = [f"{'topic':<20}{'sent':>8}{'taken':>8}{'letters':>9}{'lost':>6}{'wrong':>7}  dead letters by reason"]
         for topic, found in self.topics.items():
             reasons = ", ".join(f"{reason} {count}" for reason, count in found.letters.most_common(6))
-            counts = f"{found.sent:>8}{found.taken:>8}{found.letters.total():>9}{len(found.lost):>6}{len(found.wrong):>7}"
+            counts = (
+                f"{found.sent:>8}{found.taken:>8}{found.letters.total():>9}{len(found.lost):>6}{len(found.wrong):>7}"
+            )
             rows.append(f"{topic:<20}{counts}  {reasons}")
         rows.append(f"good requests {self.good}, unanswered {self.unanswered}; workers that ended: {self.crashed or 0}")
         return "\n".join(rows)
@@ -107,7 +110,9 @@ class Report:
     @property
     def faults(self) -> list[str]:
         """What must not be, empty where all is well; of the audit, what is about events that this run sent."""
-        found = [f"{topic}: lost {o.lost[:3]}, wrong {o.wrong[:3]}" for topic, o in self.topics.items() if o.lost or o.wrong]
+        found = [
+            f"{topic}: lost {o.lost[:3]}, wrong {o.wrong[:3]}" for topic, o in self.topics.items() if o.lost or o.wrong
+        ]
         found += [f"{name} ended" for name in self.crashed]
         found += [f"{self.unanswered} good requests unanswered"] if self.unanswered else []
         wrong = self.audit.as_dict()["fault"]

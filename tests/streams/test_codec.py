@@ -50,7 +50,11 @@ EXAMPLE = m.TrainingExample(
     trigger_ms=6,
 )
 SAMPLES = [
-    *((name, message, form) for name, message in ((REQUESTS, REQUEST), (RESPONSES, RESPONSE)) for form in (JSON, MSGPACK)),
+    *(
+        (name, message, form)
+        for name, message in ((REQUESTS, REQUEST), (RESPONSES, RESPONSE))
+        for form in (JSON, MSGPACK)
+    ),
     *((name, message, None) for name, message in ((REQUESTS, REQUEST), (RESPONSES, RESPONSE), (EXAMPLES, EXAMPLE))),
     (EXAMPLES, EXAMPLE, MSGPACK),
 ]

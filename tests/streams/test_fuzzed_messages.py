@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.fuzzing.mutations import Fuzzed, Fuzzer
 from benchmarks.fuzzing.samples import Samples
@@ -30,7 +29,6 @@ from streams.intake import Intake
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
 from streams.loop import Worker
-from streams.messages import TrainingExample
 from streams.outbox import Headers, Outbox
 from streams.ranking import Ranking
 from streams.recipe import TrainingConfig, default
@@ -49,7 +47,6 @@ from streams.topics import (
     REWARDS,
     SERVED,
     TOPICS,
-    UPDATES,
 )
 from streams.update_writer import UpdateWriter
 from streams.updates import UpdateReader
