@@ -70,6 +70,14 @@ UNDER_WAY = 40
 DEADLINE_MS = 600_000
 QUIET_S = 300.0
 
+_AUDITED = (
+    *(("requests", name) for name in ("answered_ok", "answered_error", "unanswered")),
+    *(("events", name) for name in ("distinct", "refused", "refused_without_dead_letter")),
+    *(("user_logs", name) for name in ("events_stored", "lost", "stored_twice", "of_no_event")),
+    *(("joins", name) for name in ("expected", "missing", "different")),
+    *(("rewards", name) for name in ("rewarded", "missing", "outcomes_lost", "outcomes_twice")),
+)
+
 Place = tuple[str, int, int]
 
 
@@ -100,23 +108,24 @@ class Report:
         rows = [f"{'topic':<20}{'sent':>8}{'taken':>8}{'letters':>9}{'lost':>6}{'wrong':>7}  dead letters by reason"]
         for topic, found in self.topics.items():
             reasons = ", ".join(f"{reason} {count}" for reason, count in found.letters.most_common(6))
-            counts = (
-                f"{found.sent:>8}{found.taken:>8}{found.letters.total():>9}{len(found.lost):>6}{len(found.wrong):>7}"
-            )
+            places = f"{len(found.lost):>6}{len(found.wrong):>7}"
+            counts = f"{found.sent:>8}{found.taken:>8}{found.letters.total():>9}{places}"
             rows.append(f"{topic:<20}{counts}  {reasons}")
         rows.append(f"good requests {self.good}, unanswered {self.unanswered}; workers that ended: {self.crashed or 0}")
+        audited = self.audit.as_dict()
+        for section, name in _AUDITED:
+            rows.append(f"audit, {section.replace('_', ' ')}: {name.replace('_', ' ')} {audited[section][name]}")
         return "\n".join(rows)
 
     @property
     def faults(self) -> list[str]:
-        """What must not be, empty where all is well; of the audit, what is about events that this run sent."""
-        found = [
-            f"{topic}: lost {o.lost[:3]}, wrong {o.wrong[:3]}" for topic, o in self.topics.items() if o.lost or o.wrong
-        ]
+        """What must not be; empty where all is well."""
+        found = [f"{topic}: lost {o.lost[:3]}" for topic, o in self.topics.items() if o.lost]
+        found += [f"{topic}: wrong letters {o.wrong[:3]}" for topic, o in self.topics.items() if o.wrong]
         found += [f"{name} ended" for name in self.crashed]
         found += [f"{self.unanswered} good requests unanswered"] if self.unanswered else []
         wrong = self.audit.as_dict()["fault"]
-        return found + [str(line) for line in wrong if line["section"] in ("requests", "events", "user logs", "logs")]
+        return found + [f"audit: {line}" for line in wrong if (line["section"], line["name"]) not in FORGED]
 
 
 def run(home: Path, *, messages: int, seed: int, announce: Callable[[str], None] = print) -> Report:

@@ -49,14 +49,10 @@ EXAMPLE = m.TrainingExample(
     model=m.ModelVersion(epoch=1, number=2),
     trigger_ms=6,
 )
+PUBLIC = [(REQUESTS, REQUEST), (RESPONSES, RESPONSE)]
 SAMPLES = [
-    *(
-        (name, message, form)
-        for name, message in ((REQUESTS, REQUEST), (RESPONSES, RESPONSE))
-        for form in (JSON, MSGPACK)
-    ),
-    *((name, message, None) for name, message in ((REQUESTS, REQUEST), (RESPONSES, RESPONSE), (EXAMPLES, EXAMPLE))),
-    (EXAMPLES, EXAMPLE, MSGPACK),
+    *((name, message, form) for name, message in PUBLIC for form in (None, JSON, MSGPACK)),
+    *((EXAMPLES, EXAMPLE, form) for form in (None, MSGPACK)),
 ]
 
 
