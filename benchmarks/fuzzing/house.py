@@ -4,13 +4,14 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.fuzzing.giants import giants
 from benchmarks.fuzzing.mutations import Fuzzed, Fuzzer
 from benchmarks.fuzzing.samples import Samples
+from feature_store.log import LogWant, UserLog
 from streams import dlq
 from streams.audit.report import AuditReport
 from streams.audit.run import run_audit
@@ -21,8 +22,9 @@ from streams.errors import Refused
 from streams.kafka import Kafka
 from streams.local.stack import local_stack
 from streams.local.workers import WorkerProcess
-from streams.messages import Candidate, Conversion, Impression, RankingRequest
+from streams.messages import Candidate, Conversion, Impression, RankingRequest, TrainingExample
 from streams.recipe import load_recipe
+from streams.redis_client import connect
 from streams.scan import committed, ends, read_topic
 from streams.settings import Settings
 from streams.topics import (
@@ -60,9 +62,6 @@ READERS: Mapping[str, str | None] = {
 }
 """Whose input a topic is; None: every ranking process reads it for itself, and skips what is odd, saying so."""
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
-FORGED = {("joins", "extra"), ("rewards", "of_no_decision"), ("rewards", "examples_without_outcome")}
-"""Faults of an audit that must be here: odd records that are valid stand on topics that only our workers write, and are
-the effects of nothing."""
 GOOD_EVERY = 10
 """Odd messages of each topic between two good requests."""
 UNDER_WAY = 40
@@ -73,10 +72,9 @@ QUIET_S = 300.0
 _AUDITED = (
     *(("requests", name) for name in ("answered_ok", "answered_error", "unanswered")),
     *(("events", name) for name in ("distinct", "refused", "refused_without_dead_letter")),
-    *(("user_logs", name) for name in ("events_stored", "lost", "stored_twice", "of_no_event")),
-    *(("joins", name) for name in ("expected", "missing", "different")),
-    *(("rewards", name) for name in ("rewarded", "missing", "outcomes_lost", "outcomes_twice")),
 )
+"""Of an audit, what odd records leave sound. Beside them stand forged effects (examples, rewards) that have no cause, and
+events with one id and several contents, of which the first to come counts."""
 
 Place = tuple[str, int, int]
 
@@ -100,6 +98,8 @@ class Report:
     topics: dict[str, Outcome]
     good: int
     unanswered: int
+    good_events: int
+    good_faults: list[str]
     crashed: list[str]
     audit: AuditReport
     seconds: float
@@ -112,6 +112,7 @@ class Report:
             counts = f"{found.sent:>8}{found.taken:>8}{found.letters.total():>9}{places}"
             rows.append(f"{topic:<20}{counts}  {reasons}")
         rows.append(f"good requests {self.good}, unanswered {self.unanswered}; workers that ended: {self.crashed or 0}")
+        rows.append(f"good events {self.good_events}, with faults {len(self.good_faults)}")
         audited = self.audit.as_dict()
         for section, name in _AUDITED:
             rows.append(f"audit, {section.replace('_', ' ')}: {name.replace('_', ' ')} {audited[section][name]}")
@@ -124,8 +125,9 @@ class Report:
         found += [f"{topic}: wrong letters {o.wrong[:3]}" for topic, o in self.topics.items() if o.wrong]
         found += [f"{name} ended" for name in self.crashed]
         found += [f"{self.unanswered} good requests unanswered"] if self.unanswered else []
+        found += [f"of good users: {what}" for what in self.good_faults]
         wrong = self.audit.as_dict()["fault"]
-        return found + [f"audit: {line}" for line in wrong if (line["section"], line["name"]) not in FORGED]
+        return found + [f"audit: {line}" for line in wrong if (line["section"], line["name"]) in _AUDITED]
 
 
 def run(home: Path, *, messages: int, seed: int, announce: Callable[[str], None] = print) -> Report:
@@ -152,7 +154,16 @@ def run(home: Path, *, messages: int, seed: int, announce: Callable[[str], None]
             if worker.name in crashed:
                 announce(f"{worker.name} ended{worker.child.last_words()}")
         topics = _outcomes(kafka, odd.places)
-        return Report(topics, good.sent, good.under_way, crashed, run_audit(settings), time.monotonic() - began)
+        return Report(
+            topics,
+            good.sent,
+            good.under_way,
+            good.events.total(),
+            good.faults(settings),
+            crashed,
+            run_audit(settings),
+            time.monotonic() - began,
+        )
 
 
 @contextmanager
@@ -217,6 +228,10 @@ class _Good:
 
     def __init__(self, kafka: Kafka) -> None:
         self.sent = self.under_way = 0
+        self.events: Counter[str] = Counter()
+        """Of each user."""
+        self.clicked: set[str] = set()
+        """Ids of the examples that the clicks must give."""
         self._client = RankingClient(kafka)
 
     def send(self) -> None:
@@ -244,6 +259,23 @@ class _Good:
                 event_ms=_now_ms(),
             )  # fmt: skip
             self._client.send_conversion(click)
+            self.events[response.user] += 2
+            self.clicked.add(f"click:{shown.event_id}")
+
+    def faults(self, settings: Settings) -> list[str]:
+        """Logs that do not hold each event once, and clicks without their one positive example."""
+        log = UserLog(connect(settings.redis_url), settings.recipe.log)
+        slices = log.read([LogWant(user, 0) for user in self.events])
+        stored = {user: found.position.count for user, found in zip(self.events, slices, strict=True)}
+        wrong = [
+            f"{user}: {stored[user]} of {count} stored" for user, count in self.events.items() if stored[user] != count
+        ]
+        labels: defaultdict[str, list[float]] = defaultdict(list)
+        for record in read_topic(settings.kafka, EXAMPLES):
+            with suppress(Refused):
+                example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+                labels[example.example_id].append(example.label)
+        return wrong + [f"{name}: labels {labels[name]}" for name in self.clicked if labels[name] != [1.0]]
 
     def finish(self) -> None:
         deadline = time.monotonic() + QUIET_S
