@@ -180,8 +180,12 @@ class Member:
         return records
 
     def handle(self, records: Sequence[Record]) -> None:
+        """A batch, and then the ends that it reached."""
         if records:
             self.worker.handle(records)
+        for place, at in self.positions.items():
+            if at == len(self.broker.logs[place]):
+                self.worker.at_end(*place)
 
     def commit(self, arrived: int) -> None:
         self.producer.arrive(arrived)

@@ -4,9 +4,10 @@ between workers or stamped by a wrong clock, each event is stored once and each 
     TIDERANK_HYPOTHESIS=long pytest tests/streams/test_exactly_once.py
 
 Which orders give the same label: all in which an action reaches the broker before its impression's window ends (in the
-impression's event time, by the broker's clock), and its impression before the action has waited for `early_ms`. What comes
-later may be too late, or may still be taken, and both are right. What never depends on the order is which examples
-there are: one of its click for each impression of a served response, one of its conversion for each that is clicked.
+impression's event time, by the broker's clock), and its impression before the action has waited for `early_ms`. What
+comes later may be too late, or may still be taken, and both are right. What never depends on the order is which
+examples there are: one of its click for each impression of a served response, one of its conversion for each that is
+clicked.
 """
 
 import os
@@ -41,7 +42,7 @@ from streams.messages import Conversion, Impression, LogRef, ModelVersion, Serve
 from streams.record import Record
 from streams.topics import CONVERSIONS, DEAD_LETTERS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
 from tests.feature_store.servers import Server, find_servers
-from tests.streams.simulated_ingest import PARTITIONS, PLACES, Broker, Member
+from tests.streams.simulated_ingest import PARTITIONS, PLACES, T0, Broker, Member
 
 SECOND = 1_000
 CLICK_MS, ATTRIBUTION_MS, EARLY_MS, ELAPSED_MS = 60 * SECOND, 300 * SECOND, 40 * SECOND, 90 * SECOND
@@ -51,12 +52,31 @@ BUCKETS = 2
 """Of the timers: these users' are in the first two, and none of the others need be swept."""
 TAKEN_OVER_MS = 8 * SECOND
 """The group gives a dead member's partitions away after 6 s."""
-HANDED_OVER_MS = 3 * SECOND
+HANDED_OVER_MS = 9 * SECOND
 """And those that a living one gave up in the next round."""
+BEAT_MS = 4 * SECOND
+"""A member that is silent for longer is thrown out of its group."""
 
 partitions = st.integers(0, PARTITIONS - 1)
 skews = st.sampled_from([0, 0, 0, -3 * SECOND, 20 * SECOND, -50 * SECOND, 59 * SECOND, 90 * SECOND, -400 * SECOND])
 """Of the sender's clock; 90 s ahead is refused."""
+
+
+def served(name: str, user: str, event_ms: int, items: tuple[str, ...]) -> Served:
+    return Served(
+        response_id=name,
+        request_id=name,
+        user=user,
+        surface="s",
+        event_ms=event_ms,
+        log=LogRef(),
+        features={},
+        context={},
+        items=[ServedItem(item=item) for item in items],
+        plan="light",
+        tier="light",
+        model=ModelVersion(epoch=1, number=1),
+    )
 
 
 @dataclass
@@ -106,21 +126,7 @@ class Exactly(RuleBasedStateMachine):
     @rule(user=st.sampled_from(USERS), partition=partitions, skew=skews, items=st.sampled_from([ITEMS, ("a",)]))
     def serve(self, user: str, partition: int, skew: int, items: tuple[str, ...]) -> None:
         name = f"r{len(self.sent)}"
-        served = Served(
-            response_id=name,
-            request_id=name,
-            user=user,
-            surface="s",
-            event_ms=self._event_ms(skew),
-            log=LogRef(),
-            features={},
-            context={},
-            items=[ServedItem(item=item) for item in items],
-            plan="light",
-            tier="light",
-            model=ModelVersion(epoch=1, number=1),
-        )
-        self._send(name, SERVED, served, partition)
+        self._send(name, SERVED, served(name, user, self._event_ms(skew), items), partition)
 
     @rule(data=st.data(), item=st.sampled_from(ITEMS), partition=partitions, skew=skews, unserved=st.booleans())
     def show(self, data: st.DataObject, item: str, partition: int, skew: int, unserved: bool) -> None:
@@ -224,6 +230,14 @@ class Exactly(RuleBasedStateMachine):
     def wait(self, ms: int) -> None:
         self._pass_time(ms)
 
+    @rule(window_ms=st.sampled_from([CLICK_MS, ATTRIBUTION_MS]), ms=st.sampled_from([-10, 0, 1, SECOND]))
+    def wait_for_a_window(self, window_ms: int, ms: int) -> None:
+        """To about the end of the next one."""
+        now_ms = self.broker.now_ms
+        shown = [s.message.event_ms for s in self.sent.values() if isinstance(s.message, Impression)]
+        ends = [at + window_ms + ms for at in shown if at + window_ms + ms > now_ms]
+        self._pass_time(min(ends, default=now_ms) - now_ms)
+
     @rule(who=st.integers(0, 1), arrived=st.sampled_from([0, 1, 3, 1_000]))
     def kill(self, who: int, arrived: int) -> None:
         """Before its commit. Its partitions are nobody's until the group has noticed."""
@@ -246,9 +260,13 @@ class Exactly(RuleBasedStateMachine):
         self.free = {}
 
     def _pass_time(self, ms: int) -> None:
-        """Partitions find a member before their time."""
+        """Partitions find a member before their time, and who lives looks around now and then."""
         if self.free and self.broker.now_ms + ms > min(self.free.values()):
             self.take_over(who=0)
+        while ms > BEAT_MS:
+            self.broker.now_ms, ms = self.broker.now_ms + BEAT_MS, ms - BEAT_MS
+            self.tick(0)
+            self.tick(1)
         self.broker.now_ms += ms
 
     # What must hold
@@ -266,7 +284,7 @@ class Exactly(RuleBasedStateMachine):
             return
         if self.free:
             self.take_over(who=0)
-        for _ in range(20):  # longer than any window, however far ahead its impression
+        for _ in range(25):  # longer than any window, however far ahead its impression
             self._pass_time(30 * SECOND)
             for who in (0, 1):
                 self.deliver_all(who)
@@ -345,10 +363,10 @@ class Exactly(RuleBasedStateMachine):
         assert example.by_window == (example.label == 0)
 
     def _is_served(self, shown: Impression) -> bool:
-        served = self.sent.get(shown.response_id)
-        if served is None or served.refused or not isinstance(served.message, Served):
+        of = self.sent.get(shown.response_id)
+        if of is None or of.refused or not isinstance(of.message, Served):
             return False
-        return served.message.user == shown.user and shown.item in [item.item for item in served.message.items]
+        return of.message.user == shown.user and shown.item in [item.item for item in of.message.items]
 
     @staticmethod
     def _may_label(action: Sent, shown: Sent, kind: str, window_ms: int) -> bool:
@@ -388,7 +406,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def test_ingest_is_the_ideal_log(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> type[Exactly]:
     class Machine(Exactly):
         redis = server.redis
         broker = Broker()
@@ -398,10 +417,63 @@ def test_ingest_is_the_ideal_log(server: Server, monkeypatch: pytest.MonkeyPatch
     for module in (streams.workers.ingest, feature_store.shared_clock):
         clock: Any = type("", (), {"monotonic": staticmethod(lambda: Machine.broker.now_ms / 1000)})
         monkeypatch.setattr(module, "time", clock)
+    return Machine
+
+
+def shown_at_the_start(machine: type[Exactly]) -> Exactly:
+    """One impression of a served response, read; its click window ends at T0 + CLICK_MS."""
+    story = machine()
+    story.start(provisional="none", both=False)
+    for topic, message in (
+        (SERVED, served("r0", USERS[0], T0, ("a",))),
+        (IMPRESSIONS, Impression(event_id="i1", user=USERS[0], response_id="r0", item="a", position=0, event_ms=T0)),
+    ):
+        story._send(message.response_id if topic == SERVED else "i1", topic, message, 0)
+    story.deliver_all(0)
+    return story
+
+
+def click_of_it(story: Exactly, partition: int) -> None:
+    click = Conversion(event_id="x", user=USERS[0], kind="click", event_ms=story.broker.now_ms, impression_id="i1")
+    story._send("x", CONVERSIONS, click, partition)
+
+
+def test_what_came_after_the_question_is_not_closed_over_by_its_answer(machine: type[Exactly]) -> None:
+    """Between the two, one partition is read further than another."""
+    story = shown_at_the_start(machine)
+    story.wait(CLICK_MS - 5 * SECOND)
+    story.tick(0)  # asks
+    click_of_it(story, 0)
+    story.wait(10 * SECOND)
+    other = Conversion(event_id="y", user=USERS[1], kind="search", event_ms=story.broker.now_ms)
+    story._send("y", CONVERSIONS, other, 1)
+    story.members[0].handle(story.members[0].poll((CONVERSIONS, 1), 1))
+    story.tick(0)  # takes the answer
+    story.teardown()
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_partition_that_is_nobodys_holds_the_windows_of_all(machine: type[Exactly], drained: bool) -> None:
+    """It is on its way from one member to the other."""
+    story = shown_at_the_start(machine)
+    story.wait(CLICK_MS - SECOND)
+    for _ in range(2):
+        story.tick(0)
+    click_of_it(story, 1)
+    story.members[0].give_up([(CONVERSIONS, 1)], drained=drained)
+    story.free = {(CONVERSIONS, 1): story.broker.now_ms + HANDED_OVER_MS}
+    story.wait(HANDED_OVER_MS)
+    for _ in range(3):
+        story.tick(0)
+    story.take_over(1)
+    story.teardown()
+
+
+def test_ingest_is_the_ideal_log(machine: type[Exactly]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine,
+        machine,
         settings=settings(
-            max_examples=20_000 if LONG else 60,
+            max_examples=6_000 if LONG else 80,
             stateful_step_count=80,
             derandomize=not LONG,
             deadline=None,
