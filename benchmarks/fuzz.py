@@ -2,10 +2,10 @@
 
     python -m benchmarks.fuzz [--messages 10000] [--seed 0]
 
-Starts Kafka, Redis and one worker of each kind, sends so many odd messages to each topic among good ones, and prints, by
-topic, how many were taken in and how many dead-lettered, by reason. Then every worker must be the process that it was,
-every good request answered, every odd message either taken in or dead-lettered as it came, and `tiderank audit` without
-fault; else the exit status is 1.
+Starts Kafka, Redis and one worker of each kind, sends so many odd messages to each topic among good ones, and prints,
+by topic, how many were taken in and how many dead-lettered, by reason. Then every worker must be the process that it
+was, every good request answered, its impression and click stored once and labelled, every odd message taken in or
+dead-lettered as it came, and `tiderank audit` without fault in what odd messages leave sound; else the exit status is 1.
 """
 
 import argparse

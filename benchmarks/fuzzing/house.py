@@ -73,8 +73,8 @@ _AUDITED = (
     *(("requests", name) for name in ("answered_ok", "answered_error", "unanswered")),
     *(("events", name) for name in ("distinct", "refused", "refused_without_dead_letter")),
 )
-"""Of an audit, what odd records leave sound. Beside them stand forged effects (examples, rewards) that have no cause, and
-events with one id and several contents, of which the first to come counts."""
+"""Of an audit, what odd records leave sound. Beside them stand forged effects (examples, rewards) that have no cause,
+and events with one id and several contents, of which the first to come counts."""
 
 Place = tuple[str, int, int]
 

@@ -1,5 +1,10 @@
-"""Ten thousand odd messages to each worker's own hands: none falls over, and each is taken in or dead-lettered."""
+"""Odd messages to each worker's own hands: none falls over, and each is taken in or dead-lettered.
 
+A few thousand of each topic; ten thousand with TIDERANK_LONG_TESTS=1. `benchmarks.fuzz` sends them to whole processes.
+"""
+
+import math
+import os
 import threading
 import time
 from collections import Counter
@@ -23,6 +28,7 @@ from router_bandit.budget import BudgetOptions
 from router_bandit.value_model import ValueOptions
 from streams.codec import decode
 from streams.ends import EndsQuestion
+from streams.errors import Refused
 from streams.events import EventKinds
 from streams.gatekeeper import Gatekeeper
 from streams.intake import Intake
@@ -41,12 +47,16 @@ from streams.snapshot_schedule import SnapshotSchedule
 from streams.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
+    DECISIONS,
     EXAMPLES,
     IMPRESSIONS,
     REQUESTS,
+    RESPONSES,
     REWARDS,
+    ROUTER_MODEL,
     SERVED,
     TOPICS,
+    UPDATES,
 )
 from streams.update_writer import UpdateWriter
 from streams.updates import UpdateReader
@@ -58,7 +68,7 @@ from tests.ranker.samples import COMPRESS, tiny_model
 
 pytestmark = pytest.mark.e2e
 
-MESSAGES = 10_000
+MESSAGES = 10_000 if os.environ.get("TIDERANK_LONG_TESTS") == "1" else 2_000
 BATCH = 250
 JOIN = JoinConfig(click_window_ms=50, attribution_window_ms=200, early_ms=50)
 
@@ -130,15 +140,13 @@ def fuzz(
     return sent, outbox.letters
 
 
-def refused(sent: Sequence[Fuzzed], letters: Mapping[tuple[str, int], Headers]) -> Counter[tuple[str, str]]:
-    """By mutation, how many were refused and how many taken in; prints them."""
+def check_kinds(sent: Sequence[Fuzzed], letters: Mapping[tuple[str, int], Headers]) -> None:
+    """Of each mutation, some are refused or some are taken in, as they must be."""
     counts: Counter[tuple[str, str]] = Counter()
     for offset, one in enumerate(sent):
         counts[one.kind, "refused" if (one.topic, offset) in letters else "taken"] += 1
-    print(dict(counts))
     assert counts["tombstone", "taken"] == counts["noise", "taken"] == counts["cut", "taken"] == 0
-    assert min(counts["fields", "taken"], counts["fields", "refused"], counts["times", "taken"]) > 100
-    return counts
+    assert min(counts["fields", "taken"], counts["fields", "refused"], counts["times", "taken"]) > MESSAGES // 50
 
 
 def test_ingest(stack: LocalStack, kafka: Kafka) -> None:
@@ -160,12 +168,11 @@ def test_ingest(stack: LocalStack, kafka: Kafka) -> None:
         heartbeat=Heartbeat(None),
     )
     sent, letters = fuzz(worker, outbox, [SERVED, IMPRESSIONS, CONVERSIONS])
-    refused(sent, letters)
+    check_kinds(sent, letters)
     while closed := joiner.sweep(now_ms() + 10**6, 1_000):
         worker._send([label for one in closed for label in one.labels])
         joiner.settle(closed)
-    print(outbox.sent)
-    assert outbox.sent[EXAMPLES] > 1_000
+    assert outbox.sent[EXAMPLES] > MESSAGES // 50
 
 
 def test_learn(kafka: Kafka) -> None:
@@ -174,10 +181,34 @@ def test_learn(kafka: Kafka) -> None:
     outbox = Kept(kafka)
     worker = LearnWorker(knowledge, outbox, publish_s=0.5, heartbeat=Heartbeat(None))
     sent, letters = fuzz(worker, outbox, [REWARDS], values)
-    refused(sent, letters)
-    print(knowledge.learned, knowledge.prices.price, knowledge.prices.spent_ms)
-    predicted = knowledge.model.predict({"surface": "feed", "hour": "7", "load": 0.5}, ["light", "heavy"])
-    print(predicted)
+    check_kinds(sent, letters)
+    assert knowledge.learned > MESSAGES // 10
+    plans = ["light", "heavy"]
+    assert all(map(math.isfinite, knowledge.model.predict({"surface": "feed", "load": 0.5}, plans).values()))
+    assert math.isfinite(knowledge.prices.price)
+
+
+def test_router_models() -> None:
+    """A learner that starts goes on from what is good of them, and a ranking process keeps routing."""
+    values, recipe = ValueOptions(bits=10), default()
+    fuzzer = Fuzzer(7, Samples(now_ms, values).samplers(), now_ms)
+    plans, exploration = recipe.routing.router_plans(), recipe.routing.exploration
+    router = Router(plans, exploration=exploration, values=values, initial_price=0.001, seed=0)
+    taken = 0
+    for number in range(MESSAGES // 4):
+        one = fuzzer.record(ROUTER_MODEL)
+        try:
+            message = decode(TOPICS[ROUTER_MODEL], one.value)
+        except Refused:
+            continue
+        resume([message], values, BudgetOptions()).to_message()
+        router.number = -1  # as if it were the newest
+        taken += router.take(message)
+        routed = router.route(
+            str(number), surface="s", event_ms=0, candidates=3, log_length=5, load=0.1, device="d", time_left_ms=100.0
+        )
+        assert sum(routed.choice.probabilities.values()) == pytest.approx(1)
+    assert taken > MESSAGES // 100
 
 
 def test_rank(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
@@ -207,8 +238,8 @@ def test_rank(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
         name="test",
     )  # fmt: skip
     sent, letters = fuzz(worker, outbox, [REQUESTS])
-    refused(sent, letters)
-    print(outbox.sent)
+    check_kinds(sent, letters)
+    assert min(outbox.sent[topic] for topic in (RESPONSES, SERVED, DECISIONS)) > MESSAGES // 10
 
 
 def _writer(engine: Engine, kafka: Kafka, outbox: Outbox) -> UpdateWriter:
@@ -242,5 +273,5 @@ def test_train(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
     )
     with schedule:
         sent, letters = fuzz(worker, outbox, [EXAMPLES])
-    refused(sent, letters)
-    print(outbox.sent)
+    check_kinds(sent, letters)
+    assert outbox.sent[UPDATES] > 5
