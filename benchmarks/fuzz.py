@@ -5,7 +5,7 @@
 Starts Kafka, Redis and one worker of each kind, sends so many odd messages to each topic among good ones, and prints,
 by topic, how many were taken in and how many dead-lettered, by reason. Then every worker must be the process that it
 was, every good request answered, its impression and click stored once and labelled, every odd message taken in or
-dead-lettered as it came, and `tiderank audit` without fault in what odd messages leave sound; else the exit status is 1.
+dead-lettered as it came, and `tiderank audit` without fault in what odd messages leave sound; else it exits with 1.
 """
 
 import argparse
