@@ -50,12 +50,16 @@ class EventClock:
         """There is more to read in the partition: it holds the clock until it shows that, or its end."""
         self._partitions.setdefault((topic, partition), _Partition()).at_end = False
 
+    def newest_ms(self) -> int:
+        """The newest event that was read of any partition; 0 before the first."""
+        return max((p.newest_ms for p in self._partitions.values() if p.newest_ms is not None), default=0)
+
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, in event time; 0 before the first event."""
         behind = [p.newest_ms for p in self._partitions.values() if not p.at_end]
         if behind:
             reached = min((ms if ms is not None else 0) for ms in behind)
         else:
-            reached = max((p.newest_ms for p in self._partitions.values() if p.newest_ms is not None), default=0)
+            reached = self.newest_ms()
         self._now_ms = max(self._now_ms, reached)
         return self._now_ms

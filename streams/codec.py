@@ -129,6 +129,8 @@ def _holder(kind: Any) -> Any:
 def _is_msgpack(topic: Topic, content_type: str | None) -> bool:
     if content_type is None:
         return topic.encoding == "msgpack"
-    if content_type in (JSON, MSGPACK):
+    # Internal topics have one form: what is kept of them is read again without its header.
+    allowed = (MSGPACK,) if topic.encoding == "msgpack" else (JSON, MSGPACK)
+    if content_type in allowed:
         return content_type == MSGPACK
-    raise Refused(f"{CONTENT_TYPE} must be {JSON} or {MSGPACK}, got {content_type[:100]!r}")
+    raise Refused(f"{CONTENT_TYPE} of {topic.name} must be {' or '.join(allowed)}, got {content_type[:100]!r}")

@@ -16,7 +16,7 @@ import faust
 from faust.types.auth import CredentialsT
 
 from streams.errors import StartError
-from streams.kafka import SESSION_TIMEOUT_MS, Kafka
+from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SESSION_TIMEOUT_MS, Kafka
 from streams.service import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
         broker_credentials=credentials(kafka.properties),
         broker_session_timeout=SESSION_TIMEOUT_MS / 1000,
         broker_heartbeat_interval=1.0,
+        broker_max_poll_interval=MAX_POLL_MS / 1000,
         broker_commit_interval=1.0,
+        producer_max_request_size=MAX_RECORD_BYTES,  # else 1 MB, and the dead letter of a large record is larger
         consumer_group_instance_id=f"{group}-{instance}",
         consumer_auto_offset_reset="earliest",
         topic_allow_declare=False,  # topics and their settings are made elsewhere

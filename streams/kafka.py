@@ -21,6 +21,11 @@ from streams.topics import TOPICS, Topic
 CONNECT_TIMEOUT_S = 10.0
 SESSION_TIMEOUT_MS = 6_000
 """How long a killed worker's partitions wait: with static membership nothing else tells the broker."""
+MAX_POLL_MS = 3_600_000
+"""How long a member may work on one batch. That a process lives is told by its heartbeats, which need no poll, and that
+its loop does by the health check; so a slow step, or a wait for Redis, is not to cost a member its partitions."""
+MAX_RECORD_BYTES = 5_000_000
+"""Of what a client sends: above every topic's own limit."""
 _PREFIX = "TIDERANK_KAFKA_"
 
 
@@ -58,7 +63,7 @@ class Kafka:
                 "linger.ms": linger_ms,
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": delivery_timeout_ms,
-                "message.max.bytes": 5_000_000,
+                "message.max.bytes": MAX_RECORD_BYTES,
                 "queue.buffering.max.messages": 200_000,
             }
         )
@@ -84,6 +89,7 @@ class Kafka:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": 1_000,
+                "max.poll.interval.ms": MAX_POLL_MS,
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,

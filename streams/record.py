@@ -19,7 +19,10 @@ class Record:
 
     @classmethod
     def of(cls, message: Message) -> "Record":
-        headers = message.headers() or ()
+        try:
+            headers = message.headers() or ()
+        except SystemError:  # a name that is not UTF-8, which the client cannot hand over: none of them counts
+            headers = ()
         return cls(
             message.topic() or "",
             message.partition() or 0,

@@ -59,7 +59,8 @@ TOPICS: dict[str, Topic] = {
         Topic(name=SERVED, message=m.Served, encoding="msgpack", max_bytes=1_500_000),
         Topic(name=DECISIONS, message=m.Decision, encoding="json", public=True),
         Topic(name=OUTCOMES, message=m.Outcome, encoding="json", public=True),
-        Topic(name=REWARDS, message=m.Reward, encoding="json", public=True),
+        # A decision, and what is said of it.
+        Topic(name=REWARDS, message=m.Reward, encoding="json", max_bytes=1_010_000, public=True),
         Topic(name=ROUTER_MODEL, message=m.RouterModel, encoding="msgpack", partitions=1, max_bytes=4_100_000),
         Topic(name=IMPRESSIONS, message=m.Impression, encoding="json", unpacked=True, public=True),
         Topic(name=CONVERSIONS, message=m.Conversion, encoding="json", unpacked=True, public=True),

@@ -7,6 +7,7 @@ held-out labels are the true probabilities, so that a small sample tells small d
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_trai
 from ranker.update_log import Position
 from ranker.updates import Update, UpdateHeader
 from streams.codec import decode
-from streams.errors import StartError
+from streams.errors import Refused, StartError
 from streams.examples import SeenIds, labelled_requests, once
 from streams.mapping import served_request
 from streams.messages import Impression, Served, TrainingExample
@@ -176,11 +177,13 @@ def recorded(settings: Settings, count: int) -> tuple[list[LabelledRequest], lis
     user_log = UserLog(connect(settings.redis_url), settings.recipe.log)
     newest: deque[TrainingExample] = deque(maxlen=8 * count)
     for record in read_topic(kafka, EXAMPLES):
-        newest.append(decode(TOPICS[EXAMPLES], record.value))
+        with suppress(Refused):  # somebody else's to report (`tiderank dlq`)
+            newest.append(decode(TOPICS[EXAMPLES], record.value))
     examples = labelled_requests(once(newest, SeenIds()), user_log, length)[-count:]
     served: deque[Served] = deque(maxlen=_REQUESTS)
     for record in read_topic(kafka, SERVED):
-        served.append(decode(TOPICS[SERVED], record.value))
+        with suppress(Refused):
+            served.append(decode(TOPICS[SERVED], record.value))
     wants = [LogWantAsOf(s.user, LogPosition(s.log.generation, s.log.count), length) for s in served]
     logs = user_log.read_as_of(wants)
     requests = [

@@ -19,6 +19,7 @@ from feature_store.offline import Expected, expected_labels
 from streams.audit.events import NEVER_MS, ClockBound, EventFact, Events
 from streams.audit.report import Section
 from streams.codec import CONTENT_TYPE, decode
+from streams.errors import Refused
 from streams.messages import TrainingExample
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS
@@ -62,7 +63,11 @@ class Joins:
         return [name for name, made in self._produced.items() if made.label > 0 and made.kafka_ms < kafka_ms]
 
     def add(self, record: Record) -> None:
-        e: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+        try:
+            e: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+        except Refused:
+            self._counts["refused"] += 1  # none of ours
+            return
         made = Produced(e.label, e.value, e.response_id, e.user, e.item, e.position, e.trigger_ms, record.timestamp_ms)
         first = self._produced.setdefault(e.example_id, made)
         if first is not made:
@@ -108,7 +113,7 @@ class Joins:
         kinds = Counter((name.partition(":")[0], made.label > 0) for name, made in self._produced.items())
         for (kind, positive), count in sorted(kinds.items()):
             section.count(f"{kind}_{'positive' if positive else 'negative'}", count)
-        for name in ("expected", "pending", "overdue"):
+        for name in ("expected", "pending", "overdue", "refused"):
             section.count(name, self._counts[name])
         section.count("late", len(self._ids["late"]), self._ids["late"])
         section.count("delivered_again", len(self._again), self._again)

@@ -50,7 +50,11 @@ class Rewards:
         self._miscounted: dict[str, list[str]] = {"outcomes_lost": [], "outcomes_twice": [], "earned_wrongly": []}
 
     def add_reward(self, record: Record) -> None:
-        reward: Reward = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
+        try:
+            reward: Reward = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
+        except Refused:
+            self._counts["refused"] += 1  # none of ours
+            return
         first = self._rewards.setdefault(reward.reward_id, reward)
         if first is reward:
             self._of_response[reward.decision.response_id].append(reward)
@@ -115,7 +119,8 @@ class Rewards:
         section.count("outcomes", len(self._outcomes))
         section.count("rewarded", sum(not reward.late for reward in self._rewards.values()))
         section.count("late", sum(reward.late for reward in self._rewards.values()))
-        section.count("pending", self._counts["pending"])
+        for name in ("pending", "refused"):
+            section.count(name, self._counts[name])
         section.count("delivered_again", len(self._again), self._again)
         section.fault("delivered_again_changed", self._changed)
         section.fault("missing", self._missing, verifiable=rewards_whole)

@@ -5,6 +5,7 @@ from confluent_kafka import Consumer, TopicPartition
 from feature_store.join import Joiner
 from ranker.updates import MalformedRecord, UpdateHeader, peek_header
 from streams.codec import CONTENT_TYPE, decode
+from streams.errors import Refused
 from streams.kafka import Kafka, watermarks
 from streams.messages import TrainingExample
 from streams.record import Record
@@ -63,7 +64,10 @@ class Watch:
 
     def _take(self, record: Record) -> None:
         self._next[record.partition] = record.offset + 1
-        example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+        try:
+            example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+        except Refused:
+            return  # no example that ingest made
         if example.example_id in self._seen:
             self.repeated += 1
             return

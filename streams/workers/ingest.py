@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -41,6 +42,9 @@ INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 SWEEP_EVERY_S = 0.1
 SWEEP_LIMIT = 1000
 REDIS_RETRY_S = 0.2
+HANDOVER_S = 10.0
+"""After partitions were given up no window closes for so long, with any worker: until someone reads them, they hold no
+clock, and what stands in them would be late."""
 
 Places = dict[tuple[str, int], int]
 
@@ -74,6 +78,9 @@ class IngestWorker:
         self._heartbeat = heartbeat
         self._sweep_due = 0.0
         self._sweeping = False
+        self._hold_until = float("-inf")
+        self._read_before_ms = 0
+        """The newest event that had been read when the question about the ends was asked."""
         self._consumer: Consumer | None = None
         self._next: Places = {}
         """Of each assigned partition the next offset to handle; below 0 while that is not known."""
@@ -114,13 +121,13 @@ class IngestWorker:
             now = time.monotonic()
             if not self._ends.open and now >= self._sweep_due:
                 self._sweep_due = now + SWEEP_EVERY_S
+                self._read_before_ms = self._clock.newest_ms()
                 self._ends.ask(self._next)
             return
         if not self._next:
             return  # without a partition there is nothing to tell the time by
-        self._move_clock(ends)
         try:
-            agreed = self._shared_clock.agree(self._clock.now_ms())
+            agreed = self._shared_clock.agree(self._reached_ms(ends))
             buckets = range(agreed.place, BUCKETS, agreed.readers)
             closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
@@ -141,27 +148,33 @@ class IngestWorker:
             _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
             self._next[topic, partition] = max(self._next[topic, partition], end)
 
-    def _move_clock(self, ends: Ends) -> None:
-        """A partition holds the clock unless all that the broker had of it was handled.
+    def _reached_ms(self, ends: Ends) -> int:
+        """Event time that this worker has reached. 0, which holds all, while partitions are on their way to others.
 
-        So no window closes over an event that the broker has had all along, whatever this process or the broker went
-        through meanwhile.
+        A partition holds the clock unless all that the broker had of it when asked was handled; what came since may
+        have been handled of one partition and not of another, and moves nothing. So no window closes over an event
+        that the broker has had all along, whatever this process or the broker went through meanwhile.
         """
         for place in ends.offsets.keys() & self._next.keys():  # some may be another member's since the question
             if self._next[place] >= ends.offsets[place]:
                 self._clock.at_end(*place)
             else:
                 self._clock.behind(*place)
+        bound_ms = self._read_before_ms
         if self._wall_lag_ms is not None:
             # The wall clock as a partition that is always at its end: it counts only where all is read.
             wall_ms = ends.asked_ms - self._wall_lag_ms
             self._clock.observe("wall", 0, wall_ms, bound_ms=wall_ms)
             self._clock.at_end("wall", 0)
+            bound_ms = max(bound_ms, wall_ms)
+        return 0 if time.monotonic() < self._hold_until else min(self._clock.now_ms(), bound_ms)
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
         self._consumer = consumer
         stored = self._stored_offsets()
+        with suppress(RedisError):  # while it is away, nobody's clock goes on
+            self._shared_clock.agree(0)  # at once: the others must not pass what is unread here
         for partition in consumer.committed(partitions, timeout=10.0):
             key = (partition.topic, partition.partition)
             self._clock.add(*key)
@@ -170,6 +183,7 @@ class IngestWorker:
         return [TopicPartition(p.topic, p.partition, p.offset) for p in partitions]
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
+        self._hold_until = time.monotonic() + HANDOVER_S
         for partition in partitions:
             self._next.pop((partition.topic, partition.partition), None)
             self._clock.drop(partition.topic, partition.partition)

@@ -87,6 +87,9 @@ def resume(newest_first: Sequence[RouterModel], values: ValueOptions, budget: Bu
         except ModelBytesError as error:
             log.warning("router.model %d is of no use: %s", message.number, error)
             continue
+        if not all(partition.isascii() and partition.isdigit() for partition in message.offsets):
+            log.warning("router.model %d is damaged: its offsets are of no partitions", message.number)
+            continue
         offsets = {int(partition): offset for partition, offset in message.offsets.items()}
         return Knowledge(model, _prices(message, budget), newest_first[0].number, message.learned, offsets)
     if not newest_first:

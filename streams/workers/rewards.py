@@ -118,14 +118,14 @@ class RewardsWorker:
             try:
                 message = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
                 check_event_time(message.event_ms, record, self._max_future_ms)
+                if isinstance(message, Decision):
+                    batch.decisions.append(_decision_fact(message))
+                else:
+                    batch.outcomes.append(_outcome_fact(message))
             except Refused as refused:
                 batch.refused.append((record, str(refused)))
                 continue
             batch.moments.append((record, message.event_ms))
-            if isinstance(message, Decision):
-                batch.decisions.append(_decision_fact(message))
-            else:
-                batch.outcomes.append(_outcome_fact(message))
         return batch
 
     async def _take(self, batch: _Batch, events: Sequence[Any]) -> None:
@@ -241,13 +241,17 @@ def to_reward(closed: Closed) -> Reward:
 
 
 def _decision_fact(decision: Decision) -> DecisionFact:
+    """Raises Refused where its reward could not be sent: JSON may take more bytes than what came."""
+    payload = encode(TOPICS[DECISIONS], decision)
+    if len(payload) > TOPICS[DECISIONS].max_bytes:
+        raise Refused(f"a decision must be at most {TOPICS[DECISIONS].max_bytes} bytes in JSON, got {len(payload)}")
     return DecisionFact(
         response_id=decision.response_id,
         event_ms=decision.event_ms,
         plan=decision.plan,
         cost_ms=decision.measured_ms,
         forced=decision.forced,
-        payload=encode(TOPICS[DECISIONS], decision),
+        payload=payload,
     )
 
 

@@ -49,11 +49,14 @@ EXAMPLE = m.TrainingExample(
     model=m.ModelVersion(epoch=1, number=2),
     trigger_ms=6,
 )
-SAMPLES = [(REQUESTS, REQUEST), (RESPONSES, RESPONSE), (EXAMPLES, EXAMPLE)]
+PUBLIC = [(REQUESTS, REQUEST), (RESPONSES, RESPONSE)]
+SAMPLES = [
+    *((name, message, form) for name, message in PUBLIC for form in (None, JSON, MSGPACK)),
+    *((EXAMPLES, EXAMPLE, form) for form in (None, MSGPACK)),
+]
 
 
-@pytest.mark.parametrize(("name", "message"), SAMPLES, ids=[name for name, _ in SAMPLES])
-@pytest.mark.parametrize("content_type", [None, JSON, MSGPACK])
+@pytest.mark.parametrize(("name", "message", "content_type"), SAMPLES, ids=[f"{s[0]} {s[2]}" for s in SAMPLES])
 def test_round_trip(name: str, message: Struct, content_type: str | None) -> None:
     topic = TOPICS[name]
     assert decode(topic, encode(topic, message, content_type), content_type) == message
@@ -124,6 +127,12 @@ def test_nan_is_refused_in_msgpack_too() -> None:
     value = msgspec.msgpack.encode(["r", "u", [["i", {"x": float("nan")}]]])
     with pytest.raises(Refused):
         decode(TOPICS[REQUESTS], value, MSGPACK)
+
+
+def test_internal_topics_have_one_form() -> None:
+    """What is kept of a served record is read again later, without its headers."""
+    with pytest.raises(Refused, match=r"content-type of training\.examples must be application/msgpack, got .*json"):
+        decode(TOPICS[EXAMPLES], b"[]", JSON)
 
 
 def test_unknown_content_type_is_refused() -> None:

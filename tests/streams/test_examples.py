@@ -8,7 +8,7 @@ from feature_store.facts import NO_LOG
 from feature_store.log import LogSlice
 from ranker.delayed.policies import NO_EMISSION, Emission
 from streams.codec import decode, encode
-from streams.examples import _labelled
+from streams.examples import SeenIds, _labelled, once
 from streams.messages import LogRef, ModelVersion, TrainingExample
 from streams.topics import EXAMPLES, TOPICS
 
@@ -81,3 +81,11 @@ def test_a_provisional_example_and_its_correction_in_one_batch_are_both_learned(
     np.testing.assert_array_equal(found.conversion_N, [np.nan, 1])
     assert found.emission_N is not None
     assert found.emission_N.tolist() == [Emission.PROVISIONAL, Emission.CORRECTED]
+
+
+def test_an_example_delivered_again_is_learned_once_while_it_is_remembered() -> None:
+    first, second, third = (example("click", item) for item in "abc")
+    seen = SeenIds(limit=2)
+    assert once([first, second, first], seen) == [first, second]
+    assert once([second, third], seen) == [third]
+    assert once([first], seen) == [first], "beyond the horizon"

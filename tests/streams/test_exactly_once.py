@@ -1,0 +1,117 @@
+"""Ingest against the ideal log, on histories that hypothesis draws: whatever is redelivered, retried, reordered, moved
+between workers or stamped by a wrong clock, each event is stored once and each impression labelled once, and rightly.
+
+    TIDERANK_LONG_TESTS=1 pytest tests/streams/test_exactly_once.py
+
+Which orders give the same label: all in which an action reaches the broker before its impression's window ends (in the
+impression's event time, by the broker's clock), and its impression before the action has waited for `early_ms`. What
+comes later may be too late, or may still be taken, and both are right. What never depends on the order is which
+examples there are: one of its click for each impression of a served response, one of its conversion for each that is
+clicked.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+import feature_store.shared_clock
+import streams.workers.ingest
+from feature_store.keys import bucket_of
+from streams.messages import Conversion, Impression
+from streams.topics import CONVERSIONS, IMPRESSIONS, SERVED
+from tests.feature_store.servers import Server, find_servers
+from tests.streams.ideal_log import BUCKETS, CLICK_MS, HANDED_OVER_MS, SECOND, USERS, Exactly, served
+from tests.streams.simulated_ingest import T0, Broker
+
+LONG = os.environ.get("TIDERANK_LONG_TESTS") == "1"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    program = next(program for program in find_servers().values() if program is not None)
+    server = Server(program, tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> type[Exactly]:
+    class Machine(Exactly):
+        redis = server.redis
+        clock: ClassVar[list[Broker]] = [Broker()]
+
+    assert {bucket_of(user) for user in USERS} == set(range(BUCKETS))
+    monkeypatch.setattr(streams.workers.ingest, "BUCKETS", BUCKETS)
+    for module in (streams.workers.ingest, feature_store.shared_clock):
+        clock: Any = type("", (), {"monotonic": staticmethod(lambda: Machine.clock[0].now_ms / 1000)})
+        monkeypatch.setattr(module, "time", clock)
+    return Machine
+
+
+def shown_at_the_start(machine: type[Exactly]) -> Exactly:
+    """One impression of a served response, read; its click window ends at T0 + CLICK_MS."""
+    story = machine()
+    story.start(provisional="none", both=False)
+    for topic, message in (
+        (SERVED, served("r0", USERS[0], T0, ("a",))),
+        (IMPRESSIONS, Impression(event_id="i1", user=USERS[0], response_id="r0", item="a", position=0, event_ms=T0)),
+    ):
+        story._send(message.response_id if topic == SERVED else "i1", topic, message, 0)
+    story.deliver_all(0)
+    return story
+
+
+def click_of_it(story: Exactly, partition: int) -> None:
+    click = Conversion(event_id="x", user=USERS[0], kind="click", event_ms=story.broker.now_ms, impression_id="i1")
+    story._send("x", CONVERSIONS, click, partition)
+
+
+def test_what_came_after_the_question_is_not_closed_over_by_its_answer(machine: type[Exactly]) -> None:
+    """Between the two, one partition is read further than another."""
+    story = shown_at_the_start(machine)
+    story.wait(CLICK_MS - 5 * SECOND)
+    story.tick(0)  # asks
+    click_of_it(story, 0)
+    story.wait(10 * SECOND)
+    other = Conversion(event_id="y", user=USERS[1], kind="search", event_ms=story.broker.now_ms)
+    story._send("y", CONVERSIONS, other, 1)
+    story.members[0].handle(story.members[0].poll((CONVERSIONS, 1), 1))
+    story.tick(0)  # takes the answer
+    story.teardown()
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_partition_that_is_nobodys_holds_the_windows_of_all(machine: type[Exactly], drained: bool) -> None:
+    """It is on its way from one member to the other."""
+    story = shown_at_the_start(machine)
+    story.wait(CLICK_MS - SECOND)
+    for _ in range(2):
+        story.tick(0)
+    click_of_it(story, 1)
+    story.members[0].give_up([(CONVERSIONS, 1)], drained=drained)
+    story.free = {(CONVERSIONS, 1): story.broker.now_ms + HANDED_OVER_MS}
+    story.wait(HANDED_OVER_MS)
+    for _ in range(3):
+        story.tick(0)
+    story.take_over(1)
+    story.teardown()
+
+
+def test_ingest_is_the_ideal_log(machine: type[Exactly]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=6_000 if LONG else 80,
+            stateful_step_count=80,
+            derandomize=not LONG,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        ),
+    )
