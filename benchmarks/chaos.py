@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,7 @@ from streams.replica import Replica
 from streams.scan import read_topic
 from streams.simulate.config import demo
 from streams.snapshot_settings import shard_reader
-from streams.topics import REQUESTS, RESPONSES, TOPICS
+from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, SERVED, TOPICS
 
 WORKERS = ("rank-a", "rank-b", "ingest", "train", "rewards", "learn")
 RECIPE = """
@@ -120,7 +121,8 @@ class Chaos:
             if serving:
                 self.outages.append((began_ms, now_ms()))
             self.done[kind] += 1
-            print(f"{number:>4}  {kind:<22} all right again after {time.monotonic() - began:.1f} s", flush=True)
+            took_s = time.monotonic() - began
+            print(f"{number:>4}  {began_ms}  {kind:<22} all right again after {took_s:.1f} s", flush=True)
             self.tend(self.rng.uniform(0.5, 3.0))
 
     def tend(self, seconds: float) -> None:
@@ -301,6 +303,17 @@ def _version(engine: Engine) -> str:
     return f"epoch {engine.position.epoch}, update {engine.position.number}" if engine.position else "none"
 
 
+def tell(up: House, report: AuditReport) -> None:
+    """What the topics hold of the first ids that the audit finds fault with."""
+    ids = [name for found in report.as_dict()["fault"] for name in found["ids"][:3]]
+    for asked in sorted({match[0] for name in ids if (match := re.search(r"chaos-\d+", name))}):
+        for topic in (REQUESTS, SERVED, IMPRESSIONS, CONVERSIONS, EXAMPLES):
+            for record in read_topic(up.kafka, topic):
+                if re.search(rb"%b\D" % asked.encode(), record.value or b""):
+                    said = decode(TOPICS[topic], record.value, record.header(CONTENT_TYPE))
+                    print(f"{asked}: {record} at {record.timestamp_ms} {said}"[:600])
+
+
 def new_engine(up: House) -> Engine:
     return Engine(up.recipe.model, bind(choose_impl(torch.device("cpu"))))
 
@@ -348,6 +361,7 @@ def run(faults: int, seed: int, rate: float) -> bool:
 def judge(up: House, chaos: Chaos, follower: Replica, followed: Engine, asking: Traffic) -> bool:
     report = settled_audit(up)
     print(report.text())
+    tell(up, report)
     found = images(up, follower, followed)
     inside, outside, of = fallbacks(up, chaos.outages)
     print(f"fallbacks: {inside} in outages; {outside} of {of} requests of other times ({outside / max(of, 1):.2%})")

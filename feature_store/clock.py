@@ -10,7 +10,7 @@ class _Partition:
 
 
 class EventClock:
-    """The time up to which all events have been read; windows close by it. It never goes back.
+    """The time up to which all events have been read; windows close by it. It never goes back but by `restart`.
 
     A partition that is read to its end holds nothing back: more may come, but nothing is there. Of the others, the one
     whose newest event is oldest decides, and one that has shown no event yet stops the clock. Where all are at their
@@ -49,6 +49,11 @@ class EventClock:
     def behind(self, topic: str, partition: int) -> None:
         """There is more to read in the partition: it holds the clock until it shows that, or its end."""
         self._partitions.setdefault((topic, partition), _Partition()).at_end = False
+
+    def restart(self) -> None:
+        """What was read is to be read again: as if nothing had been."""
+        self._partitions = {place: _Partition() for place in self._partitions}
+        self._now_ms = 0
 
     def newest_ms(self) -> int:
         """The newest event that was read of any partition; 0 before the first."""

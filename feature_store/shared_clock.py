@@ -30,14 +30,13 @@ class SharedClock:
         self._name = name.encode()
         self._silent_s = silent_s
         self._beat = 0
-        self._now_ms = 0
         # Whether another one lives is told by its beat moving, not by any clock of its machine.
         self._heard: dict[bytes, tuple[bytes, float]] = {}
 
     def agree(self, now_ms: int) -> Agreement:
-        """Says how far this reader is and returns what all have reached; never less than before. One round trip.
+        """Says how far this reader is and returns what all have reached. One round trip.
 
-        Raises redis' errors.
+        It goes back where one of them does, who has to read something again. Raises redis' errors.
         """
         self._beat += 1
         with self._redis.pipeline(transaction=False) as pipe:
@@ -53,5 +52,4 @@ class SharedClock:
             self._redis.hdel(CLOCKS, *silent)
         live = sorted(clocks.keys() - set(silent))
         reached = min(int(clocks[name].partition(b":")[2]) for name in live)
-        self._now_ms = max(self._now_ms, reached)
-        return Agreement(self._now_ms, live.index(self._name), len(live))
+        return Agreement(reached, live.index(self._name), len(live))

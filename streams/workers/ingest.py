@@ -42,9 +42,9 @@ INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 SWEEP_EVERY_S = 0.1
 SWEEP_LIMIT = 1000
 REDIS_RETRY_S = 0.2
-HANDOVER_S = 10.0
+HOLD_S = 10.0
 """After partitions were given up no window closes for so long, with any worker: until someone reads them, they hold no
-clock, and what stands in them would be late."""
+clock, and what stands in them would be late. So too after Redis was away."""
 
 Places = dict[tuple[str, int], int]
 
@@ -183,7 +183,7 @@ class IngestWorker:
         return [TopicPartition(p.topic, p.partition, p.offset) for p in partitions]
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
-        self._hold_until = time.monotonic() + HANDOVER_S
+        self._hold_until = time.monotonic() + HOLD_S
         for partition in partitions:
             self._next.pop((partition.topic, partition.partition), None)
             self._clock.drop(partition.topic, partition.partition)
@@ -218,6 +218,11 @@ class IngestWorker:
         # A partition that Redis knows nothing of any more is read from its beginning.
         places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._next}
         self._next = {key: min(place, first.get(key, place)) for key, place in places.items()}
+        # Redis may have forgotten facts whose time has passed: no window may close over them before they are there
+        # again, whoever reads them, and another worker may not have noticed yet.
+        self._clock.restart()
+        self._read_before_ms = 0
+        self._hold_until = time.monotonic() + HOLD_S
         raise ReadAgain(self._next) from error
 
     def _stored_offsets(self) -> Places:

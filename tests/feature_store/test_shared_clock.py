@@ -17,9 +17,19 @@ def test_the_slowest_decides_and_places_are_by_name(redis: Redis) -> None:
     a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
     assert b.agree(100) == Agreement(100, 0, 1)
     assert a.agree(40) == Agreement(40, 0, 2)
-    assert b.agree(120) == Agreement(100, 1, 2)  # held, but never back
+    assert b.agree(120) == Agreement(40, 1, 2)
     a.agree(110)
     assert b.agree(130).now_ms == 110
+
+
+def test_who_reads_again_takes_all_back(redis: Redis) -> None:
+    a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
+    a.agree(100)
+    assert b.agree(90).now_ms == 90
+    a.agree(0)
+    assert b.agree(95).now_ms == 0
+    a.agree(96)
+    assert b.agree(97).now_ms == 96
 
 
 def test_a_silent_reader_no_longer_counts(redis: Redis) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import TopicPartition
 from redis import Redis
+from redis.exceptions import RedisError
 
 from feature_store.clock import EventClock
 from feature_store.config import JoinConfig, LogConfig
@@ -20,6 +21,7 @@ from feature_store.join import Joiner
 from feature_store.shared_clock import SharedClock
 from streams.ends import Ends
 from streams.events import EventKinds
+from streams.loop import ReadAgain
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.service import Heartbeat
@@ -186,6 +188,14 @@ class Member:
         for place, at in self.positions.items():
             if at == len(self.broker.logs[place]):
                 self.worker.at_end(*place)
+
+    def notice_that_redis_forgot(self) -> None:
+        """As its next call to a Redis that was away does."""
+        try:
+            self.worker._read_again(RedisError("away"), {})
+        except ReadAgain as again:
+            self.outbox.discard()
+            self.positions = {place: max(at, 0) for place, at in again.places.items()}
 
     def commit(self, arrived: int) -> None:
         self.producer.arrive(arrived)

@@ -22,7 +22,7 @@ import feature_store.shared_clock
 import streams.workers.ingest
 from feature_store.keys import bucket_of
 from streams.messages import Conversion, Impression
-from streams.topics import CONVERSIONS, IMPRESSIONS, SERVED
+from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, SERVED
 from tests.feature_store.servers import Server, find_servers
 from tests.streams.ideal_log import BUCKETS, CLICK_MS, HANDED_OVER_MS, SECOND, USERS, Exactly, served
 from tests.streams.simulated_ingest import T0, Broker
@@ -53,10 +53,10 @@ def machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> type[Exactly]:
     return Machine
 
 
-def shown_at_the_start(machine: type[Exactly]) -> Exactly:
+def shown_at_the_start(machine: type[Exactly], both: bool = False) -> Exactly:
     """One impression of a served response, read; its click window ends at T0 + CLICK_MS."""
     story = machine()
-    story.start(provisional="none", both=False)
+    story.start(provisional="none", both=both)
     for topic, message in (
         (SERVED, served("r0", USERS[0], T0, ("a",))),
         (IMPRESSIONS, Impression(event_id="i1", user=USERS[0], response_id="r0", item="a", position=0, event_ms=T0)),
@@ -99,6 +99,32 @@ def test_a_partition_that_is_nobodys_holds_the_windows_of_all(machine: type[Exac
     for _ in range(3):
         story.tick(0)
     story.take_over(1)
+    story.teardown()
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_what_redis_forgot_is_read_again_before_any_window_closes_over_it(machine: type[Exactly], both: bool) -> None:
+    """Its window has passed meanwhile. Of two workers, the one that reads the impression notices first."""
+    story = shown_at_the_start(machine, both=both)
+    kept = {key: story.redis.dump(key) for key in story.redis.scan_iter()}
+    story.wait(SECOND)
+    click_of_it(story, 1)
+    for who in range(1 + both):
+        story.deliver_all(who)
+        story.commit(who, 1_000)
+    assert len(story.broker.arrived[EXAMPLES]) == 1, "its click is said"
+    story.wait(CLICK_MS + 20 * SECOND)
+    story.redis.flushall()
+    for key, value in kept.items():
+        story.redis.restore(key, 0, value)
+    story.logs.clear()
+    story.members[0].notice_that_redis_forgot()
+    for place in [place for place in story.members[0].positions if place != (CONVERSIONS, 1)]:
+        story.members[0].handle(story.members[0].poll(place, 100))
+        story.tick(0)
+        story.tick(0)
+    if both:
+        story.members[1].notice_that_redis_forgot()
     story.teardown()
 
 
