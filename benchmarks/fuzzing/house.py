@@ -172,11 +172,20 @@ def _house(home: Path, announce: Callable[[str], None]) -> Iterator[tuple[Settin
     recipe.write_text(RECIPE)
     with ExitStack() as running:
         stack = running.enter_context(local_stack(home / "data", broker="kafka", announce=announce))
-        at = {"bootstrap": stack.bootstrap, "redis_url": stack.redis_url}
-        snapshots = str(home / "data" / "snapshots")
-        settings = Settings(**at, recipe=load_recipe(str(recipe)), snapshots=snapshots, instance="fuzz")
+        settings = Settings(
+            bootstrap=stack.bootstrap,
+            redis_url=stack.redis_url,
+            recipe=load_recipe(str(recipe)),
+            snapshots=str(home / "data" / "snapshots"),
+            instance="fuzz",
+        )
         settings.kafka.create_topics()
-        workers = [WorkerProcess(name, home=home / "data", recipe=str(recipe), **at) for name in WORKERS]
+        workers = [
+            WorkerProcess(
+                name, home=home / "data", recipe=str(recipe), bootstrap=stack.bootstrap, redis_url=stack.redis_url
+            )
+            for name in WORKERS
+        ]
         for worker in workers:
             running.callback(worker.child.stop)
             worker.child.start()
