@@ -85,6 +85,19 @@ def test_what_came_after_the_question_is_not_closed_over_by_its_answer(machine: 
     story.teardown()
 
 
+def test_a_senders_fast_clock_closes_nobodys_windows(machine: type[Exactly]) -> None:
+    story = shown_at_the_start(machine)
+    story.wait(10 * SECOND)
+    ahead_ms = story.broker.now_ms + CLICK_MS - SECOND
+    story._send("y", CONVERSIONS, Conversion(event_id="y", user=USERS[1], kind="search", event_ms=ahead_ms), 1)
+    story.deliver_all(0)
+    for _ in range(3):
+        story.wait(SECOND)
+        story.tick(0)
+    click_of_it(story, 0)
+    story.teardown()
+
+
 @pytest.mark.parametrize("drained", [True, False])
 def test_a_partition_that_is_nobodys_holds_the_windows_of_all(machine: type[Exactly], drained: bool) -> None:
     """It is on its way from one member to the other."""

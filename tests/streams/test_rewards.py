@@ -243,7 +243,7 @@ def test_records_that_can_never_succeed_become_dead_letters(stack: LocalStack, w
         (DECISIONS, b"\xff\xfe", None, "not a Decision"),
         (OUTCOMES, b'{"outcome_id": "x"}', None, "not a Outcome"),
         (OUTCOMES, b"[1, 2]", MSGPACK, "not a Outcome"),
-        (OUTCOMES, b"{}", "text/plain", "content-type must be"),
+        (OUTCOMES, b"{}", "text/plain", "content-type of router.outcomes must be"),
         (DECISIONS, encode(TOPICS[DECISIONS], decision("future", at=future - T0)), None, "event_ms must be at most"),
     ]
     with rewards_worker(stack, tmp_path):
