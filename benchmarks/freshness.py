@@ -6,7 +6,8 @@ A house of its own (Apache Kafka where it can run) on the demo's recipe, for eac
 size of the tables; in it one rate after another, while more than a fifth of the processors is left. A row: requests
 and events a second; the share of the machine that all of it used, the simulated ad system included; updates a second;
 of clicks p50 and p99, from the broker's timestamp to that of the first response of the slowest replica with weights
-that had learned from it, and of each stage on the way.
+that had learned from it, and of each stage on the way. A click whose impression comes later waits for it; so that what
+is measured is this system, no event is sent late unless --reordered says so.
 """
 
 import argparse
@@ -78,7 +79,12 @@ step_s = {step_s}
 
 def world(args: argparse.Namespace) -> WorldConfig:
     return replace(
-        WORLDS["demo"](), shown=args.shown, candidates_median=args.candidates, candidates_spread=0.0, candidates_min=1
+        WORLDS["demo"](),
+        shown=args.shown,
+        candidates_median=args.candidates,
+        candidates_spread=0.0,
+        candidates_min=1,
+        reorder_share=args.reordered,
     )
 
 
@@ -99,6 +105,7 @@ def main() -> None:
     parser.add_argument("--tiers", default="light", help="light, or light,heavy (and the cascade of both)")
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--shown", type=int, default=4, help="impressions of a request")
+    parser.add_argument("--reordered", type=float, default=0.0, help="share of events sent up to 2 s late")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--warm-up", type=float, default=30)
     parser.add_argument("--step-s", type=float, default=0.1)
