@@ -1,7 +1,7 @@
 """Records of training.examples → what the learner takes in: grouped by response, with the log as serving saw it."""
 
 import logging
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -12,27 +12,9 @@ from ranker.delayed.policies import NO_EMISSION, Emission
 from ranker.requests import LabelledRequest, ScoringRequest
 from streams import metric_names as metric
 from streams.messages import TrainingExample
+from streams.seen import SeenIds
 
 log = logging.getLogger(__name__)
-
-REMEMBERED = 200_000
-
-
-class SeenIds:
-    """The newest ids, to tell what was delivered twice."""
-
-    def __init__(self, limit: int = REMEMBERED) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
-        self._limit = limit
-
-    def add(self, name: str) -> bool:
-        """False if it was there."""
-        if name in self._ids:
-            return False
-        self._ids[name] = None
-        if len(self._ids) > self._limit:
-            self._ids.popitem(last=False)
-        return True
 
 
 def labelled_requests(examples: Sequence[TrainingExample], user_log: UserLog, log_length: int) -> list[LabelledRequest]:

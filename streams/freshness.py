@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from streams.seen import SeenIds
+
 Cause = Literal["click", "conversion", "window"]
 """What decided an example's label. The end of a window is chosen, not lag: what it teaches is counted apart."""
 CAUSES: tuple[Cause, ...] = ("click", "conversion", "window")
@@ -106,14 +108,26 @@ class FreshnessMeter:
         self._unknown: OrderedDict[tuple[int, int], dict[str, int]] = OrderedDict()
         """Versions that answered before their update was fed: when, by replica."""
         self._replicas: dict[str, _Replica] = {}
+        self._seen = SeenIds()
         self._now_ms = 0
         self.abandoned = 0
 
     def example(
-        self, partition: int, offset: int, *, broker_ms: int, trigger_ms: int, kind: str, label: float, by_window: bool
+        self,
+        partition: int,
+        offset: int,
+        *,
+        example_id: str,
+        broker_ms: int,
+        trigger_ms: int,
+        kind: str,
+        label: float,
+        by_window: bool,
     ) -> None:
-        """A record of training.examples; of each partition in order of offset."""
+        """A record of training.examples; of each partition in order of offset. One that came before counts once."""
         self._now_ms = max(self._now_ms, broker_ms)
+        if not self._seen.add(example_id):
+            return
         cause: Cause = "window" if by_window or label <= 0 else "click" if kind == "click" else "conversion"
         waiting = self._pending.setdefault(partition, deque())
         waiting.append(_Example(partition, offset, broker_ms, trigger_ms or broker_ms, cause))

@@ -31,6 +31,7 @@ def feed(meter: FreshnessMeter, record: Record) -> Followed | None:
         meter.example(
             record.partition,
             record.offset,
+            example_id=message.example_id,
             broker_ms=record.timestamp_ms,
             trigger_ms=message.trigger_ms,
             kind=message.kind,

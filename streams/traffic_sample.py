@@ -26,13 +26,14 @@ from ranker.update_log import Position
 from ranker.updates import Update, UpdateHeader
 from streams.codec import decode
 from streams.errors import Refused, StartError
-from streams.examples import SeenIds, labelled_requests, once
+from streams.examples import labelled_requests, once
 from streams.mapping import served_request
 from streams.messages import Impression, Served, TrainingExample
 from streams.recipe import Recipe
 from streams.redis_client import connect
 from streams.sample_options import SampleOptions
 from streams.scan import read_topic
+from streams.seen import SeenIds
 from streams.settings import Settings, from_environment, snapshot_store
 from streams.simulate.config import WORLDS
 from streams.simulate.outcomes import events, search_event, show

@@ -31,7 +31,7 @@ from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
 from streams.dead_letters import bury
 from streams.errors import Refused, StreamError, start_errors
-from streams.examples import SeenIds, labelled_requests, once
+from streams.examples import labelled_requests, once
 from streams.gatekeeper import Gatekeeper
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
@@ -39,6 +39,7 @@ from streams.outbox import Offsets, Outbox
 from streams.recipe import Recipe, TrainingConfig
 from streams.record import Record, next_offsets
 from streams.redis_client import check, connect, raise_if_forbidden
+from streams.seen import SeenIds
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.snapshot_schedule import SnapshotSchedule

@@ -8,8 +8,9 @@ from feature_store.facts import NO_LOG
 from feature_store.log import LogSlice
 from ranker.delayed.policies import NO_EMISSION, Emission
 from streams.codec import decode, encode
-from streams.examples import SeenIds, _labelled, once
+from streams.examples import _labelled, once
 from streams.messages import LogRef, ModelVersion, TrainingExample
+from streams.seen import SeenIds
 from streams.topics import EXAMPLES, TOPICS
 
 EMPTY = LogSlice(NO_LOG, np.empty(0, EVENT_DTYPE))

@@ -15,7 +15,12 @@ def meter(**options: Any) -> FreshnessMeter:
 
 
 def example(m: FreshnessMeter, offset: int, at_ms: int, *, trigger_ms: int, partition: int = 0, **kind: Any) -> None:
-    click: dict[str, Any] = {"kind": "click", "label": 1.0, "by_window": False}
+    click: dict[str, Any] = {
+        "kind": "click",
+        "label": 1.0,
+        "by_window": False,
+        "example_id": f"click:{partition}:{offset}",
+    }
     m.example(partition, offset, broker_ms=at_ms, trigger_ms=trigger_ms, **click | kind)
 
 
@@ -26,6 +31,17 @@ def update(m: FreshnessMeter, number: int, at_ms: int, offsets: Mapping[int, int
 
 def respond(m: FreshnessMeter, replica: str, number: int, at_ms: int, *, epoch: int = 1) -> None:
     m.response(replica, epoch, number, broker_ms=at_ms)
+
+
+def test_an_example_that_is_delivered_again_counts_once() -> None:
+    m = meter()
+    update(m, 1, 900, {0: 0})
+    respond(m, "a", 1, 950)
+    for offset, at_ms in ((0, 1_030), (1, 2_600)):
+        example(m, offset, at_ms, trigger_ms=1_000, example_id="click:i")
+    update(m, 2, 2_700, {0: 2})
+    respond(m, "a", 2, 2_740)
+    assert [fresh.join_ms for fresh in m.settle()] == [30]
 
 
 def test_the_way_of_one_click_by_stage() -> None:
