@@ -32,6 +32,11 @@ LEARNED_RESPONSES = Counter(
     "tiderank_responses_learned", "Responses whose examples a step took in together: their request's side is paid once"
 )
 SKIPPED = Counter("tiderank_examples_skipped", "Examples not learned, by reason", ["reason"])
+TRAINING_BEHIND_SECONDS = Gauge(
+    "tiderank_training_behind_seconds",
+    "How long the newest example that the trainer has read had been on its topic",
+    multiprocess_mode="mostrecent",
+)
 STEPS = Counter("tiderank_training_steps", "Training steps, by whether they were applied", ["applied"])
 STEP_SECONDS = Histogram("tiderank_training_step_seconds", "Reading logs and one training step", buckets=SECONDS)
 UPDATE_BYTES = Counter("tiderank_update_bytes", "Bytes put on model.updates")

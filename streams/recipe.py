@@ -95,7 +95,9 @@ class TrainingConfig:
     """From the start of a step to that of the next, at least: a step for each example would spend most of its time
     starting."""
     batch_max: int = 512
-    """Examples in one step at most."""
+    """Examples in one step at most: a trainer that is behind takes so many a step until it is not."""
+    behind_max_s: float = 3_600.0
+    """An example that has been on its topic for longer is not learned, but counted: what is new comes first."""
     snapshot_s: float = 30.0
     snapshots_kept: int = 3
     """The newest so many; besides them the newest of each of the last hours and days (UTC) that have one:"""
@@ -105,10 +107,14 @@ class TrainingConfig:
     """After so many examples a copy of the model is kept as it is and graded beside the live one."""
 
     def __post_init__(self) -> None:
-        if min(self.step_s, self.snapshot_s) <= 0 or self.snapshots_kept < 1 or not 1 <= self.batch_max <= 100_000:
+        if (
+            min(self.step_s, self.snapshot_s, self.behind_max_s) <= 0
+            or self.snapshots_kept < 1
+            or not 1 <= self.batch_max <= 100_000
+        ):
             raise ValueError(
-                "step_s and snapshot_s must be > 0, snapshots_kept >= 1 and batch_max 1 to 100000, "
-                f"got {self.step_s}, {self.snapshot_s}, {self.snapshots_kept}, {self.batch_max}"
+                "step_s, snapshot_s and behind_max_s must be > 0, snapshots_kept >= 1 and batch_max 1 to 100000, got "
+                f"{self.step_s}, {self.snapshot_s}, {self.behind_max_s}, {self.snapshots_kept}, {self.batch_max}"
             )
         if min(self.snapshots_hourly, self.snapshots_daily) < 0:
             raise ValueError(

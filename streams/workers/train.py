@@ -95,6 +95,9 @@ class TrainWorker(BaseWorker):
         self._frozen = False
 
     def handle(self, records: Sequence[Record]) -> None:
+        now_ms = time.time() * 1000
+        metric.TRAINING_BEHIND_SECONDS.set(max(0.0, now_ms - records[-1].timestamp_ms) / 1000)
+        oldest_ms = now_ms - 1000 * self._config.behind_max_s
         for record in records:
             try:
                 example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
@@ -103,7 +106,10 @@ class TrainWorker(BaseWorker):
                 bury(self._outbox, record, str(refused), worker="train")
                 continue
             self._clock.observe(record.topic, record.partition, example.label_ms, bound_ms=record.timestamp_ms)
-            self._waiting.append(example)
+            if record.timestamp_ms < oldest_ms:
+                metric.SKIPPED.labels("behind").inc()
+            else:
+                self._waiting.append(example)
         self._waiting_offsets |= next_offsets(records)
 
     def tick(self) -> None:

@@ -1,0 +1,63 @@
+"""What a trainer does that is far behind: it says so, and takes what is new."""
+
+import time
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from streams.codec import encode
+from streams.messages import LogRef, ModelVersion, TrainingExample
+from streams.recipe import TrainingConfig
+from streams.record import Record
+from streams.topics import EXAMPLES, TOPICS
+from streams.workers.train import TrainWorker
+
+
+def record(offset: int, age_s: float) -> Record:
+    now_ms = int(1000 * (time.time() - age_s))
+    example = TrainingExample(
+        example_id=f"click:{offset}",
+        kind="click",
+        label=0.0,
+        value=0.0,
+        response_id=f"r{offset}",
+        user="u",
+        item="i",
+        position=0,
+        surface="s",
+        event_ms=now_ms,
+        label_ms=now_ms,
+        log=LogRef(),
+        features={},
+        context={},
+        item_features={},
+        pctr=0.1,
+        pcvr=0.1,
+        tier="light",
+        model=ModelVersion(epoch=1, number=1),
+        trigger_ms=0,
+    )
+    return Record(EXAMPLES, 0, offset, now_ms, b"u", encode(TOPICS[EXAMPLES], example), ())
+
+
+def worker(config: TrainingConfig) -> TrainWorker:
+    """For `handle` alone."""
+    parts: dict[str, Any] = dict.fromkeys(
+        ("learner", "writer", "gate", "user_log", "schedule", "outbox", "stop", "heartbeat")
+    )
+    return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="")
+
+
+def skipped() -> float:
+    return REGISTRY.get_sample_value("tiderank_examples_skipped_total", {"reason": "behind"}) or 0.0
+
+
+def test_what_is_too_old_is_counted_and_the_newest_is_kept() -> None:
+    before, trainer = skipped(), worker(TrainingConfig(behind_max_s=600))
+    trainer.handle([record(0, 7_000), record(1, 601), record(2, 590), record(3, 30)])
+    assert [example.example_id for example in trainer._waiting] == ["click:2", "click:3"]
+    assert trainer._waiting_offsets == {(EXAMPLES, 0): 4}, "what is skipped is read"
+    assert skipped() == before + 2
+    behind_s = REGISTRY.get_sample_value("tiderank_training_behind_seconds")
+    assert behind_s is not None
+    assert 29 < behind_s < 60
