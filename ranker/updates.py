@@ -84,7 +84,9 @@ class UpdateHeader(Struct, frozen=True, kw_only=True, tag_field="kind", tag="upd
     offsets: dict[str, Count] = {}
     """Next offset of training.examples by partition: what these weights have learned."""
     watermark_ms: Count = 0
+    begun_ms: Count = 0
     created_ms: Count = 0
+    """When the step that taught it began, and when it was made; by the trainer's clock."""
     grades: dict[str, float] | None = None
     quarantined: dict[str, tuple[Count, Count]] = {}
     """Offsets [first, next) of training.examples by partition that the gate has kept out, since the update before."""

@@ -1,9 +1,11 @@
 """Freshness: how long an event takes until it changes what is served. Pure: is fed, and knows no Kafka.
 
-    event ──join──▶ example ──learn──▶ update made ──publish──▶ update on the topic ──apply──▶ first response with it
+    event ──join──▶ example ──queue──▶ step begins ──step──▶ learned ──publish──▶ update on the topic ──apply──▶ first
+    response with it
 
-The times are those of the broker, but for the moment an update was made, which is its trainer's. Records of different
-topics and partitions may be fed in any order.
+The times are those of the broker, but for the two of a step, which are its trainer's. Records of different topics and
+partitions may be fed in any order. A click is in its user's log, for the next request to be scored with, before its
+example is made: join is the freshness of the log, and a little more.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,14 +19,14 @@ from streams.seen import SeenIds
 Cause = Literal["click", "conversion", "window"]
 """What decided an example's label. The end of a window is chosen, not lag: what it teaches is counted apart."""
 CAUSES: tuple[Cause, ...] = ("click", "conversion", "window")
-STAGES = ("join", "learn", "publish", "apply")
+STAGES = ("join", "queue", "step", "publish", "apply")
 
 MAX_STEPS = 4_096
 MAX_PENDING = 50_000
 """Of a partition: examples that wait to be served."""
 MAX_VERSIONS = 4_096
 
-T = TypeVar("T", int, tuple[int, int])
+T = TypeVar("T", int, tuple[int, int, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,14 @@ class Fresh:
     event_ms: int
     """Broker timestamp of the event; of its example, where a window's end was the event."""
     join_ms: int
-    learn_ms: int
+    queue_ms: int
+    step_ms: int
     publish_ms: int
     apply_ms: int
 
     @property
     def total_ms(self) -> int:
-        return self.join_ms + self.learn_ms + self.publish_ms + self.apply_ms
+        return self.join_ms + self.queue_ms + self.step_ms + self.publish_ms + self.apply_ms
 
 
 class Staircase(Generic[T]):
@@ -103,7 +106,7 @@ class FreshnessMeter:
         """
         self._silent_ms, self._grace_ms, self._wait_ms = silent_ms, grace_ms, wait_ms
         self._pending: dict[int, deque[_Example]] = {}
-        self._published: dict[int, Staircase[tuple[int, int]]] = {}
+        self._published: dict[int, Staircase[tuple[int, int, int]]] = {}
         self._offsets: OrderedDict[tuple[int, int], Mapping[int, int]] = OrderedDict()
         self._unknown: OrderedDict[tuple[int, int], dict[str, int]] = OrderedDict()
         """Versions that answered before their update was fed: when, by replica."""
@@ -135,7 +138,9 @@ class FreshnessMeter:
             waiting.popleft()
             self.abandoned += 1
 
-    def update(self, epoch: int, number: int, offsets: Mapping[int, int], *, created_ms: int, broker_ms: int) -> None:
+    def update(
+        self, epoch: int, number: int, offsets: Mapping[int, int], *, begun_ms: int, created_ms: int, broker_ms: int
+    ) -> None:
         """A whole update of model.updates: `offsets` are the next of training.examples by partition."""
         self._now_ms = max(self._now_ms, broker_ms)
         version = (epoch, number)
@@ -143,7 +148,7 @@ class FreshnessMeter:
         if len(self._offsets) > MAX_VERSIONS:
             self._offsets.popitem(last=False)
         for partition, reach in offsets.items():
-            self._published.setdefault(partition, Staircase()).add(reach, (broker_ms, created_ms))
+            self._published.setdefault(partition, Staircase()).add(reach, (broker_ms, begun_ms, created_ms))
         for replica, served_ms in self._unknown.pop(version, {}).items():
             self._reach(replica, offsets, served_ms)
 
@@ -190,7 +195,7 @@ class FreshnessMeter:
         published = steps.first(example.offset) if steps is not None else None
         if published is None:
             return None
-        published_ms, created_ms = published
+        published_ms, begun_ms, created_ms = published
         served_ms = self._served_ms(example, published_ms)
         if served_ms is None:
             return None
@@ -198,7 +203,8 @@ class FreshnessMeter:
             cause=example.cause,
             event_ms=example.event_ms,
             join_ms=example.broker_ms - example.event_ms,
-            learn_ms=created_ms - example.broker_ms,
+            queue_ms=begun_ms - example.broker_ms,
+            step_ms=created_ms - begun_ms,
             publish_ms=published_ms - created_ms,
             apply_ms=served_ms - published_ms,
         )

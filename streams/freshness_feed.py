@@ -55,6 +55,7 @@ def _feed_update(meter: FreshnessMeter, record: Record) -> UpdateHeader | None:
         header.epoch,
         header.number,
         {int(partition): offset for partition, offset in header.offsets.items()},
+        begun_ms=header.begun_ms or header.created_ms,
         created_ms=header.created_ms,
         broker_ms=record.timestamp_ms,
     )

@@ -103,6 +103,7 @@ class UpdateWriter:
         watermark_ms: int,
         grades: dict[str, float],
         quarantined: dict[str, tuple[int, int]] | None = None,
+        begun_ms: int = 0,
     ) -> list[bytes]:
         """What changed since the last update (see UpdateConfig) as records of the next number, not sent yet.
 
@@ -118,6 +119,7 @@ class UpdateWriter:
             reset=self.image.position is None,
             offsets=offsets,
             watermark_ms=watermark_ms,
+            begun_ms=begun_ms,
             created_ms=now_ms(),
             grades=grades,
             quarantined=quarantined or {},

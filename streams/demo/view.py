@@ -61,7 +61,7 @@ def render(scene: Scene, width: int) -> RenderableType:
     layout = Layout()
     layout.split_column(
         Layout(_header(scene, width), size=4),
-        Layout(name="upper", size=8),
+        Layout(name="upper", size=9),
         Layout(name="lower", size=8),
         Layout(_footer(scene), size=2),
         Layout(Text(" ")),  # the rest of a tall terminal

@@ -45,7 +45,7 @@ from streams.settings import Settings
 from streams.snapshot_schedule import SnapshotSchedule
 from streams.snapshot_settings import shard_reader
 from streams.topics import EXAMPLES, TOPICS
-from streams.update_writer import UpdateWriter
+from streams.update_writer import UpdateWriter, now_ms
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ class TrainWorker(BaseWorker):
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
         self._step_due = 0.0
+        self._begun_ms = 0
         self._quarantine_from: dict[str, int] | None = None
         self._learned = 0
         self._frozen = False
 
     def handle(self, records: Sequence[Record]) -> None:
-        now_ms = time.time() * 1000
-        metric.TRAINING_BEHIND_SECONDS.set(max(0.0, now_ms - records[-1].timestamp_ms) / 1000)
-        oldest_ms = now_ms - 1000 * self._config.behind_max_s
+        metric.TRAINING_BEHIND_SECONDS.set(max(0, now_ms() - records[-1].timestamp_ms) / 1000)
+        oldest_ms = now_ms() - 1000 * self._config.behind_max_s
         for record in records:
             try:
                 example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
@@ -135,7 +135,7 @@ class TrainWorker(BaseWorker):
             self._clock.drop(partition.topic, partition.partition)
 
     def _step(self) -> None:
-        began = time.perf_counter()
+        began, self._begun_ms = time.perf_counter(), now_ms()
         self._step_due = time.monotonic() + self._config.step_s
         examples = once(self._waiting, self._seen)
         offsets, self._waiting, self._waiting_offsets = self._waiting_offsets, [], {}
@@ -188,6 +188,7 @@ class TrainWorker(BaseWorker):
                 watermark_ms=self._clock.now_ms(),
                 grades=_grades(report, counts),
                 quarantined=self._quarantined,
+                begun_ms=self._begun_ms,
             )
         except NotApplicable as error:
             return Breach("finite", str(error))

@@ -25,8 +25,8 @@ def example(m: FreshnessMeter, offset: int, at_ms: int, *, trigger_ms: int, part
 
 
 def update(m: FreshnessMeter, number: int, at_ms: int, offsets: Mapping[int, int], *, epoch: int = 1) -> None:
-    """Made 5 ms before it is on the topic."""
-    m.update(epoch, number, offsets, created_ms=at_ms - 5, broker_ms=at_ms)
+    """Made 5 ms before it is on the topic, by a step of 20 ms."""
+    m.update(epoch, number, offsets, begun_ms=at_ms - 25, created_ms=at_ms - 5, broker_ms=at_ms)
 
 
 def respond(m: FreshnessMeter, replica: str, number: int, at_ms: int, *, epoch: int = 1) -> None:
@@ -53,12 +53,12 @@ def test_the_way_of_one_click_by_stage() -> None:
     update(m, 2, 1_200, {0: 1})
     assert m.settle() == []
     respond(m, "a", 2, 1_240)
-    assert m.settle() == [Fresh("click", 1_000, join_ms=30, learn_ms=165, publish_ms=5, apply_ms=40)]
+    assert m.settle() == [Fresh("click", 1_000, join_ms=30, queue_ms=145, step_ms=20, publish_ms=5, apply_ms=40)]
     assert m.settle() == []
 
 
 def test_total_is_the_sum_of_the_stages() -> None:
-    assert Fresh("click", 1_000, join_ms=30, learn_ms=165, publish_ms=5, apply_ms=40).total_ms == 240
+    assert Fresh("click", 1_000, join_ms=30, queue_ms=145, step_ms=20, publish_ms=5, apply_ms=40).total_ms == 240
 
 
 def test_an_update_includes_offsets_below_its_own_only() -> None:
@@ -93,7 +93,7 @@ def test_a_replica_that_jumps_over_the_update_has_it_too() -> None:
         update(m, number, 1_000 + 100 * number, {0: number})
     respond(m, "a", 3, 1_350)
     [fresh] = m.settle()
-    assert (fresh.total_ms, fresh.publish_ms + fresh.learn_ms) == (350, 200)
+    assert (fresh.total_ms, fresh.publish_ms + fresh.step_ms + fresh.queue_ms) == (350, 200)
 
 
 def test_a_silent_replica_is_not_waited_for() -> None:
@@ -207,12 +207,12 @@ def test_staircase_keeps_the_earliest_time_of_each_offset() -> None:
 
 
 def test_summary_by_cause_and_stage() -> None:
-    clicks = [Fresh("click", 0, join_ms=10, learn_ms=n, publish_ms=1, apply_ms=9) for n in range(100)]
-    summary = summarize([*clicks, Fresh("window", 0, join_ms=0, learn_ms=5, publish_ms=1, apply_ms=2)])
+    clicks = [Fresh("click", 0, join_ms=10, queue_ms=n, step_ms=0, publish_ms=1, apply_ms=9) for n in range(100)]
+    summary = summarize([*clicks, Fresh("window", 0, join_ms=0, queue_ms=4, step_ms=1, publish_ms=1, apply_ms=2)])
     assert list(summary) == ["click", "window"]
     assert summary["click"]["count"] == 100
     assert summary["click"]["ms"] == {"p50": 70, "p99": 119}
-    assert summary["click"]["stages_ms"]["learn"] == {"p50": 50, "p99": 99}
+    assert summary["click"]["stages_ms"]["queue"] == {"p50": 50, "p99": 99}
     assert summary["click"]["stages_ms"]["join"] == {"p50": 10, "p99": 10}
 
 

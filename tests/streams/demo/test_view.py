@@ -32,7 +32,7 @@ def full_scene() -> Scene:
     part.examples, part.dead_letters = 3_104, 2
     part.updates |= {(1, n) for n in range(1, 371)}
     part.served_versions |= {(1, 369)}
-    clicks = [Fresh("click", 0, join_ms=30, learn_ms=200 + n, publish_ms=5, apply_ms=25) for n in range(50)]
+    clicks = [Fresh("click", 0, join_ms=30, queue_ms=n, step_ms=200, publish_ms=5, apply_ms=25) for n in range(50)]
     scene.clicks = summarize(clicks)["click"]
     scene.entropies = Entropies(labels=3_104, live=0.912, base=1.01, frozen=0.938, difference_95=(-0.041, -0.011))
     scene.traffic = {"requests": 741, "responses": 740, "phase_latency_ms": {"p50": 8.2, "p99": 1_031.0}}
@@ -69,7 +69,7 @@ def test_the_figures_are_all_there(width: int) -> None:
     page = "\n".join(drawn(full_scene(), width))
     for shown in (
         *("20.0", "8.2 ms", "1,031 ms", "740", "of 741", "5 expired", "measured", "37 of 60 s"),
-        *("285 ms", "join", "learn", "publish", "apply", "225 ms"),
+        *("285 ms", "join", "queue", "step", "publish", "apply", "200 ms"),
         *("0.9120", "0.9380", "1.0100", "-0.0260", "± 0.0150", "3,104", "369", "of 370"),
         *("95%", "3.0 ms", "light+heavy", "0.0031", "512", "14,210 events of 498 users", "1.1 MB"),
     ):
