@@ -44,10 +44,12 @@ _T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31,
 class Interval(Follower):
     every_s: float = NEVER
     synced_s: float = -1.0
+    synced: int = 0
 
-    def sync_when_due(self, learner: Learner, now_s: float, number: int) -> None:
+    def sync_when_due(self, learner: Learner, now_s: float) -> None:
         if now_s >= WARM_UP_S and (self.synced_s < 0 or now_s - self.synced_s >= self.every_s):
-            self.publish(learner, number)
+            self.synced += 1
+            self.publish(learner, self.synced)
             self.synced_s = now_s
 
 
@@ -79,7 +81,7 @@ def learn_and_grade(stream: Stream, model: ModelConfig, label_s: int) -> dict[fl
                 lesson = lesson_of(stream, tier, first, last, featurizer, side, learner)
                 learner.learn_from([lesson], stream.click_N[cut], stream.conversion_N[cut])
             for replica in replicas:
-                replica.sync_when_due(learner, second, second - label_s + 1)
+                replica.sync_when_due(learner, second)
     click_n = np.concatenate(graded)
     return {replica.every_s: entropy(click_n, np.concatenate(replica.p)) for replica in replicas}
 
