@@ -47,6 +47,7 @@ VERSION = 1
 MAX_RECORD_BYTES = 8_000_000
 MAX_HEADER_BYTES = 65_536
 MAX_PARTS = 4096
+MAX_CLICKS = 256
 _FRONT = struct.Struct("<4sBBHI")
 _LENGTH = struct.Struct("<I")
 _CHECKSUM_BYTES = 8
@@ -87,6 +88,8 @@ class UpdateHeader(Struct, frozen=True, kw_only=True, tag_field="kind", tag="upd
     begun_ms: Count = 0
     created_ms: Count = 0
     """When the step that taught it began, and when it was made; by the trainer's clock."""
+    clicks_ms: Annotated[list[Count], Meta(max_length=MAX_CLICKS)] = []
+    """Broker timestamps of clicks that it learned from: some, where there were many."""
     grades: dict[str, float] | None = None
     quarantined: dict[str, tuple[Count, Count]] = {}
     """Offsets [first, next) of training.examples by partition that the gate has kept out, since the update before."""

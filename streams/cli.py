@@ -285,20 +285,30 @@ def audit(recipe: str | None, as_json: bool) -> None:
 @click.option("--seconds", type=Finite(min=1), default=30.0, show_default=True, help="How long to watch.")
 @json_option
 def freshness(seconds: float, as_json: bool) -> None:
-    """Watch a running system: how long after an event the weights that serve have learned from it, by stage."""
+    """Watch a running system: how long after an event the weights that serve have learned from it, by stage.
+
+    By the first answer that knows it, whatever its tier; and by the first of each tier (`by_tier` of --json).
+    """
     from streams.freshness import summarize
     from streams.freshness_feed import measure
 
-    summary = summarize(measure(_kafka(), seconds))
+    found = measure(_kafka(), seconds)
+    summary = summarize(found.pop(None))
+    by_tier = {tier or "": summarize(events) for tier, events in sorted(found.items(), key=str)}
     if as_json:
-        click.echo(json.dumps(summary))
-    elif not summary:
+        click.echo(json.dumps(summary | {"by_tier": by_tier}))
+        return
+    if not summary:
         click.echo(f"in {seconds:g} s no event reached what is served; run `tiderank simulate` in another terminal")
-    for cause, found in summary.items() if not as_json else ():
-        stages = ", ".join(f"{stage} {ms['p50']:.0f}" for stage, ms in found["stages_ms"].items())
+    lines = [
+        *summary.items(),
+        *((f"click, {t}", causes["click"]) for t, causes in by_tier.items() if "click" in causes),
+    ]
+    for name, events in lines:
+        stages = ", ".join(f"{stage} {ms['p50']:.0f}" for stage, ms in events["stages_ms"].items())
         click.echo(
-            f"{cause:<11}{found['count']:>6} events: p50 {found['ms']['p50']:.0f} ms, p99 {found['ms']['p99']:.0f} ms "
-            f"(medians: {stages})"
+            f"{name:<13}{events['count']:>6} events: p50 {events['ms']['p50']:.0f} ms, "
+            f"p99 {events['ms']['p99']:.0f} ms (medians: {stages})"
         )
 
 

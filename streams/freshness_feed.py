@@ -1,6 +1,7 @@
 """Measuring freshness on a running system: its topics → the meter."""
 
 import time
+from collections import defaultdict
 
 from ranker.updates import MalformedRecord, UpdateHeader, peek_header
 from streams.codec import CONTENT_TYPE, decode
@@ -16,9 +17,12 @@ Followed = RankingResponse | TrainingExample | UpdateHeader
 FOLLOWED = (RESPONSES, EXAMPLES, UPDATES)
 
 
-def feed(meter: FreshnessMeter, record: Record) -> Followed | None:
-    """Feeds a record of FOLLOWED, and returns what it holds; None for what says nothing of freshness by itself:
-    an epoch's opening, all but the last part of an update, a record that does not decode."""
+def feed(meter: FreshnessMeter, record: Record, tier: str | None = None) -> Followed | None:
+    """Feeds a record of FOLLOWED (of responses only those of `tier`, if one is named), and returns what it holds.
+
+    None for what says nothing of freshness by itself: an epoch's opening, all but the last part of an update, a record
+    that does not decode.
+    """
     if record.topic == UPDATES:
         return _feed_update(meter, record)
     try:
@@ -38,7 +42,7 @@ def feed(meter: FreshnessMeter, record: Record) -> Followed | None:
             label=message.label,
             by_window=message.by_window,
         )
-    elif message.status == "ok" and message.model is not None:
+    elif message.status == "ok" and message.model is not None and tier in (None, message.tier):
         model = message.model
         meter.response(message.replica, model.epoch, model.number, broker_ms=record.timestamp_ms)
     return message
@@ -62,16 +66,26 @@ def _feed_update(meter: FreshnessMeter, record: Record) -> UpdateHeader | None:
     return header
 
 
-def measure(kafka: Kafka, seconds: float) -> list[Fresh]:
-    """Events that reached what is served within the next `seconds`. Raises StartError where the topics are missing."""
-    meter, tail = FreshnessMeter(), Tail(kafka, FOLLOWED)
-    settled: list[Fresh] = []
+def measure(kafka: Kafka, seconds: float) -> dict[str | None, list[Fresh]]:
+    """Events that reached what is served within the next `seconds`: by any answer (None), and by those of each tier
+    that answered.
+
+    Raises StartError where the topics are missing.
+    """
+    meters: dict[str | None, FreshnessMeter] = {None: FreshnessMeter()}
+    settled: defaultdict[str | None, list[Fresh]] = defaultdict(list)
+    tail = Tail(kafka, FOLLOWED)
     try:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             for record in tail.poll(timeout_s=min(left, 0.2)):
-                feed(meter, record)
-            settled += meter.settle()
-        return settled + meter.settle(grace_ms=0)
+                message = feed(meters[None], record)
+                if isinstance(message, RankingResponse) and message.tier is not None:
+                    meters.setdefault(message.tier, FreshnessMeter())
+                for tier in meters.keys() - {None}:
+                    feed(meters[tier], record, tier)
+            for tier, meter in meters.items():
+                settled[tier] += meter.settle()
+        return {tier: settled[tier] + meter.settle(grace_ms=0) for tier, meter in meters.items()}
     finally:
         tail.close()

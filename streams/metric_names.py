@@ -12,6 +12,12 @@ DEADLINE_LIMITED = Counter(
 RANKING_SECONDS = Histogram(
     "tiderank_ranking_seconds", "From the request's broker timestamp to its answer", buckets=SECONDS
 )
+FRESHNESS_SECONDS = Histogram(
+    "tiderank_freshness_seconds",
+    "From a click's broker timestamp to this process's first answer, by tier, with weights that had learned from it",
+    ["tier"],
+    buckets=SECONDS,
+)
 UPDATES_APPLIED = Counter("tiderank_updates_applied", "Weight updates applied in place")
 UPDATES_SKIPPED = Counter("tiderank_updates_skipped", "Records of model.updates not applied, by reason", ["reason"])
 MODEL_NUMBER = Gauge("tiderank_model_number", "Update number of the weights in force", multiprocess_mode="mostrecent")

@@ -7,6 +7,7 @@ from ranker.engine import Engine
 from ranker.image import NotApplicable
 from ranker.snapshot import SnapshotError, list_snapshots, load_image
 from ranker.update_log import UpdateFollower
+from ranker.updates import MAX_CLICKS
 from streams import metric_names as metric
 from streams.kafka import Kafka
 from streams.record import Record
@@ -35,6 +36,9 @@ class Replica:
         self._follower = UpdateFollower(self._digest)
         self._reader = UpdateReader(kafka, start=0)
         self._looked = float("-inf")
+        self.caught_up = False
+        """It has been at the end of the log."""
+        self._clicks: dict[str, list[int]] = {tier.name: [] for tier in engine.config.tiers}
         self._load_newer()
         engine.warm_up()
 
@@ -53,8 +57,17 @@ class Replica:
                 applied += self._take(record)
             if self._reader.next == before or time.perf_counter() >= deadline:
                 break
+        self.caught_up = self.caught_up or self._reader.at_end
         self._count()
         return applied
+
+    def clicks_ms(self, tier: str) -> list[int]:
+        """Broker timestamps of clicks that the weights have learned since the last call for this tier.
+
+        Not of what was there before this replica had caught up: it is no measure of how soon they come.
+        """
+        clicks, self._clicks[tier] = self._clicks[tier], []
+        return clicks
 
     def _take(self, record: Record) -> bool:
         """Whether it completed an update, which is then applied."""
@@ -72,6 +85,10 @@ class Replica:
             log.error("updates stop: %s; serving %s", error, self._engine.position)
             self._follower.fault = str(error)
             return False
+        if self.caught_up:
+            for clicks in self._clicks.values():
+                clicks.extend(update.header.clicks_ms)
+                del clicks[:-MAX_CLICKS]
         return True
 
     def _look_for_an_image(self) -> None:

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ranker.image import Image
 from ranker.learner import Learner
 from ranker.update_log import Dirty, Position, TrainerLog
-from ranker.updates import Update, UpdateHeader, encode_open, encode_update
+from ranker.updates import MAX_CLICKS, Update, UpdateHeader, encode_open, encode_update
 from streams.errors import StreamError
 from streams.outbox import Outbox
 from streams.topics import UPDATES
@@ -104,6 +105,7 @@ class UpdateWriter:
         grades: dict[str, float],
         quarantined: dict[str, tuple[int, int]] | None = None,
         begun_ms: int = 0,
+        clicks_ms: Sequence[int] = (),
     ) -> list[bytes]:
         """What changed since the last update (see UpdateConfig) as records of the next number, not sent yet.
 
@@ -121,6 +123,7 @@ class UpdateWriter:
             watermark_ms=watermark_ms,
             begun_ms=begun_ms,
             created_ms=now_ms(),
+            clicks_ms=list(clicks_ms[:MAX_CLICKS]),
             grades=grades,
             quarantined=quarantined or {},
         )

@@ -90,7 +90,11 @@ class RankWorker(BaseWorker):
     def _send(self, answer: Answer) -> None:
         response, work = answer.response, answer.work
         metric.RESPONSES.labels(response.status, response.reason or "").inc()
-        metric.RANKING_SECONDS.observe(max(0.0, time.time() - work.record.timestamp_ms / 1000))
+        now_s = time.time()
+        metric.RANKING_SECONDS.observe(max(0.0, now_s - work.record.timestamp_ms / 1000))
+        if response.status == "ok" and response.tier is not None:
+            for click_ms in self._replica.clicks_ms(response.tier):
+                metric.FRESHNESS_SECONDS.labels(response.tier).observe(max(0.0, now_s - click_ms / 1000))
         self._respond(response, work.reply_topic, work.content_type, work.record)
         user = response.user
         if answer.served is not None:

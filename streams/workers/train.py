@@ -160,7 +160,8 @@ class TrainWorker(BaseWorker):
         if not report.applied and examples:
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
         counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
-        breach = self._publish(report, counts) or self._gate.judge_labels(kept, self._clock.now_ms())
+        clicks_ms = [e.trigger_ms for e in examples if e.kind == "click" and e.label > 0 and e.trigger_ms]
+        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(kept, self._clock.now_ms())
         if breach is not None:
             self._roll_back(breach)
 
@@ -177,7 +178,7 @@ class TrainWorker(BaseWorker):
                 if self._stop.wait(REDIS_RETRY_S):
                     raise StreamError("asked to stop while Redis was away; the open step was not committed") from error
 
-    def _publish(self, report: StepReport, counts: Mapping[str, int]) -> Breach | None:
+    def _publish(self, report: StepReport, counts: Mapping[str, int], clicks_ms: Sequence[int]) -> Breach | None:
         breach = self._gate.judge_weights()
         if breach is not None:
             return breach
@@ -189,6 +190,7 @@ class TrainWorker(BaseWorker):
                 grades=_grades(report, counts),
                 quarantined=self._quarantined,
                 begun_ms=self._begun_ms,
+                clicks_ms=clicks_ms,
             )
         except NotApplicable as error:
             return Breach("finite", str(error))

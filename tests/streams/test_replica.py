@@ -60,6 +60,7 @@ class Trainer:
             trainer=TRAINER,
             reset=self._number == 1,
             watermark_ms=self._number,
+            clicks_ms=[1_000 * self._number],
         )
         update = Update(header, self.learner.take_changes())
         records = encode_update(update, max_bytes)
@@ -154,4 +155,25 @@ def test_a_torn_update_stops_it_until_the_snapshot_past_the_fault(
     follow(replica, engine, 5)
     assert replica.fault is None
     assert_equal(engine, trainer.published)
+    replica.close()
+
+
+def test_clicks_are_told_once_to_each_tier_and_only_of_what_came_while_it_followed(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    trainer, engine = Trainer(kafka), Engine(tiny_model(), COMPRESS)
+    trainer.publish()
+    replica = Replica(engine, kafka, str(tmp_path / "none"))
+    follow(replica, engine, 1)
+    while not replica.caught_up:
+        replica.apply_waiting()
+    assert replica.clicks_ms("light") == []
+    trainer.publish()
+    follow(replica, engine, 2)
+    assert replica.clicks_ms("light") == [2_000]
+    trainer.publish()
+    follow(replica, engine, 3)
+    assert replica.clicks_ms("light") == [3_000]
+    assert replica.clicks_ms("heavy") == [2_000, 3_000]
+    assert replica.clicks_ms("heavy") == []
     replica.close()
