@@ -93,9 +93,9 @@ class Chaos:
             kinds["slow redis"] = partial(self._kill_redis, slow=True)
         return kinds
 
-    def run(self, faults: int) -> None:
+    def run(self, faults: int, only: Sequence[str] = ()) -> None:
         deck: list[str] = []
-        kinds = self.kinds()
+        kinds = {name: fault for name, fault in self.kinds().items() if not only or any(o in name for o in only)}
         for number in range(1, faults + 1):
             if not deck:
                 deck = self.rng.sample(sorted(kinds), len(kinds))
@@ -233,7 +233,7 @@ def slow_disk(folder: Path) -> Iterator[Path | None]:
         del os.environ["LD_PRELOAD"], os.environ["SLOW_DISK"]
 
 
-def run(faults: int, seed: int, rate: float) -> bool:
+def run(faults: int, seed: int, rate: float, only: Sequence[str] = ()) -> bool:
     """Prints what happened; whether all was right."""
     world = replace(demo(), candidates_median=30, candidates_max=60, conversion_delay_s=1.0)
     with tempfile.TemporaryDirectory(prefix="tiderank-chaos-") as folder, slow_disk(Path(folder)) as slow:
@@ -246,7 +246,7 @@ def run(faults: int, seed: int, rate: float) -> bool:
             with traffic(up.kafka, rate, seed=seed, world=world, prefix="chaos", drain_s=PATIENCE_S) as asking:
                 chaos._await_answers()
                 chaos.tend(5.0)
-                chaos.run(faults)
+                chaos.run(faults, only)
                 chaos.tend(5.0)
             print(
                 f"{faults} faults in {(time.monotonic() - began) / 60:.1f} minutes: {dict(sorted(chaos.done.items()))}"
@@ -287,12 +287,13 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=8.0, help="requests a second")
+    parser.add_argument("--only", default="", help="kinds of faults: parts of their names, comma")
     args = parser.parse_args()
     if why_not() is not None:
         sys.exit(f"needs a broker that survives a kill: {why_not()}")
     torch.set_num_threads(1)
     print(f"{this_machine()}; seed {args.seed}, {args.rate:g} requests/s", flush=True)
-    sys.exit(0 if run(args.faults, args.seed, args.rate) else 1)
+    sys.exit(0 if run(args.faults, args.seed, args.rate, [o for o in args.only.split(",") if o]) else 1)
 
 
 if __name__ == "__main__":

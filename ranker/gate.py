@@ -64,21 +64,30 @@ def check_weights(config: GateConfig, dense: Tensors, rows: Mapping[str, Tensor]
 
 
 class _Cohorts:
-    """Labels of one kind, kept until all labels of their time are there: clicks come before what was not clicked."""
+    """Labels of one kind, kept until all labels of their time are there: clicks come before what was not clicked.
+
+    They are once their window has passed and later ones have closed without a click: in the order of time they do. But
+    where nothing closes, because all is clicked, they are not waited for without end.
+    """
 
     def __init__(self, window_ms: int) -> None:
         self._window_ms = window_ms
         self._width_ms = max(window_ms // _COHORTS, 250)
         self._by_time: defaultdict[int, list[Compared]] = defaultdict(list)
+        self._closed_ms = -1
+        """Event time of the newest that is a 0."""
 
     def add(self, labels: Compared) -> None:
+        self._closed_ms = max(self._closed_ms, int(labels.event_ms_n[labels.label_n == 0].max(initial=-1)))
         cohort_n = labels.event_ms_n // self._width_ms
         for cohort in np.unique(cohort_n).tolist():
             self._by_time[cohort].append(labels.take(cohort_n == cohort))
 
     def take(self, watermark_ms: int) -> list[Compared]:
         """The cohorts whose window has closed, in order of time. Within one its clicks still come first."""
-        closed = sorted(c for c in self._by_time if (c + 1) * self._width_ms + self._window_ms <= watermark_ms)
+        by_window_ms = watermark_ms - self._window_ms
+        ended_ms = min(by_window_ms, max(self._closed_ms - _ORDER_MS, by_window_ms - _PATIENCE_MS))
+        closed = sorted(c for c in self._by_time if (c + 1) * self._width_ms <= ended_ms)
         return [Compared.of(self._by_time.pop(cohort)) for cohort in closed]
 
     def clear(self) -> None:
@@ -87,6 +96,10 @@ class _Cohorts:
 
 _COHORTS = 256
 """Of a window."""
+_ORDER_MS = 1_000
+"""Windows close in the order in which pages were looked at, which was at most so long after they were asked for."""
+_PATIENCE_MS = 15_000
+"""Ingest closes no window for 10 s after Redis was away or a partition has moved; clicks come all the time."""
 
 
 class LabelTests:

@@ -32,21 +32,32 @@ def label_tests() -> LabelTests:
     return LabelTests(CONFIG, {"click": WINDOW_MS, "conversion": 10 * WINDOW_MS})
 
 
+def alike(label: float, event_ms_n: np.ndarray) -> Compared:
+    """All of them with this label, predicted as one in ten."""
+    n = len(event_ms_n)
+    return Compared(np.full(n, label), np.full(n, 0.1), np.full(n, 0.1), event_ms_n)
+
+
 def test_labels_are_judged_when_all_of_their_time_are_there() -> None:
     tests = label_tests()
-    positives = Compared(np.ones(500), np.full(500, 0.1), np.full(500, 0.1), np.arange(500))
-    assert tests.observe({"click": positives}, watermark_ms=1_000) is None
+    assert tests.observe({"click": alike(1, np.arange(500))}, watermark_ms=1_000) is None
     assert tests.labels == 0
-    negatives = Compared(np.zeros(4_500), np.full(4_500, 0.1), np.full(4_500, 0.1), np.arange(4_500) % 500)
-    assert tests.observe({"click": negatives}, watermark_ms=WINDOW_MS + 500) is None
-    assert tests.labels == 5_000
+    # Ingest holds the windows for some seconds, and clicks alone move the clock.
+    assert tests.observe({"click": alike(1, 500 + np.arange(500))}, watermark_ms=WINDOW_MS + 9_000) is None
+    assert tests.labels == 0
+    negatives = alike(0, np.arange(9_000) % 1_000)
+    assert tests.observe({"click": negatives}, watermark_ms=WINDOW_MS + 10_000) is None
+    assert tests.labels == 0, "more of their time may come"
+    assert tests.observe({"click": alike(0, np.full(9, 2_100))}, watermark_ms=WINDOW_MS + 10_000) is None
+    assert tests.labels == 10_000
     assert not tests.suspicious
 
 
-def test_early_clicks_alone_would_have_been_strange() -> None:
+def test_where_all_is_clicked_the_windows_are_not_waited_for_without_end() -> None:
     tests = label_tests()
-    positives = Compared(np.ones(500), np.full(500, 0.1), np.full(500, 0.1), np.arange(500))
-    breach = tests.observe({"click": positives}, watermark_ms=WINDOW_MS + 500)
+    positives = alike(1, np.arange(500))
+    assert tests.observe({"click": positives}, watermark_ms=WINDOW_MS + 10_000) is None
+    breach = tests.observe({}, watermark_ms=WINDOW_MS + 16_000)
     assert breach is not None
     assert breach.test == "strange"
 
