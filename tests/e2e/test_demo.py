@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from streams.freshness import STAGES
+
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
