@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.lab.faulty import FAULTS, POINTS, order
-from benchmarks.lab.house import House, Traffic, house, traffic
+from benchmarks.lab.house import QUICK, House, Traffic, house, traffic
 from benchmarks.lab.judging import PATIENCE_S, WAITING, fallbacks, images, new_engine, settled_audit, tell
 from ranker.engine import Engine
 from streams.client import RankingClient
@@ -43,19 +43,10 @@ from streams.local.kafka import why_not
 from streams.messages import Candidate, RankingRequest
 from streams.replica import Replica
 from streams.simulate.config import demo
+from streams.update_writer import now_ms
 
 WORKERS = ("rank-a", "rank-b", "ingest", "train", "rewards", "learn")
-RECIPE = """
-base = "demo"
-[join]
-click_window_ms = 1500
-attribution_window_ms = 4000
-early_ms = 4000
-[routing]
-reward_window_ms = 3000
-[training]
-snapshot_s = 5.0
-"""
+RECIPE = QUICK + "[training]\nsnapshot_s = 5.0\n"
 POINT_S = 60.0
 """For a worker to reach the point where it is to die."""
 LONGEST_HALT_S = 9.0
@@ -102,7 +93,7 @@ class Chaos:
             kind = deck.pop()
             began, began_ms = time.monotonic(), now_ms()
             serving = kinds[kind]()
-            self._await_answers()
+            self.await_answers()
             if serving:
                 self.outages.append((began_ms, now_ms()))
             self.done[kind] += 1
@@ -187,7 +178,7 @@ class Chaos:
             self.follower.apply_waiting()
             time.sleep(0.05)
 
-    def _await_answers(self) -> None:
+    def await_answers(self) -> None:
         """Returns once a request of every partition is scored."""
         waiting, deadline = {f"probe-{number}" for number in range(PROBED)}, time.monotonic() + PATIENCE_S
         with RankingClient(self.house.kafka) as client:
@@ -209,10 +200,6 @@ class Chaos:
         while not reached() and time.monotonic() < deadline:
             self.follower.apply_waiting()
             time.sleep(0.02)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @contextmanager
@@ -244,7 +231,7 @@ def run(faults: int, seed: int, rate: float, only: Sequence[str] = ()) -> bool:
             chaos = Chaos(up, follower, random.Random(seed), Path(os.environ[FAULTS]), slow)
             began = time.monotonic()
             with traffic(up.kafka, rate, seed=seed, world=world, prefix="chaos", drain_s=PATIENCE_S) as asking:
-                chaos._await_answers()
+                chaos.await_answers()
                 chaos.tend(5.0)
                 chaos.run(faults, only)
                 chaos.tend(5.0)

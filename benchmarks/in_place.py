@@ -40,6 +40,7 @@ from streams.redis_client import PATIENT_S, connect
 from streams.scan import read_topic
 from streams.simulate.config import WORLDS
 from streams.topics import REQUESTS, RESPONSES, SERVED, TOPICS, UPDATES
+from streams.update_writer import now_ms
 
 REPLICAS = ("one", "two")
 SETTLING_S = 3.0
@@ -71,10 +72,6 @@ def take_turns(folder: Path, turns: int, seconds: float) -> list[Turn]:
     for name in REPLICAS:
         (folder / name).unlink(missing_ok=True)
     return done
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def latencies(up: House, turns: Sequence[Turn]) -> dict[bool, list[list[int]]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.fuzzing.giants import giants
 from benchmarks.fuzzing.mutations import Fuzzed, Fuzzer
 from benchmarks.fuzzing.samples import Samples
+from benchmarks.lab.house import QUICK
 from feature_store.log import LogWant, UserLog
 from streams import dlq
 from streams.audit.report import AuditReport
@@ -40,15 +41,6 @@ from streams.topics import (
     TOPICS,
 )
 
-RECIPE = """
-base = "demo"
-[join]
-click_window_ms = 1500
-attribution_window_ms = 4000
-early_ms = 4000
-[routing]
-reward_window_ms = 3000
-"""
 READERS: Mapping[str, str | None] = {
     REQUESTS: "rank",
     SERVED: "ingest",
@@ -169,7 +161,7 @@ def run(home: Path, *, messages: int, seed: int, announce: Callable[[str], None]
 @contextmanager
 def _house(home: Path, announce: Callable[[str], None]) -> Iterator[tuple[Settings, list[WorkerProcess]]]:
     recipe = home / "recipe.toml"
-    recipe.write_text(RECIPE)
+    recipe.write_text(QUICK)
     with ExitStack() as running:
         stack = running.enter_context(local_stack(home / "data", broker="kafka", announce=announce))
         settings = Settings(

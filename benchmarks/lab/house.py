@@ -21,6 +21,16 @@ from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World
 
+QUICK = """
+base = "demo"
+[join]
+click_window_ms = 1500
+attribution_window_ms = 4000
+early_ms = 4000
+[routing]
+reward_window_ms = 3000
+"""
+"""A recipe whose windows are over within seconds."""
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 

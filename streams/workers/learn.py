@@ -8,7 +8,6 @@ there, so nothing is lost and nothing counts twice.
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -28,6 +27,7 @@ from streams.loop import BaseWorker, run
 from streams.messages import Reward, RouterModel
 from streams.outbox import Outbox
 from streams.record import Record
+from streams.seen import SeenIds
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import REWARDS, ROUTER_MODEL, TOPICS
@@ -113,7 +113,7 @@ class LearnWorker(BaseWorker):
         self._outbox = outbox
         self._publish_s = publish_s
         self._heartbeat = heartbeat
-        self._ids = _KnownIds(KNOWN_IDS)
+        self._ids = SeenIds(KNOWN_IDS)
         self._publish_due = 0.0
         # The first record of all tells the ranking processes the price.
         self._changed = knowledge.number == 0
@@ -191,22 +191,6 @@ class LearnWorker(BaseWorker):
         metric.ROUTER_NUMBER.set(message.number)
         metric.ROUTER_PRICE.set(message.price)
         metric.ROUTER_SPENT_MS.set(message.spent_ms)
-
-
-class _KnownIds:
-    """The newest ids, as many as there is room for."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._ids: OrderedDict[str, None] = OrderedDict()
-
-    def add(self, name: str) -> bool:
-        """False if it was known."""
-        new = name not in self._ids
-        self._ids[name] = None
-        if len(self._ids) > self._room:
-            self._ids.popitem(last=False)
-        return new
 
 
 def newest_models(kafka: Kafka) -> list[RouterModel]:
