@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from benchmarks.lab.report import machine
 from kernels.linear_compress import bind
 from ranker.config import LearnerConfig, TableConfig
+from ranker.copies import Copies
 from ranker.image import Image, new_image
 from ranker.learner import Learner
 from ranker.learner_state import copied_state, training_state
@@ -139,10 +140,10 @@ def pausing(folder: Path, args: argparse.Namespace) -> None:
     size = sum(shard.size for shard in snapshot.manifest.shards)
     print(f"\na trainer's snapshot of {size / 1e6:.0f} MB ({args.rows:,} rows), to a local disk")
     print(f"{'all of it in the loop':<40}{1e3 * whole_s:>8.0f} ms of pause")
-    quiet, busy, copies, beside = turns(2.0), [], [], []
+    quiet, busy, copies, beside, room = turns(2.0), [], [], [], Copies()
     for _ in range(args.repeats):
         began = time.perf_counter()
-        state = State.of(image, copied_state(learner))
+        state = State.of(image, copied_state(learner, room), room)
         copies.append(time.perf_counter() - began)
         writer = SnapshotWriter(root, digest=digest)
         began = time.perf_counter()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ranker.copies import Copies
 from ranker.hashing import U64
 from ranker.keymap import I64, KeyMap
 
@@ -82,16 +83,16 @@ class Admission:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, the key map included."""
-        return self.copied()()
+        return self.copied(Copies(), "")()
 
-    def copied(self) -> Callable[[], dict[str, np.ndarray]]:
+    def copied(self, copies: Copies, name: str) -> Callable[[], dict[str, np.ndarray]]:
         """The state of this moment, to be sorted when it is called: by another thread, if need be."""
-        keys = self.key_map.copied_keys()
+        keys = self.key_map.copied_keys(copies, name)
         rest = {
-            "used": self._used.copy(),
-            "free": self._free[: self._num_free].copy(),
+            "used": copies.array(f"{name}/used", self._used),
+            "free": copies.array(f"{name}/free", self._free)[: self._num_free],
             "hand": np.array([self._hand]),
-            "turned_away": self._turned_away.copy(),
+            "turned_away": copies.array(f"{name}/turned_away", self._turned_away),
         }
         return lambda: dict(zip(("keys", "rows"), keys.items(), strict=True)) | rest
 

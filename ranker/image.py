@@ -15,6 +15,7 @@ from torch import Tensor
 from kernels.linear_compress import Compress
 from ranker.changes import TableChange
 from ranker.config import ModelConfig
+from ranker.copies import Copies
 from ranker.encoding import Encoded
 from ranker.hashing import U64
 from ranker.keymap import I64
@@ -102,13 +103,19 @@ class Image:
 
         Copies. Keys are ascending; a row that no key has is left out, for nobody reads it.
         """
-        return self.copied()()
+        return self.copied(Copies())()
 
-    def copied(self) -> Callable[[], Tensors]:
-        """tensors() of this moment, sorted when it is called: by another thread, if need be. Copying is far quicker."""
+    def copied(self, copies: Copies) -> Callable[[], Tensors]:
+        """tensors() of this moment, sorted when it is called: by another thread, if need be. Copying is far quicker.
+
+        Holds until the next copy into the same `copies`.
+        """
         dense = {f"dense/{name}": tensor.to("cpu", copy=True) for name, tensor in self.dense.items()}
         tables = {
-            name: (self.tables.key_maps[name].copied_keys(), weights.to("cpu", copy=True))
+            name: (
+                self.tables.key_maps[name].copied_keys(copies, f"image/{name}"),
+                copies.tensor(f"image/{name}/weights", weights),
+            )
             for name, weights in self.tables.weights.items()
         }
 

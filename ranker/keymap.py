@@ -6,12 +6,12 @@ passed. A key that leaves is no longer counted, so that searches stay short howe
 ever has to rebuild it. Rows, not keys, say what is taken, so every u64 is a key.
 """
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ranker.copies import Copies
 from ranker.hashing import U64
 
 I64 = npt.NDArray[np.int64]
@@ -69,9 +69,9 @@ class KeyMap:
         """As Keys.items."""
         return Keys(self._key_of_row, self._taken).items()
 
-    def copied_keys(self) -> Keys:
+    def copied_keys(self, copies: Copies, name: str) -> Keys:
         """Takes a hundredth of the time of items(), which sorts."""
-        return Keys(self._key_of_row.copy(), self._taken.copy())
+        return Keys(copies.array(f"{name}/keys", self._key_of_row), copies.array(f"{name}/taken", self._taken))
 
     def key_of(self, rows: I64) -> U64:
         """The key of each row, of rows that have one."""
@@ -115,12 +115,11 @@ class KeyMap:
         if not leaving.all():
             raise ValueError(f"rows are held by other keys, which must be evicted first: {owners[~leaving][:5]}")
 
-    def copy(self) -> "KeyMap":
-        other = copy.copy(self)
-        for name, value in vars(self).items():
+    def copy_from(self, other: "KeyMap") -> None:
+        """Be as `other`, a map of as many rows, is."""
+        for name, value in vars(other).items():
             if isinstance(value, np.ndarray):
-                setattr(other, name, value.copy())
-        return other
+                np.copyto(getattr(self, name), value)
 
     def clear(self) -> None:
         self._taken[:] = False

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ranker.copies import Copies
 from ranker.grades import BaseRate
 from ranker.learner import Learner
 
@@ -17,11 +18,14 @@ def training_state(learner: Learner) -> dict[str, Tensor]:
 
     Not the frozen copy. Rows without a key are left out.
     """
-    return copied_state(learner)()
+    return copied_state(learner, Copies())()
 
 
-def copied_state(learner: Learner) -> Callable[[], dict[str, Tensor]]:
-    """training_state of this moment, sorted when it is called: by another thread, if need be."""
+def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Tensor]]:
+    """training_state of this moment, sorted when it is called: by another thread, if need be.
+
+    Holds until the next copy into the same `copies`.
+    """
     state = {f"dense/{name}": t.clone() for name, t in learner.dense.items()}
     for name, parameter in learner.parameters.items():
         for part in _ADAM:
@@ -32,10 +36,10 @@ def copied_state(learner: Learner) -> Callable[[], dict[str, Tensor]]:
     state["step"] = torch.tensor(learner.step)
     tables = {
         table: (
-            learner.admissions[table].copied(),
+            learner.admissions[table].copied(copies, f"learner/{table}"),
             learner.pending.state(table),
-            weights.clone(),
-            learner.adagrad_sums[table].clone(),
+            copies.tensor(f"learner/{table}/weights", weights),
+            copies.tensor(f"learner/{table}/sums", learner.adagrad_sums[table]),
             _tail(learner, table),
         )
         for table, weights in learner.tables.weights.items()

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ranker.config import ModelConfig
 from ranker.engine import predict
 from ranker.features import Featurizer
-from ranker.image import Tiers
+from ranker.image import Tiers, dense_tensors
+from ranker.keymap import KeyMap
 from ranker.lessons import Lesson
 from ranker.requests import F32, LabelledRequest
 from ranker.tables import PlainTables
@@ -26,13 +28,25 @@ class ModelCopy:
     @classmethod
     def of(cls, config: ModelConfig, tiers: Tiers, tables: TorchRecTables) -> "ModelCopy":
         """Shares nothing with what it was copied from."""
-        copied = PlainTables(
+        room = PlainTables(
             config,
-            key_maps={name: key_map.copy() for name, key_map in tables.key_maps.items()},
-            weights={name: weights.clone() for name, weights in tables.weights.items()},
+            key_maps={name: KeyMap(key_map.num_rows) for name, key_map in tables.key_maps.items()},
+            weights={name: torch.empty_like(weights) for name, weights in tables.weights.items()},
         )
-        frozen = {name: copy.deepcopy(tier).requires_grad_(False).eval() for name, tier in tiers.items()}
-        return cls(frozen, copied)
+        copied = cls({name: copy.deepcopy(t).requires_grad_(False).eval() for name, t in tiers.items()}, room)
+        copied.copy_from(tiers, tables)
+        return copied
+
+    @torch.no_grad()
+    def copy_from(self, tiers: Tiers, tables: TorchRecTables) -> None:
+        """Be as these are now: in memory that is there, a large table takes a tenth of the time of a new copy."""
+        dense = dense_tensors(self.tiers)
+        for name, tensor in dense_tensors(tiers).items():
+            dense[name].copy_(tensor)
+        for name, key_map in tables.key_maps.items():
+            self.tables.key_maps[name].copy_from(key_map)
+        for name, weights in tables.weights.items():
+            self.tables.weights[name].copy_(weights)
 
     def predict(
         self, featurizer: Featurizer, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]

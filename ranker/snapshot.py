@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 from torch import Tensor
 
+from ranker.copies import Copies
 from ranker.image import Image
 from ranker.retention import DEFAULT_RETENTION, Retention
 from ranker.shard_reader import ShardReader
@@ -89,7 +90,7 @@ class State:
     watermark_ms: int
 
     @staticmethod
-    def of(image: Image, training: Callable[[], dict[str, Tensor]]) -> "State":
+    def of(image: Image, training: Callable[[], dict[str, Tensor]], copies: Copies) -> "State":
         """Copies the image as it stands. training: of the same number (learner_state.copied_state).
 
         Raises ValueError if the image has no position.
@@ -97,7 +98,7 @@ class State:
         if image.position is None:
             raise ValueError("a snapshot needs a position: apply an update to the image, or load one, before")
         return State(
-            image=image.copied(),
+            image=image.copied(copies),
             training=training,
             position=image.position,
             offsets=dict(image.offsets),
@@ -119,7 +120,9 @@ def write_snapshot(
     The image must stand where the training state does: publish all changes, apply them to the image, then call this.
     Raises ValueError if the image has no position, and what the store raises: then nothing of it is left.
     """
-    return write_state(root, State.of(image, lambda: training), digest=digest, created_ms=created_ms, keep=keep)
+    return write_state(
+        root, State.of(image, lambda: training, Copies()), digest=digest, created_ms=created_ms, keep=keep
+    )
 
 
 def write_state(

@@ -22,6 +22,9 @@ _SOON = 100
 _STEPS_JUDGED = 4
 """At once."""
 
+_MODELS = 3
+"""At most: the reference, that of the newest snapshot, and that of the one being written."""
+
 
 class Gatekeeper:
     """Open: all is learned and published, and judged. Closed, after a breach: labels are judged, and not learned from.
@@ -52,6 +55,8 @@ class Gatekeeper:
         """Kinds of labels that the reference has learned enough of."""
         self._newest: tuple[Position, ModelCopy, frozenset[str]] | None = None
         self._begun: tuple[Position, ModelCopy, frozenset[str]] | None = None
+        self._spare = [learner.copy() for _ in range(_MODELS)]
+        """Room for the next copies; there from the start, for fresh memory takes its time."""
 
     @property
     def suspicious(self) -> bool:
@@ -60,18 +65,22 @@ class Gatekeeper:
 
     def start_at(self, position: Position) -> None:
         """The model as it is now is that of a snapshot: the first reference."""
-        self.reference_at, self._learner.reference, self._judged = position, self._learner.copy(), self._learned()
+        copied = self._learner.copy(self._spare.pop())
+        self.reference_at, self._learner.reference, self._judged = position, copied, self._learned()
 
     def snapshot_begun(self, position: Position) -> None:
         """Of the model as it is now. It counts once it is written."""
+        self._drop(self._begun)  # which was not written
         # While the gate is closed, it is the reference itself.
-        self._begun = None if self.closed else (position, self._learner.copy(), self._learned())
+        self._begun = None if self.closed else (position, self._learner.copy(self._spare.pop()), self._learned())
 
     def snapshot_written(self) -> None:
         """The one that was begun last."""
         if self._begun is None:
             return
         if self._newest is not None:
+            if self._learner.reference is not None:
+                self._spare.append(self._learner.reference)
             self.reference_at, self._learner.reference, self._judged = self._newest
         self._newest, self._begun = self._begun, None
 
@@ -150,9 +159,15 @@ class Gatekeeper:
         self._unjudged, self._steps, self._labels_unjudged = [], 0, 0
         if breach.test in WEIGHTS:
             self._published_since_breach = 0
+        self._drop(self._newest)
+        self._drop(self._begun)
         self._newest = self._begun = None
         self._tests.restart(now_ms)
         metric.GATE_CLOSED.set(1)
+
+    def _drop(self, kept: tuple[Position, ModelCopy, frozenset[str]] | None) -> None:
+        if kept is not None:
+            self._spare.append(kept[1])
 
     def _learned(self) -> frozenset[str]:
         counts = {"click": self._learner.click_rate.count, "conversion": self._learner.conversion_rate.count}

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from ranker.copies import Copies
 from ranker.learner import Learner
 from ranker.learner_state import copied_state
 from ranker.snapshot import State
@@ -29,6 +30,7 @@ class SnapshotSchedule:
 
     def __init__(self, root: str, *, digest: str, config: TrainingConfig) -> None:
         self._writer = SnapshotWriter(root, digest=digest, keep=config.retention)
+        self._copies = Copies()  # one snapshot at a time has need of them
         self._period_s = config.snapshot_s
         self._due = self._retry = self._began = time.monotonic()
         self._newest = (0, 0)
@@ -60,7 +62,7 @@ class SnapshotSchedule:
             self._due = now + self._period_s  # nothing came since
             return
         updates.image.position = position
-        state = State.of(updates.image, copied_state(learner))
+        state = State.of(updates.image, copied_state(learner, self._copies), self._copies)
         gate.snapshot_begun(position)
         self._began = time.monotonic()
         self._writer.start(state, created_ms=now_ms())

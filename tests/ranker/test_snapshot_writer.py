@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ranker.copies import Copies
 from ranker.image import new_image
 from ranker.learner_state import copied_state, training_state
 from ranker.shard_reader import ShardReader
@@ -62,7 +63,8 @@ def test_it_holds_the_moment_it_was_taken_whatever_is_learned_meanwhile(
     for _ in range(5):
         step()
     gate, writer = Gate(monkeypatch), SnapshotWriter(str(tmp_path), digest=SMALL.digest)
-    taken = State.of(image, copied_state(learner))
+    copies = Copies()
+    taken = State.of(image, copied_state(learner, copies), copies)
     expected_image = {name: t.clone() for name, t in image.tensors().items()}
     expected_training = {name: t.clone() for name, t in training_state(learner).items()}
     writer.start(taken, created_ms=9)
@@ -83,6 +85,20 @@ def test_it_holds_the_moment_it_was_taken_whatever_is_learned_meanwhile(
     for expected, found in ((expected_image, loaded.tensors()), (expected_training, state)):
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_next_copy_lies_where_the_last_one_did_and_is_of_its_own_moment() -> None:
+    learner, image, copies = tiny_learner(SMALL), new_image(SMALL, COMPRESS), Copies()
+    addresses = []
+    for number, examples in enumerate(traffic(0, 3), 1):
+        learner.learn(examples)
+        image.apply(update_of(learner, number), at(number))
+        taken = State.of(image, copied_state(learner, copies), copies)
+        for held, expected in ((taken.image(), image.tensors()), (taken.training(), training_state(learner))):
+            assert held.keys() == expected.keys()
+            assert all(torch.equal(held[name], expected[name]) for name in expected)
+        addresses.append(copies.tensor("image/items/weights", image.tables.weights["items"]).data_ptr())
+    assert len(set(addresses)) == 1
 
 
 def test_a_failure_is_an_outcome_and_the_next_one_is_written(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import torch
 from ranker.config import GateConfig, LearnerConfig
 from ranker.engine import Engine
 from ranker.gate import Breach
+from ranker.image import dense_tensors
 from ranker.learner import Learner
+from ranker.model_copy import ModelCopy
 from ranker.requests import LabelledRequest
 from streams.gatekeeper import Gatekeeper
 from tests.ranker.samples import COMPRESS, EVENT_MS, at, tiny_model, traffic, update_of
@@ -95,3 +97,32 @@ def test_held_out_responses_of_each_tier_take_turns_to_judge_updates() -> None:
     assert breach is not None
     assert breach.test == "held_out"
     assert "of heavy" in breach.reason
+
+
+def test_the_reference_stays_what_it_was_at_its_snapshot_while_copies_reuse_each_others_memory() -> None:
+    gate, learner, _ = gatekeeper(2)
+    references, then = [], []
+    for number, examples in enumerate(traffic(1, 6), 2):
+        learner.learn(examples)
+        then.append(learner.copy())
+        gate.snapshot_begun(at(number))
+        if number == 4:
+            continue  # not written: the next one takes its place
+        gate.snapshot_written()
+        assert learner.reference is not None
+        references.append(learner.reference)
+        expected = {2: None, 3: 0, 5: 1, 6: 3, 7: 4}[number]
+        if expected is not None:
+            assert gate.reference_at == at(expected + 2)
+            same_model(learner.reference, then[expected])
+    assert len({id(model) for model in references}) <= 3
+
+
+def same_model(one: ModelCopy, other: ModelCopy) -> None:
+    dense, others = dense_tensors(one.tiers), dense_tensors(other.tiers)
+    assert all(torch.equal(dense[name], others[name]) for name in others)
+    for name, weights in other.tables.weights.items():
+        assert torch.equal(one.tables.weights[name], weights)
+        keys, rows = other.tables.key_maps[name].items()
+        assert np.array_equal(one.tables.key_maps[name].find(keys), rows)
+        assert len(one.tables.key_maps[name]) == len(keys) > 0
