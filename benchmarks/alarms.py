@@ -1,12 +1,13 @@
 """How often does the gate speak when nothing is wrong, and how soon when labels lie? Hours of event time, many seeds.
 
-    python -m benchmarks.alarms [--seeds 5] [--clean-h 2] [--poisoned 0.05,0.2,0.5] [--rate 10]
+    python -m benchmarks.alarms [--seeds 5] [--clean-h 2] [--poisoned 0.05,0.2,0.5] [--rate 10] [--harm]
 
 The trainer's gate (its label tests, its reference, its rules of when a reference may judge) and learner on streams of
 the drifting simulated world, without the wires: what is served is the model of this second, labels come --label-s
 later, what is shown follows popularity. First clean, for so many hours a seed, and breaches are counted; a model goes
 on after one. Then, for each share, after half an hour: from the onset that share of clicks is a lie (there where there
-was none, or missing). Prints the seconds of event time and the labels from the onset to the breach.
+was none, or missing). Prints the seconds of event time and the labels from the onset to the breach; with --harm, what
+that share does to who learns it for half an hour: the normalized entropy of the true labels, against a clean twin's.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from benchmarks.lab.grades import difference, entropy
 from benchmarks.lab.report import machine
 from benchmarks.lab.simulated import Plan, simulated
 from benchmarks.lab.stream import Stream, user_side
@@ -26,6 +28,7 @@ from ranker.engine import predict
 from ranker.features import Featurizer
 from ranker.gate import Breach, LabelTests
 from ranker.grades import compare
+from ranker.keymap import I64
 from ranker.learner import Learner
 from ranker.model_copy import ModelCopy
 from ranker.recipes import demo_model
@@ -51,7 +54,7 @@ class Watched:
 
     def __init__(self, stream: Stream, model: ModelConfig, config: GateConfig) -> None:
         self.learner = Learner(model, LearnerConfig(), bind("decomposed"))
-        self._stream, self._model, self._config = stream, model, config
+        self.stream, self._model, self._config = stream, model, config
         self._tier = model.tiers[0]
         self._featurizer, self._side = Featurizer(model), user_side(model)
         tables = self.learner.tables
@@ -59,18 +62,20 @@ class Watched:
         self._tests = LabelTests(config, WINDOWS_MS)
         self._reference: tuple[ModelCopy, bool] | None = None
         self._newest: tuple[ModelCopy, bool] | None = None
+        self.graded: list[tuple[F32, F32, I64]] = []
+        """True clicks, what was served, and the request of each, since the onset."""
 
     def serve(self, first: int, last: int) -> F32:
         return self._predict(self._live, first, last)
 
     def _predict(self, model: ModelCopy, first: int, last: int) -> F32:
-        keyed = self._stream.batch(first, last, self._tier.log_length, self._side)
+        keyed = self.stream.batch(first, last, self._tier.log_length, self._side)
         return predict(self._featurizer, model.tiers, model.tables, self._tier.name, keyed)[0]
 
     def label(self, first: int, last: int, served_N: F32, click_N: F32, now_ms: int) -> Breach | None:
         """Judges the labels of these requests, and learns them."""
-        stream, breach = self._stream, None
-        cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
+        stream, breach = self.stream, None
+        cut = cut_of(stream, first, last)
         if self._reference is not None and self._reference[1]:
             event_ms_N = stream.event_ms_R[stream.keyed.request_of_N[cut]]
             compared = compare(click_N, served_N, self._predict(self._reference[0], first, last), event_ms_N)
@@ -90,9 +95,14 @@ class Watched:
         self._tests.restart(now_ms)
 
 
-def watch(stream: Stream, model: ModelConfig, *, label_s: int, poisoned: float, seed: int) -> Iterator[Found]:
+def cut_of(stream: Stream, first: int, last: int) -> slice:
+    """The impressions of these requests."""
+    return slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
+
+
+def watch(watched: Watched, *, label_s: int, poisoned: float, seed: int) -> Iterator[Found]:
     """Every breach of the stream; after one the tests begin again."""
-    watched = Watched(stream, model, GateConfig())
+    stream = watched.stream
     rng = np.random.default_rng([seed, 11])
     second_R = (stream.event_ms_R - stream.event_ms_R[0]) // 1000
     starts = np.searchsorted(second_R, np.arange(second_R[-1] + 2))
@@ -105,7 +115,9 @@ def watch(stream: Stream, model: ModelConfig, *, label_s: int, poisoned: float, 
         if second >= label_s:
             first, last, served_N = waiting.pop(0)
             if last > first:
-                click_N = stream.click_N[int(stream.candidate_starts[first]) : int(stream.candidate_starts[last])]
+                click_N = stream.click_N[cut_of(stream, first, last)]
+                if second - label_s >= ONSET_S:
+                    watched.graded.append((click_N, served_N, stream.keyed.request_of_N[cut_of(stream, first, last)]))
                 if poisoned and second - label_s >= ONSET_S:
                     lies_N = rng.random(len(click_N)) < poisoned
                     click_N = np.where(lies_N, 1 - click_N, click_N)
@@ -127,13 +139,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="requests a second of event time")
     parser.add_argument("--candidates", type=int, default=4, help="shown of each request")
     parser.add_argument("--label-s", type=int, default=3)
+    parser.add_argument("--harm", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = alone(demo_model(), demo_model().tier("light"))
     print(f"{machine()}; {args.rate:g} requests/s, {args.candidates} shown", flush=True)
-    for seed in range(args.seeds):
+    for seed in range(args.seeds if args.clean_h else 0):
         stream = simulated(plan(args, args.clean_h, seed), model)
-        found = list(watch(stream, model, label_s=args.label_s, poisoned=0.0, seed=seed))
+        found = list(watch(Watched(stream, model, GateConfig()), label_s=args.label_s, poisoned=0.0, seed=seed))
         words = "; ".join(f"{f.breach.test} after {f.second} s" for f in found)
         print(
             f"seed {seed}: clean {args.clean_h:g} h, {len(stream.click_N)} labels: {len(found)} alarms {words}",
@@ -142,12 +155,31 @@ def main() -> None:
     for share in map(float, args.poisoned.split(",")):
         for seed in range(args.seeds):
             stream = simulated(plan(args, (ONSET_S + WITHIN_S) / 3600, 100 + seed), model)
-            watching = watch(stream, model, label_s=args.label_s, poisoned=share, seed=seed)
-            first = next(watching, None)
+            poisoned = Watched(stream, model, GateConfig())
+            found = watch(poisoned, label_s=args.label_s, poisoned=share, seed=seed)
+            first = next(found, None)
             said = f"not noticed within {WITHIN_S} s"
             if first is not None:
                 said = f"{first.breach.test} {first.second - ONSET_S:+d} s, {first.labels} labels"
             print(f"seed {100 + seed}: {share:.0%} poisoned: {said}", flush=True)
+            if args.harm:
+                exhaust(found)
+                clean = Watched(stream, model, GateConfig())
+                exhaust(watch(clean, label_s=args.label_s, poisoned=0.0, seed=seed))
+                print(f"{'':>10}learned for {WITHIN_S} s: {harm(poisoned, clean)}", flush=True)
+
+
+def exhaust(found: Iterator[Found]) -> None:
+    for _ in found:
+        pass
+
+
+def harm(poisoned: Watched, clean: Watched) -> str:
+    """What the lies did to the predictions of the truth."""
+    click_n, clean_n, request_n = (np.concatenate(column) for column in zip(*clean.graded, strict=True))
+    poisoned_n = np.concatenate([served_N for _, served_N, _ in poisoned.graded])
+    base, loss = entropy(click_n, clean_n), difference(click_n, poisoned_n, clean_n, request_n)
+    return f"entropy {base:.4f}, {loss.mean / base:+.2%} ± {loss.half_width / base:.2%}"
 
 
 def plan(args: argparse.Namespace, hours: float, seed: int) -> Plan:

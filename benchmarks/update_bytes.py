@@ -1,6 +1,6 @@
 """How few bytes keep replicas how near to the trainer?
 
-    python -m benchmarks.update_bytes [--tier medium] [--requests 18000] [--batch 4]
+    python -m benchmarks.update_bytes [--tier medium] [--requests 18000] [--batch 4] [--hours 96] [--only 1.0%]
 
 One training, of one tier on a stream of the simulated world, publishes an update after every step in several ways at
 once; a replica of each follows, and before a batch is learned all of them predict it. Prints, of each way, the bytes of
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from benchmarks.lab.arguments import parser, settings
+from benchmarks.lab.arguments import chosen, parser, settings
 from benchmarks.lab.grades import difference, entropy
 from benchmarks.lab.report import machine
 from benchmarks.lab.simulated import Plan, simulated
@@ -122,33 +122,35 @@ def publish_and_grade(
 def main() -> None:
     arguments = parser(__doc__, requests=18_000)
     arguments.add_argument("--tier", default="medium")
+    arguments.add_argument("--hours", type=float, default=96.0, help="of event time, of the stream")
     arguments.add_argument("--graded", type=float, default=0.5, help="share of the stream, its last part")
     args = arguments.parse_args()
     learning = settings(args).learner
     model = alone(three_tiers(), replace(three_tiers().tier(args.tier), log_length=256))
     compress = bind("decomposed")
     learner = Learner(model, learning, compress)
+    ways = {name: updates for name, updates in WAYS.items() if updates is _EXACT or chosen(args, name)}
     followers = [
-        Follower(updates, PendingChanges(learner.tables, updates), Engine(model, compress)) for updates in WAYS.values()
+        Follower(updates, PendingChanges(learner.tables, updates), Engine(model, compress)) for updates in ways.values()
     ]
     learner.pending = All(followers)
     plan = Plan(world=args.world, requests=args.requests, candidates=args.candidates, history=args.history)
-    stream = simulated(plan, model)
+    stream = simulated(replace(plan, days=args.hours / 24), model)
     print(f"{machine()}; tier {args.tier}, {args.requests} requests, {args.batch} a step", flush=True)
     whole = publish_and_grade(stream, model, learner, followers, args.batch)
-    report(stream, followers, whole, args.batch, args.graded)
+    report(stream, dict(zip(ways, followers, strict=True)), whole, args.batch, args.graded)
 
 
-def report(stream: Stream, followers: list[Follower], whole: int, batch: int, graded: float) -> None:
+def report(stream: Stream, ways: dict[str, Follower], whole: int, batch: int, graded: float) -> None:
     begin = max(int(stream.requests * (1 - graded)) // batch, 1) * batch
     from_N, first_N = int(stream.candidate_starts[begin]), int(stream.candidate_starts[batch])
     click_n, request_n = stream.click_N[from_N:], stream.keyed.request_of_N[from_N:]
-    p = [np.concatenate(follower.p)[from_N - first_N :] for follower in followers]
-    steps, exact = -(-stream.requests // batch), followers[0]
+    p = [np.concatenate(follower.p)[from_N - first_N :] for follower in ways.values()]
+    steps, exact = -(-stream.requests // batch), next(iter(ways.values()))
     base = entropy(click_n, p[0])
     print(f"{steps} updates; the whole model each time: {whole / steps / 1024:.0f} KB; entropy {base:.4f} in float32")
     print(f"{'':<34}{'KB an update':>13}{'of float32':>12}{'of whole':>10}{'loss':>10}{'± 95 %':>10}")
-    for name, follower, p_n in zip(WAYS, followers, p, strict=True):
+    for (name, follower), p_n in zip(ways.items(), p, strict=True):
         loss = difference(click_n, p_n, p[0], request_n)
         print(
             f"{name:<34}{follower.nbytes / steps / 1024:>13.1f}{exact.nbytes / follower.nbytes:>11.1f}x"
