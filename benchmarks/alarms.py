@@ -156,14 +156,14 @@ def main() -> None:
         for seed in range(args.seeds):
             stream = simulated(plan(args, (ONSET_S + WITHIN_S) / 3600, 100 + seed), model)
             poisoned = Watched(stream, model, GateConfig())
-            found = watch(poisoned, label_s=args.label_s, poisoned=share, seed=seed)
-            first = next(found, None)
+            breaches = watch(poisoned, label_s=args.label_s, poisoned=share, seed=seed)
+            first = next(breaches, None)
             said = f"not noticed within {WITHIN_S} s"
             if first is not None:
                 said = f"{first.breach.test} {first.second - ONSET_S:+d} s, {first.labels} labels"
             print(f"seed {100 + seed}: {share:.0%} poisoned: {said}", flush=True)
             if args.harm:
-                exhaust(found)
+                exhaust(breaches)
                 clean = Watched(stream, model, GateConfig())
                 exhaust(watch(clean, label_s=args.label_s, poisoned=0.0, seed=seed))
                 print(f"{'':>10}learned for {WITHIN_S} s: {harm(poisoned, clean)}", flush=True)
