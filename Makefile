@@ -25,8 +25,8 @@ demo: $(READY)
 # Tests that start the whole house wait for it most of the time: the others run meanwhile, and are shown when they end.
 test: $(READY)
 	@mkdir -p .cache; \
-	$(BIN)/pytest -q -m "not e2e" > .cache/tests.log 2>&1 & others=$$!; \
-	$(BIN)/pytest -q -m e2e 2>&1 | tee .cache/tests-e2e.log; e2e=$${PIPESTATUS[0]}; \
+	$(BIN)/pytest -q --ignore=tests/e2e > .cache/tests.log 2>&1 & others=$$!; \
+	$(BIN)/pytest -q tests/e2e 2>&1 | tee .cache/tests-e2e.log; e2e=$${PIPESTATUS[0]}; \
 	wait $$others; others=$$?; \
 	cat .cache/tests.log; \
 	for log in .cache/tests-e2e.log .cache/tests.log; do grep -E '(passed|failed|error).* in [0-9.]+s' $$log | tail -1; done; \

@@ -1,4 +1,4 @@
-"""A ranker for tests that does what the real one cannot be made to do: it answers as a function says, or sleeps."""
+"""A ranker for tests that does what the real one cannot be made to do: it answers as a function says, or naps."""
 
 import threading
 import time
@@ -17,27 +17,26 @@ Answer = Callable[[RankingRequest, int], Sequence[RankingResponse]]
 
 
 class Ranker:
-    """Answers requests that are sent after it was made; none while `asleep`, and all that came meanwhile then."""
+    """Answers requests that are sent after it was made; with the first one in hand it naps, and all others wait."""
 
-    def __init__(self, kafka: Kafka, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, kafka: Kafka, answer: Answer, nap_s: float) -> None:
+        self._answer, self._nap_s = answer, nap_s
         self._reader = kafka.reader(eof=False)
         starts = [TopicPartition(REQUESTS, p) for p in kafka.partitions(REQUESTS)]
         for start in starts:
             start.offset = self._reader.get_watermark_offsets(start, timeout=10.0)[1]
         self._reader.assign(starts)
         self._producer = kafka.producer()
-        self.asleep = threading.Event()
         self.stop = threading.Event()
 
     def run(self) -> None:
         number = 0
         while not self.stop.is_set():
             message = self._reader.poll(0.02)
-            while self.asleep.is_set():
-                time.sleep(0.01)
             if message is not None and message.error() is None:
                 number += 1
+                if number == 1:
+                    time.sleep(self._nap_s)
                 request: RankingRequest = decode(TOPICS[REQUESTS], message.value())
                 for response in self._answer(request, number):
                     self._producer.produce(RESPONSES, encode(TOPICS[RESPONSES], response), request.user)
@@ -47,13 +46,12 @@ class Ranker:
 
 
 @contextmanager
-def answering(kafka: Kafka, answer: Answer) -> Iterator[Ranker]:
-    ranker = Ranker(kafka, answer)
+def answering(kafka: Kafka, answer: Answer, *, nap_s: float = 0.0) -> Iterator[None]:
+    ranker = Ranker(kafka, answer, nap_s)
     thread = threading.Thread(target=ranker.run)
     thread.start()
     try:
-        yield ranker
+        yield
     finally:
-        ranker.asleep.clear()
         ranker.stop.set()
         thread.join()

@@ -1,6 +1,5 @@
 """Rates measured on a real broker against a ranker that does what the real one cannot be made to do."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -80,9 +79,7 @@ def test_a_ranker_that_keeps_up_is_reported_as_it_is(kafka: Kafka) -> None:
 
 
 def test_a_stall_is_paid_by_every_request_that_was_due_in_it(kafka: Kafka) -> None:
-    with answering(kafka, scored) as ranker:
-        ranker.asleep.set()
-        threading.Timer(1.0, ranker.asleep.clear).start()
+    with answering(kafka, scored, nap_s=1.0):
         row = load(kafka, 50, "stall")
     # A closed loop would have sent one request into the stall, and seen it in p99 alone. Here half of all were due in
     # it, evenly: their latencies run from 1 s down to nothing.
@@ -102,9 +99,7 @@ def test_a_request_that_is_never_answered_counts_with_the_time_out(kafka: Kafka)
 
 
 def test_an_answer_after_the_time_out_is_none(kafka: Kafka) -> None:
-    with answering(kafka, scored) as ranker:
-        ranker.asleep.set()
-        threading.Timer(1.0, ranker.asleep.clear).start()
+    with answering(kafka, scored, nap_s=1.0):
         row = load(kafka, 50, "late", deadline_ms=200, timeout_ms=500)
     assert row.timeouts == pytest.approx(25, abs=8)
     assert row.in_time == pytest.approx(60, abs=8)

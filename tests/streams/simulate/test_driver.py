@@ -1,6 +1,5 @@
 """The simulated ad system on a real broker, against a ranker that does what the real one cannot be made to do."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,7 +18,7 @@ from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World, sigmoid
 from streams.topics import CONVERSIONS, IMPRESSIONS, TOPICS
-from tests.streams.answering import Ranker, answering
+from tests.streams.answering import answering
 
 pytestmark = pytest.mark.e2e
 
@@ -60,8 +59,10 @@ class Oracle:
         )
 
 
-def oracle(kafka: Kafka, world: World, *, twice: int = 0, never: int = 0) -> AbstractContextManager[Ranker]:
-    return answering(kafka, Oracle(world, twice=twice, never=never))
+def oracle(
+    kafka: Kafka, world: World, *, twice: int = 0, never: int = 0, nap_s: float = 0.0
+) -> AbstractContextManager[None]:
+    return answering(kafka, Oracle(world, twice=twice, never=never), nap_s=nap_s)
 
 
 def world(seed: int, **changes: Any) -> World:
@@ -104,12 +105,10 @@ def test_the_truth_scores_as_well_as_anything_can(kafka: Kafka) -> None:
     assert summary["value_of_best_page"] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_ranker_that_sleeps_delays_no_request_and_pays_for_the_wait(kafka: Kafka) -> None:
+def test_a_ranker_that_naps_delays_no_request_and_pays_for_the_wait(kafka: Kafka) -> None:
     of = world(3)
-    with oracle(kafka, of) as ranker:
-        ranker.asleep.set()
-        threading.Timer(1.0, ranker.asleep.clear).start()
-        tally = run(kafka, of, [Phase(rate=50, seconds=2.0)], "asleep").measured
+    with oracle(kafka, of, nap_s=1.0):
+        tally = run(kafka, of, [Phase(rate=50, seconds=2.0)], "nap").measured
     assert tally.requests == pytest.approx(100, abs=2)
     # Closed-loop load would have seen one slow request; here all that were due in that second have waited.
     slow = [ms for ms in tally.latency_ms if ms > 100]
