@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from redis import Redis
 
 CLOCKS = b"ingest:clocks"
-"""Hash: reader → "beat:now_ms"."""
+"""Hash: reader → "beat:now_ms:closed_ms"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Agreement:
     place: int
     readers: int
     """This reader is number `place` of `readers`, by name: work that one should do goes by these."""
+    closed_ms: int = 0
+    """All windows that end before it have been closed, each by the reader whose work that was."""
 
 
 class SharedClock:
@@ -33,23 +35,24 @@ class SharedClock:
         # Whether another one lives is told by its beat moving, not by any clock of its machine.
         self._heard: dict[bytes, tuple[bytes, float]] = {}
 
-    def agree(self, now_ms: int) -> Agreement:
-        """Says how far this reader is and returns what all have reached. One round trip.
+    def agree(self, now_ms: int, closed_ms: int = 0) -> Agreement:
+        """Says how far this reader is, and how far it has closed its windows; returns what all have. One round trip.
 
         It goes back where one of them does, who has to read something again. Raises redis' errors.
         """
         self._beat += 1
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(CLOCKS, self._name, b"%d:%d" % (self._beat, now_ms))
+            pipe.hset(CLOCKS, self._name, b"%d:%d:%d" % (self._beat, now_ms, closed_ms))
             pipe.hgetall(CLOCKS)
             clocks: dict[bytes, bytes] = pipe.execute()[1]
         at = time.monotonic()
-        for name, said in clocks.items():
-            if self._heard.get(name, (b"", 0.0))[0] != said:
-                self._heard[name] = (said, at)
+        for name, words in clocks.items():
+            if self._heard.get(name, (b"", 0.0))[0] != words:
+                self._heard[name] = (words, at)
         silent = [name for name in clocks if at - self._heard[name][1] > self._silent_s and name != self._name]
         if silent:
             self._redis.hdel(CLOCKS, *silent)
         live = sorted(clocks.keys() - set(silent))
-        reached = min(int(clocks[name].partition(b":")[2]) for name in live)
-        return Agreement(reached, live.index(self._name), len(live))
+        said = [[*map(int, clocks[name].split(b":")), 0] for name in live]
+        reached, closed = (min(numbers[place] for numbers in said) for place in (1, 2))
+        return Agreement(reached, live.index(self._name), len(live), closed)

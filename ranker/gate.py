@@ -64,29 +64,21 @@ def check_weights(config: GateConfig, dense: Tensors, rows: Mapping[str, Tensor]
 
 
 class _Cohorts:
-    """Labels of one kind, kept until all labels of their time are there: clicks come before what was not clicked.
-
-    They are once their window has passed and later ones have closed without a click: in the order of time they do. But
-    where nothing closes, because all is clicked, they are not waited for without end.
-    """
+    """Labels of one kind, kept until all labels of their time are there: clicks come before what was not clicked."""
 
     def __init__(self, window_ms: int) -> None:
         self._window_ms = window_ms
         self._width_ms = max(window_ms // _COHORTS, 250)
         self._by_time: defaultdict[int, list[Compared]] = defaultdict(list)
-        self._closed_ms = -1
-        """Event time of the newest that is a 0."""
 
     def add(self, labels: Compared) -> None:
-        self._closed_ms = max(self._closed_ms, int(labels.event_ms_n[labels.label_n == 0].max(initial=-1)))
-        cohort_n = labels.event_ms_n // self._width_ms
+        cohort_n = labels.shown_ms_n // self._width_ms
         for cohort in np.unique(cohort_n).tolist():
             self._by_time[cohort].append(labels.take(cohort_n == cohort))
 
     def take(self, watermark_ms: int) -> list[Compared]:
         """The cohorts whose window has closed, in order of time. Within one its clicks still come first."""
-        by_window_ms = watermark_ms - self._window_ms
-        ended_ms = min(by_window_ms, max(self._closed_ms - _ORDER_MS, by_window_ms - _PATIENCE_MS))
+        ended_ms = watermark_ms - self._window_ms
         closed = sorted(c for c in self._by_time if (c + 1) * self._width_ms <= ended_ms)
         return [Compared.of(self._by_time.pop(cohort)) for cohort in closed]
 
@@ -96,17 +88,13 @@ class _Cohorts:
 
 _COHORTS = 256
 """Of a window."""
-_ORDER_MS = 1_000
-"""Windows close in the order in which pages were looked at, which was at most so long after they were asked for."""
-_PATIENCE_MS = 15_000
-"""Ingest closes no window for 10 s after Redis was away or a partition has moved; clicks come all the time."""
 
 
 class LabelTests:
     """The tests after publishing: of each kind of label, whether the model is worse or the labels strange."""
 
     def __init__(self, config: GateConfig, windows_ms: Mapping[str, int]) -> None:
-        """windows_ms: by kind of label, from the request's event time: how long a label may take to be closed."""
+        """windows_ms: by kind of label, from when a page was looked at to when what has not happened never will."""
         self.labels = 0
         """Tested since the start."""
         self._config = config
@@ -130,7 +118,7 @@ class LabelTests:
         return {f"{kind}/{test}": d.level / d.threshold for (kind, test), d in self._detectors.items()}
 
     def restart(self, after_ms: int) -> None:
-        """Forget all; from here on only labels of requests after this event time count."""
+        """Forget all; from here on only labels of pages that were looked at after this event time count."""
         self._after_ms = after_ms
         self.labels = 0
         for cohort in self._cohorts.values():
@@ -139,14 +127,14 @@ class LabelTests:
             detector.reset()
 
     def observe(self, compared: Mapping[str, Compared], watermark_ms: int) -> Breach | None:
-        """Takes labels in; tests those whose window has closed by the watermark."""
+        """Takes labels in; tests those whose window has closed by the watermark: no label of it is to come."""
         found = None
         for kind, cohort in self._cohorts.items():
             if kind in compared:
-                cohort.add(compared[kind].take(compared[kind].event_ms_n > self._after_ms))
+                cohort.add(compared[kind].take(compared[kind].shown_ms_n > self._after_ms))
             closed = [labels for labels in cohort.take(watermark_ms) if len(labels.label_n)]
             self.labels += sum(len(labels.label_n) for labels in closed)
-            event_ms = np.array([labels.event_ms_n[0] for labels in closed], np.int64)
+            event_ms = np.array([labels.shown_ms_n[0] for labels in closed], np.int64)
             for test, addends in _TESTS.items():
                 detector = self._detectors[kind, test]
                 each = np.array([addends(self._config, labels).sum() for labels in closed])

@@ -61,8 +61,8 @@ class Compared:
     label_n: F64
     served_n: F64
     reference_n: F64
-    event_ms_n: I64
-    """Of their requests."""
+    shown_ms_n: I64
+    """Event time at which what they are of was looked at."""
 
     @classmethod
     def of(cls, parts: "Sequence[Compared]") -> "Compared":
@@ -74,11 +74,11 @@ class Compared:
         return Compared(*(getattr(self, f.name)[which_n] for f in fields(self)))
 
 
-def compare(label_N: F32, served_N: F32, reference_N: F32, event_ms_N: I64) -> Compared:
+def compare(label_N: F32, served_N: F32, reference_N: F32, shown_ms_N: I64) -> Compared:
     """Labels are nan where there is none."""
     known_N = ~np.isnan(label_N)
     label_n, served_n, reference_n = (x_N[known_N].astype(np.float64) for x_N in (label_N, served_N, reference_N))
-    return Compared(label_n, served_n, reference_n, event_ms_N[known_N].astype(np.int64))
+    return Compared(label_n, served_n, reference_n, shown_ms_N[known_N].astype(np.int64))
 
 
 def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> LossSums:

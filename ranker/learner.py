@@ -22,6 +22,7 @@ from ranker.eviction import Admission
 from ranker.features import Featurizer
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
 from ranker.image import Image, build_tiers, dense_tensors
+from ranker.keymap import I64
 from ranker.lessons import Lesson, make_lessons
 from ranker.model.tier import Logits
 from ranker.model_copy import ModelCopy
@@ -106,10 +107,10 @@ class Learner:
             return {}
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
         pctr, pcvr = self.reference.predict(self._featurizer, examples, self._lessons(examples, 0.0))
-        event_ms_N = np.repeat([e.request.event_ms for e in examples], [len(e.click_N) for e in examples])
+        shown_ms_N = np.concatenate([_shown_ms(e) for e in examples] or [np.empty(0, np.int64)])
         return {
-            "click": compare(click_N, pctr_N, pctr, event_ms_N),
-            "conversion": compare(conversion_N, pcvr_N, pcvr, event_ms_N),
+            "click": compare(click_N, pctr_N, pctr, shown_ms_N),
+            "conversion": compare(conversion_N, pcvr_N, pcvr, shown_ms_N),
         }
 
     def learn_from(self, lessons: Sequence[Lesson], click_N: F32, conversion_N: F32) -> StepReport:
@@ -253,6 +254,12 @@ _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
 
 def _joined(examples: Sequence[LabelledRequest], name: str) -> F32:
     return np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)])
+
+
+def _shown_ms(example: LabelledRequest) -> I64:
+    if example.shown_ms_N is not None:
+        return example.shown_ms_N
+    return np.full(len(example.click_N), example.request.event_ms)
 
 
 def _conversions(policy: PolicyName, logits: Logits, lesson: Lesson) -> Targets:

@@ -69,6 +69,8 @@ class LabelledRequest:
     pcvr_N: F32
     """pctr_N and pcvr_N as served: what the labels grade."""
     value_N: F32
+    shown_ms_N: npt.NDArray[np.int64] | None = None
+    """Event time at which each was looked at, in Unix milliseconds; None: when it was asked for."""
     emission_N: npt.NDArray[np.int64] | None = None
     """Of each conversion example which ranker.delayed.policies.Emission it is; a provisional one has conversion_N nan:
     it is learned from, and no label to grade by. None: every label is final and nothing was said before."""
@@ -78,8 +80,9 @@ class LabelledRequest:
         for name in ("click_N", "conversion_N", "position_N", "pctr_N", "pcvr_N", "value_N"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must be [{n}], one for each item, got {getattr(self, name).shape}")
-        if self.emission_N is not None and self.emission_N.shape != (n,):
-            raise ValueError(f"emission_N must be [{n}], one for each item, or None, got {self.emission_N.shape}")
+        for name, array in (("shown_ms_N", self.shown_ms_N), ("emission_N", self.emission_N)):
+            if array is not None and array.shape != (n,):
+                raise ValueError(f"{name} must be [{n}], one for each item, or None, got {array.shape}")
         for name in ("click_N", "conversion_N"):
             labels = getattr(self, name)
             if not np.all(np.isnan(labels) | ((labels >= 0) & (labels <= 1))):

@@ -118,6 +118,7 @@ def to_example(label: Label) -> TrainingExample:
         label_ms=label.label_ms,
         provisional=label.provisional,
         corrects=label.corrects,
+        shown_ms=label.impression_ms,
     )
 
 

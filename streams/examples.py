@@ -11,10 +11,23 @@ from feature_store.log import LogGone, LogSlice, LogWantAsOf, UserLog
 from ranker.delayed.policies import NO_EMISSION, Emission
 from ranker.requests import LabelledRequest, ScoringRequest
 from streams import metric_names as metric
-from streams.messages import TrainingExample
+from streams.messages import CLOSED_MS, TrainingExample
+from streams.record import Record
 from streams.seen import SeenIds
 
 log = logging.getLogger(__name__)
+
+
+def windows_closed_ms(record: Record, example: TrainingExample) -> int:
+    """Event time of the join when it sent this example: no label of an earlier window is to come.
+
+    While ingest holds its windows it stands still, and clicks come all the time. Of a record without it, the label's.
+    """
+    closed = record.header(CLOSED_MS) or ""
+    return int(closed) if closed.isdecimal() and len(closed) <= _DIGITS else example.label_ms
+
+
+_DIGITS = 16
 
 
 def labelled_requests(examples: Sequence[TrainingExample], user_log: UserLog, log_length: int) -> list[LabelledRequest]:
@@ -52,7 +65,7 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
     count = len(places)
     click, conversion = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
     pctr, pcvr, value = (np.zeros(count, np.float32) for _ in range(3))
-    position, emission = np.zeros(count, np.int64), np.full(count, NO_EMISSION, np.int64)
+    position, shown_ms, emission = (np.full(count, fill, np.int64) for fill in (0, 0, NO_EMISSION))
     features: list[dict[str, str | float | list[str]]] = [{} for _ in places]
     for example, place in zip(examples, place_of, strict=True):
         if example.kind == "click":
@@ -62,6 +75,7 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
             conversion[place] = np.nan if example.provisional else example.label
         pctr[place], pcvr[place], position[place] = example.pctr, example.pcvr, example.position
         value[place] = max(value[place], example.value)
+        shown_ms[place] = example.shown_ms or example.event_ms
         features[place] = example.item_features
     request = ScoringRequest(
         user=first.user,
@@ -83,6 +97,7 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
         pctr_N=pctr,
         pcvr_N=pcvr,
         value_N=value,
+        shown_ms_N=shown_ms,
         emission_N=emission,
     )
 

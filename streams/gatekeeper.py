@@ -34,7 +34,7 @@ class Gatekeeper:
     """
 
     def __init__(self, config: GateConfig, learner: Learner, published: Engine, windows_ms: Mapping[str, int]) -> None:
-        """published: holds what replicas hold. windows_ms: by kind of label, how long it may take to be closed."""
+        """published: holds what replicas hold. windows_ms: by kind of label, as in LabelTests."""
         self.closed = False
         self.reference_at: Position | None = None
         self._config = config
@@ -48,6 +48,8 @@ class Gatekeeper:
         self._unjudged: list[LabelledRequest] = []
         self._steps = 0
         """Whose labels they are."""
+        self._watermark_ms = 0
+        """When labels were judged last: what was then read of one partition, by now has been of all."""
         self._labels_unjudged = 0
         """Since the gate was closed, while the reference knows too little to judge any."""
         self._published_since_breach = _SOON
@@ -107,7 +109,8 @@ class Gatekeeper:
         judged = {kind: labels for kind, labels in compared.items() if kind in self._judged}
         if not judged:
             self._labels_unjudged += sum(len(labels.label_n) for labels in compared.values())
-        breach = self._tests.observe(judged, watermark_ms)
+        breach = self._tests.observe(judged, self._watermark_ms)
+        self._watermark_ms = watermark_ms
         for test, level in self._tests.levels().items():
             metric.GATE_LEVEL.labels(test).set(level)
         if not self.closed:

@@ -220,6 +220,10 @@ class RouterModel(Struct, frozen=True, kw_only=True):
     price_history: Annotated[list[Number], Meta(max_length=256)] = []
 
 
+CLOSED_MS = "closed-ms"
+"""Header of training.examples: event time before which all windows had closed when the record was sent."""
+
+
 class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     """training.examples. One labelled impression (kind `click`) or clicked impression (kind `conversion`).
 
@@ -257,3 +261,5 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     `provisional`). The final label follows, in an example of its own."""
     corrects: bool = False
     """A conversion that a provisional example denied."""
+    shown_ms: Ms = 0
+    """Event time of the impression: from there its windows run."""

@@ -28,6 +28,7 @@ from streams.ends import Ends, EndsQuestion
 from streams.errors import Refused, StreamError
 from streams.events import EventKinds, to_example, to_fact, to_outcome
 from streams.loop import ReadAgain, run
+from streams.messages import CLOSED_MS
 from streams.outbox import Outbox
 from streams.record import Record, next_offsets
 from streams.redis_client import ReconnectGuard, check, connect, raise_if_forbidden
@@ -78,6 +79,13 @@ class IngestWorker:
         self._heartbeat = heartbeat
         self._sweep_due = 0.0
         self._sweeping = False
+        self._swept_ms = 0
+        """All windows of this worker's buckets that end before this event time have closed, and their labels are on the
+        broker."""
+        self._closed_ms = 0
+        """Those of all buckets."""
+        self._part = (0, 0)
+        """Which of how many workers this was at the last sweep: its buckets."""
         self._hold_until = float("-inf")
         self._read_before_ms = 0
         """The newest event that had been read when the question about the ends was asked."""
@@ -127,20 +135,25 @@ class IngestWorker:
         if not self._next:
             return  # without a partition there is nothing to tell the time by
         try:
-            agreed = self._shared_clock.agree(self._reached_ms(ends))
+            agreed = self._shared_clock.agree(self._reached_ms(ends), self._swept_ms)
             buckets = range(agreed.place, BUCKETS, agreed.readers)
             closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
             self._read_again(error, {})
+        self._closed_ms = max(self._closed_ms, agreed.closed_ms)
+        if self._part != (agreed.place, agreed.readers):  # these buckets were another's
+            self._part, self._swept_ms = (agreed.place, agreed.readers), 0
         for window in closed:
             for outcome in window.outcomes:
                 metric.EVENTS.labels(outcome).inc()
         labels = [label for window in closed for label in window.labels]
+        swept_ms = agreed.now_ms if len(closed) < SWEEP_LIMIT else 0
         if not labels:
+            self._swept_ms = max(self._swept_ms, swept_ms)
             return
         self._send(labels)
         self._sweeping = True
-        self._outbox.seal({}, then=lambda: self._settle(closed))
+        self._outbox.seal({}, then=lambda: self._settle(closed, swept_ms))
 
     def at_end(self, topic: str, partition: int) -> None:
         """All is handled, also where the first record kept lies beyond the offset that was begun at, or none is."""
@@ -193,13 +206,14 @@ class IngestWorker:
             example = to_example(label)
             by = "provisional" if example.provisional else "window" if example.by_window else "event"
             metric.EXAMPLES.labels(example.kind, str(int(example.label)), by).inc()
-            self._outbox.send(EXAMPLES, encode(TOPICS[EXAMPLES], example), key=example.user)
+            closed = {CLOSED_MS: str(self._closed_ms)}
+            self._outbox.send(EXAMPLES, encode(TOPICS[EXAMPLES], example), key=example.user, headers=closed)
             if example.label > 0:
                 outcome = to_outcome(label)
                 self._outbox.send(OUTCOMES, encode(TOPICS[OUTCOMES], outcome), key=outcome.user)
 
-    def _settle(self, closed: Sequence[Closed]) -> None:
-        self._sweeping = False
+    def _settle(self, closed: Sequence[Closed], swept_ms: int) -> None:
+        self._sweeping, self._swept_ms = False, max(self._swept_ms, swept_ms)
         try:
             self._joiner.settle(closed)
         except RedisError as error:

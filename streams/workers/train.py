@@ -31,7 +31,7 @@ from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
 from streams.dead_letters import bury
 from streams.errors import Refused, StreamError, start_errors
-from streams.examples import labelled_requests, once
+from streams.examples import labelled_requests, once, windows_closed_ms
 from streams.gatekeeper import Gatekeeper
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
@@ -105,7 +105,8 @@ class TrainWorker(BaseWorker):
                 metric.REFUSED.labels("train").inc()
                 bury(self._outbox, record, str(refused), worker="train")
                 continue
-            self._clock.observe(record.topic, record.partition, example.label_ms, bound_ms=record.timestamp_ms)
+            closed_ms = windows_closed_ms(record, example)
+            self._clock.observe(record.topic, record.partition, closed_ms, bound_ms=record.timestamp_ms)
             if record.timestamp_ms < oldest_ms:
                 metric.SKIPPED.labels("behind").inc()
             else:
@@ -286,11 +287,7 @@ def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
 
 
 def _windows_ms(recipe: Recipe) -> dict[str, int]:
-    """By kind of label, from a request's event time to when its labels are closed; a page is looked at before."""
-    return {
-        "click": recipe.join.click_window_ms + recipe.lateness_ms,
-        "conversion": recipe.join.attribution_window_ms + recipe.lateness_ms,
-    }
+    return {"click": recipe.join.click_window_ms, "conversion": recipe.join.attribution_window_ms}
 
 
 def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:

@@ -22,6 +22,14 @@ def test_the_slowest_decides_and_places_are_by_name(redis: Redis) -> None:
     assert b.agree(130).now_ms == 110
 
 
+def test_closed_is_what_all_have_closed(redis: Redis) -> None:
+    a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
+    assert a.agree(100, 70).closed_ms == 70
+    assert b.agree(100, 60).closed_ms == 60
+    redis.hset(CLOCKS, "of an earlier version", b"7:100")
+    assert a.agree(100, 80).closed_ms == 0
+
+
 def test_who_reads_again_takes_all_back(redis: Redis) -> None:
     a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
     a.agree(100)

@@ -21,7 +21,16 @@ from feature_store.facts import Position
 from feature_store.log import LogSlice, LogWant, LogWantAsOf, UserLog
 from streams.codec import decode, encode
 from streams.events import EventKinds, to_fact
-from streams.messages import Conversion, Impression, LogRef, ModelVersion, Served, ServedItem, TrainingExample
+from streams.messages import (
+    CLOSED_MS,
+    Conversion,
+    Impression,
+    LogRef,
+    ModelVersion,
+    Served,
+    ServedItem,
+    TrainingExample,
+)
 from streams.record import Record
 from streams.topics import CONVERSIONS, DEAD_LETTERS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
 from tests.streams.simulated_ingest import PARTITIONS, PLACES, Broker, Member
@@ -313,8 +322,21 @@ class Exactly(RuleBasedStateMachine):
         for value, _ in self.broker.arrived[EXAMPLES]:
             example = decode(TOPICS[EXAMPLES], value)
             assert examples.setdefault(example.example_id, example) == example, "an id stands for one example"
+        self._nothing_of_closed_windows_comes()
         wanted = {name for shown in self._taken() for name in self._examples_of(shown, examples)}
         assert examples.keys() == wanted
+
+    def _nothing_of_closed_windows_comes(self) -> None:
+        """Each example says before which event time all is closed: of what was at the broker by then, that is so."""
+        closed_ms, seen = 0, set[str]()
+        for value, headers in self.broker.arrived[EXAMPLES]:
+            example = decode(TOPICS[EXAMPLES], value)
+            if example.kind == "click" and example.by_window and example.example_id not in seen:
+                of = self.sent[example.example_id.removeprefix("click:")], self.sent[example.response_id]
+                known_ms = max(sent.first_ms for sent in of)
+                assert example.shown_ms + CLICK_MS >= closed_ms or known_ms >= closed_ms
+            seen.add(example.example_id)
+            closed_ms = max(closed_ms, int(headers[CLOSED_MS]))
 
     def _examples_of(self, shown: Sent, examples: dict[str, TrainingExample]) -> Iterator[str]:
         """The ids that an impression must have, given how its labels came out; asserts that they may be so."""

@@ -48,6 +48,7 @@ EXAMPLE = m.TrainingExample(
     pcvr=0.25,
     model=m.ModelVersion(epoch=1, number=2),
     trigger_ms=6,
+    shown_ms=4,
 )
 PUBLIC = [(REQUESTS, REQUEST), (RESPONSES, RESPONSE)]
 SAMPLES = [
@@ -188,11 +189,13 @@ def test_internal_arrays_evolve_at_the_end() -> None:
 
 def test_stored_bytes_of_an_example_never_change() -> None:
     stored = bytes.fromhex(
-        "dc0017a8636c69636b3a6531a5636c69636bcb3ff0000000000000cb0000000000000000a27031a27531a2693102a4666565640592"
+        "dc0018a8636c69636b3a6531a5636c69636bcb3ff0000000000000cb0000000000000000a27031a27531a2693102a4666565640592"
         "cf40000000000000000981a161a1628081a16ecb3ff0000000000000a56c69676874cb3fe0000000000000cb3fd000000000000083"
-        "a565706f636801a66e756d62657202a6646967657374a006c200c2c2"
+        "a565706f636801a66e756d62657202a6646967657374a006c200c2c204"
     )
     assert encode(TOPICS[EXAMPLES], EXAMPLE) == stored
     assert decode(TOPICS[EXAMPLES], stored) == EXAMPLE
-    before_provisional = b"\xdc\x00\x15" + stored[3:-2]
-    assert decode(TOPICS[EXAMPLES], before_provisional) == EXAMPLE
+    before_shown = b"\xdc\x00\x17" + stored[3:-1]
+    before_provisional = b"\xdc\x00\x15" + stored[3:-3]
+    for earlier in (before_shown, before_provisional):
+        assert decode(TOPICS[EXAMPLES], earlier) == msgspec.structs.replace(EXAMPLE, shown_ms=0)
