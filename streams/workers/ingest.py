@@ -140,8 +140,9 @@ class IngestWorker:
             closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
             self._read_again(error, {})
-        self._closed_ms = max(self._closed_ms, agreed.closed_ms)
-        if self._part != (agreed.place, agreed.readers):  # these buckets were another's
+        if self._part == (agreed.place, agreed.readers):
+            self._closed_ms = max(self._closed_ms, agreed.closed_ms)
+        else:  # some of these buckets were another's, who may not have swept them so far
             self._part, self._swept_ms = (agreed.place, agreed.readers), 0
         for window in closed:
             for outcome in window.outcomes:
