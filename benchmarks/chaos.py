@@ -34,7 +34,7 @@ import torch
 
 from benchmarks.lab.faulty import FAULTS, POINTS, order
 from benchmarks.lab.house import QUICK, House, Traffic, house, traffic
-from benchmarks.lab.judging import PATIENCE_S, WAITING, fallbacks, images, new_engine, settled_audit, tell
+from benchmarks.lab.judging import PATIENCE_S, WAITING, fallbacks, images, new_engine, settled_audit, tell, tell_of_gate
 from ranker.engine import Engine
 from streams.client import RankingClient
 from streams.health import healthy
@@ -246,6 +246,7 @@ def judge(up: House, chaos: Chaos, follower: Replica, followed: Engine, asking: 
     report = settled_audit(up)
     print(report.text())
     tell(up, report)
+    tell_of_gate(up)
     found = images(up, follower, followed)
     inside, outside, of = fallbacks(up, chaos.outages)
     print(f"fallbacks: {inside} in outages; {outside} of {of} requests of other times ({outside / max(of, 1):.2%})")

@@ -112,5 +112,13 @@ def tell(up: House, report: AuditReport) -> None:
                     print(f"{asked}: {record} at {record.timestamp_ms} {said}"[:600])
 
 
+def tell_of_gate(up: House) -> None:
+    """All that the trainers said of it: here every breach is a false alarm."""
+    for log in sorted((up.home / "logs").glob("train*")):
+        for line in log.read_text(errors="replace").splitlines():
+            if "the gate" in line:
+                print(line)
+
+
 def new_engine(up: House) -> Engine:
     return Engine(up.recipe.model, bind(choose_impl(torch.device("cpu"))))
