@@ -69,6 +69,8 @@ class LabelledRequest:
     pcvr_N: F32
     """pctr_N and pcvr_N as served: what the labels grade."""
     value_N: F32
+    served_by: tuple[int, int] | None = None
+    """Epoch and number of the weights that scored it; None: of the newest."""
     shown_ms_N: npt.NDArray[np.int64] | None = None
     """Event time at which each was looked at, in Unix milliseconds; None: when it was asked for."""
     emission_N: npt.NDArray[np.int64] | None = None

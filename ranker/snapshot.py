@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -132,10 +132,12 @@ def write_state(
     digest: str,
     created_ms: int,
     keep: Retention = DEFAULT_RETENTION,
+    needed: Collection[Position] = (),
     go_on: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """As write_snapshot, of what was copied before: may run beside the training.
 
+    needed: of which the snapshots stay, whatever `keep` says.
     go_on: called every few megabytes; what it raises ends the writing, with nothing left of it.
     """
     fs, path = open_root(root)
@@ -161,7 +163,7 @@ def write_state(
         with contextlib.suppress(Exception):  # a full disk must not stay full
             fs.rm(folder, recursive=True)
         raise
-    _prune(root, keep)
+    _prune(root, keep, needed)
     return Snapshot(fs.unstrip_protocol(folder), manifest)
 
 
@@ -271,7 +273,7 @@ def _load(snapshot: Snapshot, part: Part, reader: ShardReader | None) -> dict[st
     return (reader or ShardReader()).load(snapshot.url, snapshot.manifest.parts[part])
 
 
-def _prune(root: str, keep: Retention) -> None:
+def _prune(root: str, keep: Retention, needed: Collection[Position]) -> None:
     """The manifest goes first, so that what is half removed is no snapshot.
 
     What has no manifest (the remains of a crash, or a snapshot that was gone back from) goes once it is older than the
@@ -282,7 +284,8 @@ def _prune(root: str, keep: Retention) -> None:
         found = survey(root)
         whole = [f for f in found if f.has_manifest]
         kept = keep.kept([None if f.manifest is None else f.manifest.created_ms for f in whole])
-        going = [f for index, f in enumerate(whole) if index not in kept]
+        names = {snapshot_name(position) for position in needed}
+        going = [f for index, f in enumerate(whole) if index not in kept and f.name not in names]
         if whole:
             oldest = found.index(whole[-keep.newest :][0])
             going += [f for f in found[:oldest] if not f.has_manifest]

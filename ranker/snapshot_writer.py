@@ -2,10 +2,12 @@
 
 import logging
 import threading
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ranker.retention import DEFAULT_RETENTION, Retention
 from ranker.snapshot import Snapshot, State, write_state
+from ranker.update_log import Position
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +45,14 @@ class SnapshotWriter:
         """Until the outcome has been taken."""
         return self._thread is not None
 
-    def start(self, state: State, *, created_ms: int) -> None:
-        """Begins to write it. Call it when not busy."""
+    def start(self, state: State, *, created_ms: int, needed: Collection[Position] = ()) -> None:
+        """Begins to write it. Call it when not busy. needed: of which the snapshots stay, whatever their age."""
         assert self._thread is None, "one snapshot at a time: take the outcome of the last"
         # A daemon: a store that hangs must not keep a stopped process alive. What it leaves then has no manifest.
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write, args=(state, created_ms), name="snapshot", daemon=True)
+        self._thread = threading.Thread(
+            target=self._write, args=(state, created_ms, needed), name="snapshot", daemon=True
+        )
         self._thread.start()
 
     def outcome(self) -> Snapshot | Failure | None:
@@ -72,10 +76,16 @@ class SnapshotWriter:
             log.warning("%s does not answer: the snapshot under way is left without a manifest", self._root)
         return not self._thread.is_alive()
 
-    def _write(self, state: State, created_ms: int) -> None:
+    def _write(self, state: State, created_ms: int, needed: Collection[Position]) -> None:
         try:
             self._outcome = write_state(
-                self._root, state, digest=self._digest, created_ms=created_ms, keep=self._keep, go_on=self._go_on
+                self._root,
+                state,
+                digest=self._digest,
+                created_ms=created_ms,
+                keep=self._keep,
+                needed=needed,
+                go_on=self._go_on,
             )
         except Exception as error:
             self._outcome = Failure(state.position.number, error)

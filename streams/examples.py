@@ -91,6 +91,7 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
         request=request,
         response_id=first.response_id,
         tier=first.tier,
+        served_by=(first.model.epoch, first.model.number),
         click_N=click,
         conversion_N=conversion,
         position_N=position,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ranker.config import GateConfig
 from ranker.engine import Engine
@@ -23,14 +24,28 @@ _STEPS_JUDGED = 4
 """At once."""
 
 _MODELS = 3
-"""At most: the reference, that of the newest snapshot, and that of the one being written."""
+"""At most: the reference, the next one, and that of a snapshot being written."""
+
+_UNDER_WAY_MS = 5_000
+"""Between a page's request and its look, and between the clock of its windows and that of its trainer."""
+
+
+class _Candidate(NamedTuple):
+    """The model at a snapshot."""
+
+    position: Position
+    model: ModelCopy
+    judged: frozenset[str]
+    """Kinds of labels that it has learned enough of."""
+    watermark_ms: int
 
 
 class Gatekeeper:
     """Open: all is learned and published, and judged. Closed, after a breach: labels are judged, and not learned from.
 
-    The reference, which labels are judged by and a rollback goes back to, is the model at the snapshot before the
-    newest one: old enough to be free of what has only just gone wrong.
+    The reference, which labels are judged by and a rollback goes back to, is the model at an earlier snapshot: one that
+    is older than the labels that are judged now, so that it has learned nothing of them. A label counts if what was
+    served is no older than the reference: else that one would know more of the world than what it is to judge.
     """
 
     def __init__(self, config: GateConfig, learner: Learner, published: Engine, windows_ms: Mapping[str, int]) -> None:
@@ -55,8 +70,11 @@ class Gatekeeper:
         self._published_since_breach = _SOON
         self._judged: frozenset[str] = frozenset()
         """Kinds of labels that the reference has learned enough of."""
-        self._newest: tuple[Position, ModelCopy, frozenset[str]] | None = None
-        self._begun: tuple[Position, ModelCopy, frozenset[str]] | None = None
+        self._window_ms = windows_ms["click"]
+        self._next: _Candidate | None = None
+        """The next reference, once it is old enough."""
+        self._begun: _Candidate | None = None
+        """The one after it, while its snapshot is being written."""
         self._spare = [learner.copy() for _ in range(_MODELS)]
         """Room for the next copies; there from the start, for fresh memory takes its time."""
 
@@ -70,21 +88,30 @@ class Gatekeeper:
         copied = self._learner.copy(self._spare.pop())
         self.reference_at, self._learner.reference, self._judged = position, copied, self._learned()
 
-    def snapshot_begun(self, position: Position) -> None:
-        """Of the model as it is now. It counts once it is written."""
+    @property
+    def needed(self) -> frozenset[Position]:
+        """Of which the snapshots must be there to go back to, now or later."""
+        candidates = (self._next.position if self._next else None, self._begun.position if self._begun else None)
+        return frozenset(position for position in (self.reference_at, *candidates) if position is not None)
+
+    def snapshot_begun(self, position: Position, watermark_ms: int) -> None:
+        """Of the model as it is now, whose labels are complete up to this event time. It counts once it is written."""
         self._drop(self._begun)  # which was not written
-        # While the gate is closed, it is the reference itself.
-        self._begun = None if self.closed else (position, self._learner.copy(self._spare.pop()), self._learned())
+        self._begun = None
+        old = self._next is None or watermark_ms - self._next.watermark_ms >= self._window_ms + _UNDER_WAY_MS
+        if old and not self.closed:  # while the gate is closed, the model is the reference itself
+            copied = self._learner.copy(self._spare.pop())
+            self._begun = _Candidate(position, copied, self._learned(), watermark_ms)
 
     def snapshot_written(self) -> None:
         """The one that was begun last."""
         if self._begun is None:
             return
-        if self._newest is not None:
+        if self._next is not None:
             if self._learner.reference is not None:
                 self._spare.append(self._learner.reference)
-            self.reference_at, self._learner.reference, self._judged = self._newest
-        self._newest, self._begun = self._begun, None
+            self.reference_at, self._learner.reference, self._judged, _ = self._next
+        self._next, self._begun = self._begun, None
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
         """Those to learn from; the others are kept to judge updates by."""
@@ -104,7 +131,7 @@ class Gatekeeper:
         self._steps += 1
         if self._steps < _STEPS_JUDGED:
             return None
-        compared = self._learner.compare(self._unjudged)
+        compared = self._learner.compare([r for r in self._unjudged if self._fair(r)])
         self._unjudged, self._steps = [], 0
         judged = {kind: labels for kind, labels in compared.items() if kind in self._judged}
         if not judged:
@@ -162,15 +189,19 @@ class Gatekeeper:
         self._unjudged, self._steps, self._labels_unjudged = [], 0, 0
         if breach.test in WEIGHTS:
             self._published_since_breach = 0
-        self._drop(self._newest)
+        self._drop(self._next)
         self._drop(self._begun)
-        self._newest = self._begun = None
+        self._next = self._begun = None
         self._tests.restart(now_ms)
         metric.GATE_CLOSED.set(1)
 
-    def _drop(self, kept: tuple[Position, ModelCopy, frozenset[str]] | None) -> None:
-        if kept is not None:
-            self._spare.append(kept[1])
+    def _fair(self, request: LabelledRequest) -> bool:
+        at = self.reference_at
+        return at is None or request.served_by is None or request.served_by >= (at.epoch, at.number)
+
+    def _drop(self, candidate: "_Candidate | None") -> None:
+        if candidate is not None:
+            self._spare.append(candidate.model)
 
     def _learned(self) -> frozenset[str]:
         counts = {"click": self._learner.click_rate.count, "conversion": self._learner.conversion_rate.count}

@@ -63,9 +63,9 @@ class SnapshotSchedule:
             return
         updates.image.position = position
         state = State.of(updates.image, copied_state(learner, self._copies), self._copies)
-        gate.snapshot_begun(position)
+        gate.snapshot_begun(position, updates.image.watermark_ms)
         self._began = time.monotonic()
-        self._writer.start(state, created_ms=now_ms())
+        self._writer.start(state, created_ms=now_ms(), needed=gate.needed)
         metric.SNAPSHOT_PAUSE_SECONDS.observe(self._began - now)
         log.info("snapshot of update %d: copied in %.0f ms", position.number, 1000 * (self._began - now))
 

@@ -39,7 +39,7 @@ def write_until(point: str, root: str, here: Connection) -> None:
     if point == "manifest written, not renamed":
         LocalFileSystem.mv = lambda *args, **options: die(here)
     if point == "manifest renamed":
-        snapshot._prune = lambda root, keep: die(here)
+        snapshot._prune = lambda root, keep, needed: die(here)
     if point == "its manifest gone, its shards not":
         LocalFileSystem.rm = lambda *args, **options: die(here)
     write_state(root, state(2, elements=5_000), digest="d", created_ms=2, go_on=go_on)

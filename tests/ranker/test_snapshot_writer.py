@@ -11,6 +11,7 @@ import torch
 from ranker.copies import Copies
 from ranker.image import new_image
 from ranker.learner_state import copied_state, training_state
+from ranker.retention import Retention
 from ranker.shard_reader import ShardReader
 from ranker.snapshot import Snapshot, State, list_snapshots, load_image, load_training_state, survey
 from ranker.snapshot_writer import Failure, SnapshotWriter
@@ -168,3 +169,11 @@ def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         writer.start(state(2), created_ms=0)
     gate.open.set()
     assert isinstance(outcome(writer), Snapshot)
+
+
+def test_what_one_may_have_to_go_back_to_is_not_removed(tmp_path: Path) -> None:
+    writer = SnapshotWriter(str(tmp_path), digest="d", keep=Retention(newest=2))
+    for number in range(1, 6):
+        writer.start(state(number), created_ms=number, needed={at(1), at(9)})
+        assert isinstance(outcome(writer), Snapshot)
+    assert [s.manifest.position.number for s in list_snapshots(str(tmp_path), "d")] == [1, 4, 5]

@@ -105,7 +105,7 @@ def test_the_reference_stays_what_it_was_at_its_snapshot_while_copies_reuse_each
     for number, examples in enumerate(traffic(1, 6), 2):
         learner.learn(examples)
         then.append(learner.copy())
-        gate.snapshot_begun(at(number))
+        gate.snapshot_begun(at(number), 10_000 * number)
         if number == 4:
             continue  # not written: the next one takes its place
         gate.snapshot_written()
@@ -116,6 +116,34 @@ def test_the_reference_stays_what_it_was_at_its_snapshot_while_copies_reuse_each
             assert gate.reference_at == at(expected + 2)
             same_model(learner.reference, then[expected])
     assert len({id(model) for model in references}) <= 3
+
+
+def test_the_next_reference_is_as_old_as_the_labels_that_it_will_judge() -> None:
+    _, learner, engine = gatekeeper(2)
+    gate = Gatekeeper(CONFIG, learner, engine, {"click": 600_000, "conversion": 86_400_000})
+    gate.start_at(at(1))
+    for number in range(2, 30):  # every 30 s
+        gate.snapshot_begun(at(number), 30_000 * number)
+        gate.snapshot_written()
+        assert gate.reference_at == at(1 if number < 23 else 2)  # which is then 630 s old
+        assert gate.needed == ({at(1), at(2)} if number < 23 else {at(2), at(23)})
+
+
+def test_what_an_older_model_served_is_not_held_against_a_newer_reference() -> None:
+    """A replica was halted, say: it serves on with what it has, and the reference has learned since."""
+    breaches = []
+    for served_by in ((1, 0), (1, 1)):
+        gate, _, engine = gatekeeper(40)
+        rng, breach = np.random.default_rng(3), None
+        for number, examples in enumerate(traffic(1, 60), 1):
+            now_ms = EVENT_MS + 1_000 * number
+            asked = [
+                dataclasses.replace(e, pctr_N=np.full_like(e.pctr_N, 0.999), served_by=served_by)
+                for e in expected(engine, examples, now_ms, rng)
+            ]
+            breach = breach or gate.judge_labels(asked, now_ms + 1_000)
+        breaches.append(breach.test if breach is not None else None)
+    assert breaches == [None, "worse"]
 
 
 def same_model(one: ModelCopy, other: ModelCopy) -> None:

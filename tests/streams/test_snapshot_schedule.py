@@ -48,6 +48,7 @@ class Trainer:
         self._number += 1
         self.learner.learn(next(self._traffic))
         self.image.apply(update_of(self.learner, self._number), at(self._number))
+        self.image.watermark_ms = 10_000 * self._number
 
     def settled_position(self) -> Position | None:
         return self.image.position if self.confirmed else None
