@@ -17,7 +17,7 @@ A large t is quick about what is very wrong, a small one patient about what is a
 
 # n labels in order of time.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ class Detector:
     """In nats, now."""
     since_ms: int = 0
     """Event time since which it has been above 0: no later than what it has found began."""
+    evidence_k: F64 = field(default_factory=lambda: np.zeros(0))
+    """Sums of what came with the addends since then: for people to see."""
 
     @property
     def threshold(self) -> float:
@@ -62,7 +64,7 @@ class Detector:
         """Half way: nothing that is good for certain should be made now."""
         return self.level > self.threshold / 2
 
-    def add(self, addends_n: F64, event_ms_n: I64) -> bool:
+    def add(self, addends_n: F64, event_ms_n: I64, evidence_nk: F64 | None = None) -> bool:
         """Whether it speaks; it then stays where it spoke, until `reset`."""
         if not len(addends_n):
             return self.level >= self.threshold
@@ -75,10 +77,14 @@ class Detector:
         if len(zeros):
             self.since_ms = int(event_ms_n[zeros[-1]])
         self.level = float(level_n[end])
+        if evidence_nk is not None:
+            begin = int(zeros[-1]) + 1 if len(zeros) else 0
+            before_k = self.evidence_k if len(self.evidence_k) and not len(zeros) else np.zeros(evidence_nk.shape[1])
+            self.evidence_k = before_k + evidence_nk[begin : end + 1].sum(axis=0)
         return bool(len(spoke))
 
     def reset(self) -> None:
-        self.level = 0.0
+        self.level, self.evidence_k = 0.0, np.zeros(0)
 
 
 def _log_likelihood(y_n: F64, p_n: F64) -> F64:

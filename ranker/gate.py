@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -135,15 +136,29 @@ class LabelTests:
             closed = [labels for labels in cohort.take(watermark_ms) if len(labels.label_n)]
             self.labels += sum(len(labels.label_n) for labels in closed)
             event_ms = np.array([labels.shown_ms_n[0] for labels in closed], np.int64)
+            evidence = np.array([_evidence(labels) for labels in closed]).reshape(-1, 4)
             for test, addends in _TESTS.items():
                 detector = self._detectors[kind, test]
                 each = np.array([addends(self._config, labels).sum() for labels in closed])
-                if detector.add(each, event_ms) and found is None:
-                    found = Breach(test.split()[-1], _WORDS[test.split()[-1]].format(kind=kind), detector.since_ms)
+                if detector.add(each, event_ms, evidence) and found is None:
+                    found = Breach(test.split()[-1], _words(kind, test.split()[-1], detector), detector.since_ms)
         return found
 
 
-_WORDS = {
+def _evidence(x: Compared) -> tuple[float, ...]:
+    return float(len(x.label_n)), x.label_n.sum(), x.reference_n.sum(), x.served_n.sum()
+
+
+def _words(kind: str, test: str, detector: Detector) -> str:
+    count, positive, reference, served = detector.evidence_k
+    since = datetime.fromtimestamp(detector.since_ms / 1000, UTC).strftime("%H:%M:%S UTC")
+    return (
+        f"{_MUST[test].format(kind=kind)} (of {count:.0f} labels since {since}, {positive:.0f} are positive; "
+        f"{reference:.0f} the reference expects, and {served:.0f} what was served)"
+    )
+
+
+_MUST = {
     "worse": "served {kind} predictions must not be worse than the reference's, and are",
     "strange": "{kind} labels must be such as the reference predicts, but for drift, and are not",
 }

@@ -54,6 +54,7 @@ def test_where_all_is_clicked_that_is_seen_too() -> None:
     breach = label_tests().observe({"click": alike(1, np.arange(500))}, watermark_ms=WINDOW_MS + 500)
     assert breach is not None
     assert breach.test == "strange"
+    assert "since 00:00:00 UTC, 250 are positive; 25 the reference expects, and 25 what was served" in breach.reason
 
 
 @pytest.mark.parametrize(("bad", "test"), [({"flipped": 0.3}, "strange"), ({"served_noise": 2.0}, "worse")])
