@@ -3,7 +3,7 @@
 Two stages. Before an update is published its weights must be finite, no tensor may have moved further than training
 ever does, and responses that are held out of training must not be explained much worse than by what replicas hold.
 After it, sequential tests (ranker/detector.py) compare the labels of what was served with a reference: the model as it
-was at the snapshot before the newest one, which is what a rollback goes back to.
+was at an earlier snapshot, which is what a rollback goes back to.
 """
 
 # N candidates, n labels.
