@@ -25,11 +25,7 @@ def go_back(snapshot: Snapshot, learner: Learner, image: Image) -> None:
 
 def void_after(root: str, digest: str, position: Position) -> list[Snapshot]:
     """Those newer than `position` are no snapshots any more; returns them."""
-    newer = [
-        s
-        for s in list_snapshots(root, digest)
-        if (s.manifest.position.epoch, s.manifest.position.number) > (position.epoch, position.number)
-    ]
+    newer = [s for s in list_snapshots(root, digest) if s.manifest.position.place > position.place]
     for snapshot in newer:
         fs, path = url_to_fs(snapshot.url)
         fs.mv(f"{path}/{MANIFEST}", f"{path}/{VOID}")

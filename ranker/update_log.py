@@ -38,6 +38,11 @@ class Position:
     offset: int
     """Of the record after that update: where to read on."""
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and number: what is newer is greater."""
+        return self.epoch, self.number
+
 
 class _Fault(Exception):
     """The live epoch cannot be followed."""
@@ -197,7 +202,7 @@ class TrainerLog:
             raise ValueError(f"open an epoch once, after reading a sound log; status {self.status}, fault {self.fault}")
         self.status = "opening"
         self.epoch += 1
-        base = (self._since.epoch, self._since.number) if self._since is not None else None
+        base = self._since.place if self._since is not None else None
         return Open(epoch=self.epoch, digest=self._digest, trainer=self._trainer, created_ms=created_ms, base=base)
 
     def feed(self, data: bytes) -> None:

@@ -197,7 +197,7 @@ class Gatekeeper:
 
     def _fair(self, request: LabelledRequest) -> bool:
         at = self.reference_at
-        return at is None or request.served_by is None or request.served_by >= (at.epoch, at.number)
+        return at is None or request.served_by is None or request.served_by >= at.place
 
     def _drop(self, candidate: "_Candidate | None") -> None:
         if candidate is not None:

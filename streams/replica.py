@@ -105,7 +105,7 @@ class Replica:
             return
         for snapshot in reversed(snapshots):
             position = snapshot.manifest.position
-            if held is not None and (position.epoch, position.number) <= (held.epoch, held.number):
+            if held is not None and position.place <= held.place:
                 return
             try:
                 load_image(snapshot, self._engine.image, self._shards)

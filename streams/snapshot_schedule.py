@@ -58,7 +58,7 @@ class SnapshotSchedule:
         position = updates.settled_position()
         if position is None or position.number == updates.torn:
             return  # a moment later the log will have confirmed it, or hold another update
-        if (position.epoch, position.number) == self._newest:
+        if position.place == self._newest:
             self._due = now + self._period_s  # nothing came since
             return
         updates.image.position = position
@@ -98,6 +98,6 @@ class SnapshotSchedule:
             return False
         metric.SNAPSHOTS.inc()
         position = outcome.manifest.position
-        self._newest = position.epoch, position.number
+        self._newest = position.place
         log.info("snapshot of update %d: written in %.1f s beside the training", position.number, now - self._began)
         return True

@@ -82,14 +82,14 @@ class UpdateWriter:
         self.open()
         dirty = self._log.dirty
         for place, written in self._written:
-            if place > (since.epoch, since.number):
+            if place > since.place:
                 dirty.merge(written)
         self.number = 0
         return dirty
 
     def forget_before(self, position: Position) -> None:
         """What was written up to there will not be asked for again."""
-        while self._written and self._written[0][0] <= (position.epoch, position.number):
+        while self._written and self._written[0][0] <= position.place:
             self._written.popleft()
 
     def write(self, learner: Learner, **header: Any) -> int:

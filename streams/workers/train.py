@@ -19,13 +19,13 @@ from feature_store.clock import EventClock
 from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from ranker.gate import Breach
+from ranker.gate import WEIGHTS, Breach
 from ranker.image import Image, NotApplicable
 from ranker.learner import Learner, StepReport
 from ranker.learner_state import restore
 from ranker.requests import LabelledRequest
 from ranker.rollback import go_back, void_after
-from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state
+from ranker.snapshot import Snapshot, SnapshotError, list_snapshots, load_image, load_training_state
 from ranker.update_log import Position, TrainerLog
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
@@ -209,27 +209,19 @@ class TrainWorker(BaseWorker):
         return None
 
     def _roll_back(self, breach: Breach) -> None:
-        """Replicas and this trainer go back to the reference; what was learned since is quarantined."""
-        began, digest, good = time.perf_counter(), self._learner.config.digest, self._gate.reference_at
+        """Replicas and this trainer go back to what is good; what was learned since is quarantined."""
+        began, digest = time.perf_counter(), self._learner.config.digest
         metric.GATE_BREACHES.labels(breach.test).inc()
-        if good is None:
-            raise StreamError(
-                f"the gate: {breach.reason}. Nothing of this step was published, and there is no older snapshot to go "
-                "back to: mend the cause and start again"
-            )
         if self._gate.hopeless(breach):
             raise StreamError(
                 f"the gate: {breach.reason}; soon after a rollback, so another would not help. Replicas hold what is "
                 "good: mend the cause (a learning rate?) and start again"
             )
+        self._schedule.abandon()  # it may be newer than what is good
+        snapshot = self._good_snapshot(breach)
+        good = snapshot.manifest.position
         log.error("the gate: %s. Going back to epoch %d, update %d", breach.reason, good.epoch, good.number)
-        self._schedule.abandon()  # it is newer than what is good
-        void_after(self._snapshots, digest, good)
-        snapshots = list_snapshots(self._snapshots, digest)
-        if not snapshots:
-            raise StreamError(f"the gate: {breach.reason}. The snapshot to go back to is gone from {self._snapshots}")
-        snapshot = snapshots[-1]
-        dirty = self._writer.reopen(digest, snapshot.manifest.position)
+        dirty = self._writer.reopen(digest, good)
         go_back(snapshot, self._learner, self._writer.image)
         self._learner.mark_dirty(dirty)
         self._quarantine_from = dict(snapshot.manifest.offsets)
@@ -244,6 +236,21 @@ class TrainWorker(BaseWorker):
         self._gate.close(breach, self._clock.now_ms())
         self._schedule.soon()
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
+
+    def _good_snapshot(self, breach: Breach) -> Snapshot:
+        """What is wrong with weights was found before it was published: the newest one. Labels may have been bad for as
+        long as the reference is old: that one, and those since are void."""
+        digest, reference = self._learner.config.digest, self._gate.reference_at
+        if breach.test not in WEIGHTS and reference is not None:
+            void_after(self._snapshots, digest, reference)
+        snapshots = list_snapshots(self._snapshots, digest)
+        oldest = reference.place if reference is not None else (0, 0)  # the writer remembers no more
+        if not snapshots or snapshots[-1].manifest.position.place < oldest:
+            raise StreamError(
+                f"the gate: {breach.reason}. Nothing of this step was published, and there is no snapshot in "
+                f"{self._snapshots} to go back to: mend the cause and start again"
+            )
+        return snapshots[-1]
 
     @property
     def _quarantined(self) -> dict[str, tuple[int, int]]:
