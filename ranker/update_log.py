@@ -3,7 +3,8 @@
 Pure state machines: they are fed records and say what to do; who reads and writes Kafka is not their business.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,6 +141,20 @@ class Dirty:
         return cls(
             keys={name: np.union1d(change.keys_K, change.evicted_V) for name, change in changes.tables.items()},
             tails={name: change.tails_W for name, change in changes.tables.items()},
+        )
+
+    @classmethod
+    def union(cls, parts: "Sequence[Dirty]") -> "Dirty":
+        """At once: one after another, what has been merged already would be sorted again and again."""
+        keys, tails = defaultdict[str, list[U64]](list), defaultdict[str, list[I64]](list)
+        for part in parts:
+            for table, keys_K in part.keys.items():
+                keys[table].append(keys_K)
+            for table, tails_W in part.tails.items():
+                tails[table].append(tails_W)
+        return cls(
+            keys={table: np.unique(np.concatenate(found)) for table, found in keys.items()},
+            tails={table: np.unique(np.concatenate(found)) for table, found in tails.items()},
         )
 
     def merge(self, other: "Dirty") -> None:

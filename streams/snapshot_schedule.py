@@ -64,6 +64,7 @@ class SnapshotSchedule:
         updates.image.position = position
         state = State.of(updates.image, copied_state(learner, self._copies), self._copies)
         gate.snapshot_begun(position, updates.image.watermark_ms)
+        updates.snapshot_begun(position)
         self._began = time.monotonic()
         self._writer.start(state, created_ms=now_ms(), needed=gate.needed)
         metric.SNAPSHOT_PAUSE_SECONDS.observe(self._began - now)

@@ -30,6 +30,8 @@ class UpdateWriter:
         self.image = image
         self.number = 0
         self._written: deque[tuple[tuple[int, int], Dirty]] = deque()
+        """What was changed, and up to which place."""
+        self._last_snapshot = (0, 0)
         self._log = trainer_log
         self._reader = reader
         self._outbox = outbox
@@ -86,6 +88,14 @@ class UpdateWriter:
                 dirty.merge(written)
         self.number = 0
         return dirty
+
+    def snapshot_begun(self, position: Position) -> None:
+        """Of all that is written. One goes back to snapshots alone: what came between two of them is kept as one."""
+        since_last = []
+        while self._written and self._written[-1][0] > self._last_snapshot:
+            since_last.append(self._written.pop()[1])
+        self._written.append((position.place, Dirty.union(since_last)))
+        self._last_snapshot = position.place
 
     def forget_before(self, position: Position) -> None:
         """What was written up to there will not be asked for again."""

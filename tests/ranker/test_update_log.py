@@ -4,7 +4,7 @@ import torch
 
 from ranker.changes import Changes, TableChange
 from ranker.encoding import Encoded
-from ranker.update_log import Position, TrainerLog, UpdateFollower
+from ranker.update_log import Dirty, Position, TrainerLog, UpdateFollower
 from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
 
 DIGEST = "d"
@@ -249,3 +249,19 @@ class TestTrainerLog:
         log.open(created_ms=5)
         with pytest.raises(ValueError, match="once"):
             log.open(created_ms=6)
+
+
+def test_what_several_updates_changed_is_the_union_of_it() -> None:
+    rng = np.random.default_rng(0)
+    parts = [
+        Dirty({t: rng.integers(0, 50, 9).astype(np.uint64) for t in tables}, {"items": rng.integers(0, 9, 3)})
+        for tables in (("items",), ("users",), ("items", "users"), ())
+    ]
+    expected = Dirty()
+    for part in parts:
+        expected.merge(Dirty.union([part]))
+    union = Dirty.union(parts)
+    for ours, theirs in ((union.keys, expected.keys), (union.tails, expected.tails)):
+        assert ours.keys() == theirs.keys() == ({"items", "users"} if ours is union.keys else {"items"})
+        assert all(np.array_equal(ours[table], theirs[table]) for table in ours)
+    assert Dirty.union([]) == Dirty()

@@ -53,6 +53,9 @@ class Trainer:
     def settled_position(self) -> Position | None:
         return self.image.position if self.confirmed else None
 
+    def snapshot_begun(self, position: Position) -> None:
+        assert position == self.image.position
+
     def forget_before(self, position: Position) -> None:
         self.forgotten = position.number
 
