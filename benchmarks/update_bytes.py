@@ -33,11 +33,11 @@ from ranker.requests import F32
 from ranker.update_log import Position
 from ranker.updates import Update, UpdateHeader, encode_update
 
-_EXACT = UpdateConfig(rows="float32", dense="float32")
-_INT8 = UpdateConfig(rows="int8", dense="int8")
+_EXACT = UpdateConfig(rows="float32", dense="float32", moved=0.0)
+_INT8 = UpdateConfig(rows="int8", dense="int8", moved=0.0)
 WAYS = {
     "float32, all that changed": _EXACT,
-    "bfloat16, all that changed": UpdateConfig(),
+    "bfloat16, all that changed": UpdateConfig(moved=0.0),
     "int8, all that changed": _INT8,
     **{f"bfloat16, moved {moved:.1%}": UpdateConfig(moved=moved) for moved in (0.01, 0.03)},
     **{f"int8, moved {moved:.1%}": replace(_INT8, moved=moved) for moved in (0.01, 0.03, 0.1)},
