@@ -253,7 +253,9 @@ class GateConfig:
     held_out_window: int = 16
     """The newest so many of them that a tier served judge an update; the tiers take turns."""
     held_out_jump: float = 0.25
-    """What may be added to their loss from one turn to the next, as a share of it."""
+    """What may be added to their loss from one turn to the next, as a share of it:"""
+    held_out_nats: float = 2.0
+    """and so much besides. Where few are clicked, their loss is small and any step's share of it large."""
     max_change: float = 0.2
     """What an update may change a dense tensor of more than 256 values by: the root of the mean square over them."""
     max_row_value: float = 1_000.0
@@ -272,7 +274,10 @@ class GateConfig:
             raise ValueError(
                 f"held_out must be in [0, 1) and held_out_window >= 1, got {self.held_out}, {self.held_out_window}"
             )
-        if min(self.max_change, self.max_row_value, self.held_out_jump) <= 0 or self.labels_between_false_alarms <= 1:
+        if (
+            min(self.max_change, self.max_row_value, self.held_out_jump, self.held_out_nats) <= 0
+            or self.labels_between_false_alarms <= 1
+        ):
             raise ValueError(f"bounds must be > 0 and labels_between_false_alarms > 1, got {self}")
         if min(self.worse_tolerance, self.strange_tolerance) < 0:
             raise ValueError(f"tolerances must be >= 0, got {self.worse_tolerance}, {self.strange_tolerance}")

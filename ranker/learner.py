@@ -156,6 +156,11 @@ class Learner:
         """
         return self.pending.take(self.dense, published)
 
+    def mark_all(self) -> None:
+        """Have the next take_changes include every row: for a whole model."""
+        for table, weights in self.tables.weights.items():
+            self.pending.touch(table, np.arange(len(weights)))
+
     def mark_dirty(self, dirty: Dirty) -> None:
         """Have the next take_changes include what the log changed while this learner did not look."""
         self.pending.mark_dirty(dirty)

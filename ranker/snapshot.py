@@ -31,6 +31,7 @@ Part = Literal["image", "training"]
 FORMAT = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16_000_000
+_END_MS = 1 << 47
 _NAME = re.compile(r"e(\d{8,16})-n(\d{12,16})")
 
 
@@ -174,6 +175,8 @@ def survey(root: str) -> list[Found]:
     """
     fs, path = open_root(root)
     fs.invalidate_cache()
+    if fs.isfile(path):
+        raise NotADirectoryError(f"{root} is a file: snapshots are in a folder")
     try:
         names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
     except FileNotFoundError:
@@ -246,7 +249,7 @@ def _number(name: str) -> tuple[int, ...]:
 
 
 def _found(name: str, url: str, data: bytes | Exception) -> Found:
-    if isinstance(data, FileNotFoundError | NotADirectoryError):
+    if isinstance(data, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return Found(
             name, url, None, "no manifest: being written, gone back from, or what a crash left", has_manifest=False
         )
@@ -258,6 +261,8 @@ def _found(name: str, url: str, data: bytes | Exception) -> Found:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
         return Found(name, url, None, f"its manifest cannot be read: {error}")
+    if manifest.parts.keys() != {"image", "training"} or abs(manifest.created_ms) >= _END_MS:
+        return Found(name, url, None, "its manifest must name image and training, and a time of this era")
     if manifest.format != FORMAT:
         return Found(name, url, None, f"it is of format {manifest.format}, this program knows {FORMAT}")
     return Found(name, url, manifest)

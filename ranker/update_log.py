@@ -203,6 +203,11 @@ class TrainerLog:
         self.torn: int | None = None
         """The newest of our own updates that the log holds damaged, or lacks."""
         self.dirty = Dirty()
+        self.reset = False
+        """Since the snapshot an epoch has built on nothing: the first update must be a whole model."""
+        self.trained = False
+        """There was no snapshot to build on, and yet the log tells of one, or of so many updates that there was one."""
+        self._updates_read = 0
         self.skipped: Counter[str] = Counter()
         self.fault: str | None = None
         """Why the snapshot that the trainer started from cannot be built on: start from an older one, or from none."""
@@ -245,6 +250,7 @@ class TrainerLog:
             return
         if self.status == "reading":
             self.epoch = header.epoch
+            self.trained = self.trained or (self._since is None and header.base is not None)
         elif header.trainer == self._trainer:
             self.status = "live" if self.status == "opening" else self.status
         elif header.epoch > self.epoch or self.status == "opening":
@@ -259,8 +265,12 @@ class TrainerLog:
                 )
             self.epoch = max(self.epoch, header.epoch) if self.status == "reading" else self.epoch
             self.offsets, self.watermark_ms = dict(header.offsets), header.watermark_ms
-            if self._since is not None:  # an epoch that builds on nothing resets whatever the log changed
+            self._updates_read += 1
+            if self._since is not None:
                 self.dirty.add(record)
+                self.reset = self.reset or header.reset
+            else:
+                self.trained = self.trained or self._updates_read > _FIRST_UPDATES
         elif self.status == "live":
             self._see_own(header, whole=True)
 
@@ -273,6 +283,10 @@ class TrainerLog:
         self._next = max(self._next, (header.number + 1, 0) if last else (header.number, header.part + 1))
         if whole and last and header.number != self.torn:
             self.confirmed = header.number
+
+
+_FIRST_UPDATES = 300
+"""A trainer's first snapshot follows its first update, or is tried again every few seconds."""
 
 
 def _parse(name: str) -> tuple[str, str, str]:

@@ -166,12 +166,13 @@ class Gatekeeper:
         self._loss_before[tier] = after
         if window.count(tier) < window.size:
             return None  # a few labels' loss may jump
-        if after <= before * (1 + self._config.held_out_jump):
+        if after <= before * (1 + self._config.held_out_jump) + self._config.held_out_nats:
             return None
         return Breach(
             "held_out",
             f"updates may raise the loss of {window.size} held-out responses of {tier} by "
-            f"{self._config.held_out_jump:.0%}, and would raise it from {before:.2f} to {after:.2f}",
+            f"{self._config.held_out_jump:.0%} and {self._config.held_out_nats:g} nats, and would raise it from "
+            f"{before:.2f} to {after:.2f}",
         )
 
     def hopeless(self, breach: Breach) -> bool:

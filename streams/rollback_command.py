@@ -52,7 +52,7 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
     from ranker.learner import Learner
     from ranker.learner_state import training_state
     from ranker.rollback import go_back, void_after
-    from ranker.snapshot import list_snapshots, write_snapshot
+    from ranker.snapshot import SnapshotError, list_snapshots, write_snapshot
     from ranker.update_log import TrainerLog
     from streams.outbox import Outbox
     from streams.update_writer import UpdateWriter, now_ms
@@ -66,7 +66,10 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
     compress = bind(choose_impl(torch.device("cpu")))
     learner = Learner(model, settings.recipe.training.learner, compress)
     image = Engine(model, compress).image
-    go_back(snapshot, learner, image)
+    try:
+        go_back(snapshot, learner, image)
+    except SnapshotError as error:
+        raise StartError(f"{snapshot.name} cannot be gone back to: {error}") from error
     trainer = f"rollback-{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(model.digest, trainer, position)
     producer = kafka.producer()
@@ -114,7 +117,7 @@ def _settled(writer: "UpdateWriter", producer: "Producer") -> "Position":
 
 
 def _named(snapshots: "list[Snapshot]", to: str, root: str) -> "Snapshot":
-    found = [s for s in snapshots if s.name.startswith(to)]
+    found = [s for s in snapshots if to and s.name.startswith(to)]
     if len(found) != 1:
         there = ", ".join(s.name for s in snapshots) or "none"
         raise StartError(f"--to must name one snapshot of this recipe's model under {root}, got {to!r}; there: {there}")

@@ -19,6 +19,7 @@ SNAPSHOT_CACHE = "TIDERANK_SNAPSHOT_CACHE"
 SNAPSHOT_CACHE_SHARED = "TIDERANK_SNAPSHOT_CACHE_SHARED"
 SNAPSHOT_CACHE_BYTES = "TIDERANK_SNAPSHOT_CACHE_BYTES"
 INSTANCE = "TIDERANK_INSTANCE"
+NEW_MODEL = "TIDERANK_NEW_MODEL"
 METRICS_HOST = "TIDERANK_METRICS_HOST"
 METRICS_PORT = "TIDERANK_METRICS_PORT"
 
@@ -32,6 +33,8 @@ class Settings:
     """Where snapshots are: a folder or any fsspec URL."""
     instance: str
     """Name of this process in its group: the same one after a restart."""
+    new_model: bool = False
+    """Train may begin anew where the log tells of a trained model, and no snapshot is found."""
 
     @property
     def kafka(self) -> Kafka:
@@ -55,6 +58,7 @@ def from_environment(*, recipe: str | None = None, instance: str | None = None) 
         recipe=load_recipe(recipe or os.environ.get(RECIPE, "default")),
         snapshots=snapshots_url(),
         instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
+        new_model=os.environ.get(NEW_MODEL) == "1",
     )
 
 

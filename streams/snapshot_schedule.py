@@ -16,6 +16,9 @@ from streams.update_writer import UpdateWriter, now_ms
 
 log = logging.getLogger(__name__)
 
+SETTLE_S = 0.1
+ASK_AGAIN_S = 0.5
+"""Where the broker takes longer than that to confirm."""
 RETRY_S = 5.0
 """After a failure, where replicas wait for one."""
 CLOSE_S = 5.0
@@ -55,9 +58,10 @@ class SnapshotSchedule:
         due = now >= self._due and not gate.suspicious
         if self._writer.busy or now < self._retry or not (waited_for or due):
             return
-        position = updates.settled_position()
+        position = updates.settled_position(SETTLE_S)
         if position is None or position.number == updates.torn:
-            return  # a moment later the log will have confirmed it, or hold another update
+            self._retry = now + ASK_AGAIN_S  # the log will have confirmed it, or hold another update
+            return
         if position.place == self._newest:
             self._due = now + self._period_s  # nothing came since
             return

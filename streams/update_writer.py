@@ -11,8 +11,9 @@ from ranker.image import Image
 from ranker.learner import Learner
 from ranker.update_log import Dirty, Position, TrainerLog
 from ranker.updates import MAX_CLICKS, Update, UpdateHeader, encode_open, encode_update
-from streams.errors import StreamError
+from streams.errors import StartError, StreamError
 from streams.outbox import Outbox
+from streams.settings import NEW_MODEL
 from streams.topics import UPDATES
 from streams.updates import UpdateReader
 
@@ -29,6 +30,8 @@ class UpdateWriter:
     ) -> None:
         self.image = image
         self.number = 0
+        self.first_epoch = 0
+        """What the log changed in older ones is not known here."""
         self._written: deque[tuple[tuple[int, int], Dirty]] = deque()
         """What was changed, and up to which place."""
         self._last_snapshot = (0, 0)
@@ -46,15 +49,21 @@ class UpdateWriter:
         """The newest of our updates that replicas cannot apply, because the log does not hold it whole."""
         return self._log.torn
 
-    def open(self) -> None:
+    def open(self, *, new_model: bool = True) -> None:
         """Reads the log to its end, appends an open, and waits until the log says whose the epoch is.
 
-        Raises StreamError if another trainer was first, or the snapshot cannot be built on.
+        new_model: it may build on nothing although the log tells of a model that has long been trained. Raises
+        StartError where it may not, and StreamError if another trainer was first or the snapshot cannot be built on.
         """
         while not self._reader.at_end:
             self.follow(timeout_s=0.1)
         if self._log.fault is not None:
             raise StreamError(f"{self._log.fault}; remove that snapshot and start again")
+        if self._log.trained and not new_model:
+            raise StartError(
+                f"{UPDATES} tells of a trained model (epoch {self.epoch}), and no snapshot of it was found: make their "
+                f"store readable, or set {NEW_MODEL}=1 once to have replicas begin anew with an untrained one"
+            )
         self._outbox.send(UPDATES, encode_open(self._log.open(now_ms())))
         deadline = time.monotonic() + OPEN_TIMEOUT_S
         while self._log.status == "opening":
@@ -65,6 +74,7 @@ class UpdateWriter:
                     f"the open of epoch {self.epoch} did not appear on {UPDATES} in {OPEN_TIMEOUT_S:.0f} s"
                 )
         self._check_ours()
+        self.first_epoch = self.first_epoch or self.epoch
         log.info("opened epoch %d", self.epoch)
 
     def follow(self, timeout_s: float = 0.0) -> None:
@@ -122,13 +132,16 @@ class UpdateWriter:
         The image is what replicas will hold after it. Raises NotApplicable if it does not fit them.
         """
         self.number += 1
+        reset = self.image.position is None or (self._log.reset and self.number == 1)
+        if reset:
+            learner.mark_all()
         header = UpdateHeader(
             epoch=self.epoch,
             number=self.number,
             previous=self.number - 1,
             digest=learner.config.digest,
             trainer=self._trainer,
-            reset=self.image.position is None,
+            reset=reset,
             offsets=offsets,
             watermark_ms=watermark_ms,
             begun_ms=begun_ms,
@@ -152,9 +165,15 @@ class UpdateWriter:
             self._outbox.send(UPDATES, record)
         return sum(map(len, records))
 
-    def settled_position(self) -> Position | None:
-        """Where the image stands, once the log is known to hold it before any newer epoch's open; None before."""
-        position = self.image.position
+    def settled_position(self, wait_s: float = 0.0) -> Position | None:
+        """Where the image stands, once the log is known to hold it before any newer epoch's open; None before.
+
+        Waits so long for it: where one step follows another, it would never be known of the newest.
+        """
+        position, deadline = self.image.position, time.monotonic() + wait_s
+        while position is not None and self._log.confirmed < position.number and time.monotonic() < deadline:
+            self._outbox.poll()
+            self.follow(timeout_s=0.005)
         if position is None or self._log.confirmed < position.number or UPDATES not in self._outbox.newest:
             return None
         return replace(position, offset=self._outbox.newest[UPDATES] + 1)

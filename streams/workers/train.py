@@ -5,6 +5,7 @@ snapshot is void once the first update of the new one is there), and learns agai
 """
 
 import logging
+import math
 import threading
 import time
 import uuid
@@ -105,8 +106,8 @@ class TrainWorker(BaseWorker):
                 metric.REFUSED.labels("train").inc()
                 bury(self._outbox, record, str(refused), worker="train")
                 continue
-            closed_ms = windows_closed_ms(record, example)
-            self._clock.observe(record.topic, record.partition, closed_ms, bound_ms=record.timestamp_ms)
+            closed_ms = min(windows_closed_ms(record, example), record.timestamp_ms)
+            self._clock.observe(record.topic, record.partition, closed_ms, bound_ms=closed_ms)
             if record.timestamp_ms < oldest_ms:
                 metric.SKIPPED.labels("behind").inc()
             else:
@@ -144,7 +145,7 @@ class TrainWorker(BaseWorker):
         self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
         if self._gate.closed:
             metric.QUARANTINED.inc(len(examples))
-            self._gate.judge_labels(requests, self._clock.now_ms())
+            self._gate.judge_labels(requests, self._watermark_ms)
         else:
             self._learn(examples, requests)
         self._outbox.seal(offsets)
@@ -158,11 +159,11 @@ class TrainWorker(BaseWorker):
         metric.LEARNED.inc(len(examples))
         metric.LEARNED_RESPONSES.inc(len(requests))
         metric.STEPS.labels(str(report.applied).lower()).inc()
-        if not report.applied and examples:
+        if not report.applied and report.loss:  # 0: all of them are held out, or cannot be learned any more
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
         counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
         clicks_ms = [e.trigger_ms for e in examples if e.kind == "click" and e.label > 0 and e.trigger_ms]
-        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(kept, self._clock.now_ms())
+        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(kept, self._watermark_ms)
         if breach is not None:
             self._roll_back(breach)
 
@@ -187,7 +188,7 @@ class TrainWorker(BaseWorker):
             records = self._writer.prepare(
                 self._learner,
                 offsets=self._offsets,
-                watermark_ms=self._clock.now_ms(),
+                watermark_ms=self._watermark_ms,
                 grades=_grades(report, counts),
                 quarantined=self._quarantined,
                 begun_ms=self._begun_ms,
@@ -221,36 +222,47 @@ class TrainWorker(BaseWorker):
         snapshot = self._good_snapshot(breach)
         good = snapshot.manifest.position
         log.error("the gate: %s. Going back to epoch %d, update %d", breach.reason, good.epoch, good.number)
+        try:
+            go_back(snapshot, self._learner, self._writer.image)
+        except SnapshotError as error:
+            raise StreamError(f"the gate: {breach.reason}. The snapshot to go back to is damaged: {error}") from error
+        void_after(self._snapshots, digest, good)
         dirty = self._writer.reopen(digest, good)
-        go_back(snapshot, self._learner, self._writer.image)
         self._learner.mark_dirty(dirty)
         self._quarantine_from = dict(snapshot.manifest.offsets)
         self._writer.write(
             self._learner,
             offsets=self._offsets,
-            watermark_ms=self._clock.now_ms(),
+            watermark_ms=self._watermark_ms,
             grades={},
             quarantined=self._quarantined,
         )
         self._quarantine_from = dict(self._offsets)
-        self._gate.close(breach, self._clock.now_ms())
+        self._gate.close(breach, self._watermark_ms)
         self._schedule.soon()
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
 
     def _good_snapshot(self, breach: Breach) -> Snapshot:
-        """What is wrong with weights was found before it was published: the newest one. Labels may have been bad for as
-        long as the reference is old: that one, and those since are void."""
-        digest, reference = self._learner.config.digest, self._gate.reference_at
-        if breach.test not in WEIGHTS and reference is not None:
-            void_after(self._snapshots, digest, reference)
-        snapshots = list_snapshots(self._snapshots, digest)
-        oldest = reference.place if reference is not None else (0, 0)  # the writer remembers no more
-        if not snapshots or snapshots[-1].manifest.position.place < oldest:
+        """What is wrong with weights was found before it was published: the newest one is good. Labels may have been
+        bad for as long as the reference is old: that one is."""
+        reference = self._gate.reference_at
+        oldest = (
+            reference.place if reference is not None else (self._writer.first_epoch, 0)
+        )  # the writer remembers no more
+        newest = oldest if reference is not None and breach.test not in WEIGHTS else (math.inf, 0)
+        snapshots = list_snapshots(self._snapshots, self._learner.config.digest)
+        good = [s for s in snapshots if oldest <= s.manifest.position.place <= newest]
+        if not good:
             raise StreamError(
                 f"the gate: {breach.reason}. Nothing of this step was published, and there is no snapshot in "
                 f"{self._snapshots} to go back to: mend the cause and start again"
             )
-        return snapshots[-1]
+        return good[-1]
+
+    @property
+    def _watermark_ms(self) -> int:
+        """Of what was read. After a start the clock stands still until every partition has been heard of."""
+        return max(self._clock.now_ms(), self._writer.image.watermark_ms)
 
     @property
     def _quarantined(self) -> dict[str, tuple[int, int]]:
@@ -322,7 +334,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     outbox = Outbox(kafka.producer(linger_ms=1.0), signer=kafka.signer)
     reader = UpdateReader(kafka, start=since.offset if since is not None else 0)
     writer = UpdateWriter(image, trainer_log, reader, outbox, trainer)
-    writer.open()
+    writer.open(new_model=settings.new_model)
     learner.mark_dirty(trainer_log.dirty)
     offsets = dict(image.offsets)
     # Replicas get a whole model, or what the log changed since the snapshot, before the first example is learned.

@@ -14,7 +14,7 @@ from ranker.learner import Learner
 from ranker.model_copy import ModelCopy
 from ranker.requests import LabelledRequest
 from streams.gatekeeper import Gatekeeper
-from tests.ranker.samples import COMPRESS, EVENT_MS, at, tiny_model, traffic, update_of
+from tests.ranker.samples import COMPRESS, EVENT_MS, at, labelled, request, tiny_model, traffic, update_of
 
 Examples = list[LabelledRequest]
 WINDOWS_MS = {"click": 100, "conversion": 200}
@@ -116,6 +116,28 @@ def test_the_reference_stays_what_it_was_at_its_snapshot_while_copies_reuse_each
             assert gate.reference_at == at(expected + 2)
             same_model(learner.reference, then[expected])
     assert len({id(model) for model in references}) <= 3
+
+
+def test_where_few_are_clicked_a_click_more_or_less_is_no_breach() -> None:
+    """Of honest labels at a rate of 3 in 1,000, after each step."""
+    learner, engine = Learner(tiny_model(), LearnerConfig(), COMPRESS), Engine(tiny_model(), COMPRESS)
+    gate = Gatekeeper(GateConfig(held_out=0.05), learner, engine, WINDOWS_MS)
+    rng, items = np.random.default_rng(1), [f"i{k}" for k in range(40)]
+    for step in range(1, 200):
+        shown = [list(rng.choice(items, 4, replace=False)) for _ in range(60)]
+        examples = [
+            labelled(
+                60 * step + k,
+                request(f"u{rng.integers(200)}", some),
+                [float(rng.random() < 0.003) for _ in some],
+                tier=("light", "heavy")[k % 2],
+            )
+            for k, some in enumerate(shown)
+        ]
+        learner.learn(gate.split(examples))
+        assert gate.judge_weights() is None
+        engine.apply(update_of(learner, step), at(step))
+        assert gate.judge_update() is None
 
 
 def test_the_next_reference_is_as_old_as_the_labels_that_it_will_judge() -> None:

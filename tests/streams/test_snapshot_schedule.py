@@ -50,7 +50,7 @@ class Trainer:
         self.image.apply(update_of(self.learner, self._number), at(self._number))
         self.image.watermark_ms = 10_000 * self._number
 
-    def settled_position(self) -> Position | None:
+    def settled_position(self, wait_s: float) -> Position | None:
         return self.image.position if self.confirmed else None
 
     def snapshot_begun(self, position: Position) -> None:
