@@ -1,12 +1,15 @@
-"""What a trainer does that is far behind: it says so, and takes what is new."""
+"""What a trainer makes of the times of what it reads: how far it is behind, and up to when all labels are there."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from prometheus_client import REGISTRY
 
 from streams.codec import encode
-from streams.messages import LogRef, ModelVersion, TrainingExample
+from streams.messages import CLOSED_MS, LogRef, ModelVersion, TrainingExample
 from streams.recipe import TrainingConfig
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS
@@ -46,6 +49,22 @@ def worker(config: TrainingConfig) -> TrainWorker:
         ("learner", "writer", "gate", "user_log", "schedule", "outbox", "stop", "heartbeat")
     )
     return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="")
+
+
+@pytest.mark.parametrize(
+    ("said", "reached_ms"),
+    [
+        (lambda at: str(at - 700), -700),
+        (lambda at: str(at + 300), 0),  # no further than the broker's own clock, of another leader perhaps
+        (lambda at: "0", None),
+        (lambda at: "soon", 0),
+        (lambda at: "9" * 400, 0),
+    ],
+)
+def test_its_clock_is_what_the_join_has_closed(said: Callable[[int], str], reached_ms: int | None) -> None:
+    trainer, of = worker(TrainingConfig()), record(0, 5)
+    trainer.handle([replace(of, headers=((CLOSED_MS, said(of.timestamp_ms).encode()),))])
+    assert trainer._clock.now_ms() == (0 if reached_ms is None else of.timestamp_ms + reached_ms)
 
 
 def skipped() -> float:
