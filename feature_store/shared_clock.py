@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from redis import Redis
 
 CLOCKS = b"ingest:clocks"
-"""Hash: reader → "beat:now_ms:closed_ms"."""
+"""Hash: reader → "beat:now_ms:closed_ms:place:readers"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,12 @@ class Agreement:
     readers: int
     """This reader is number `place` of `readers`, by name: work that one should do goes by these."""
     closed_ms: int = 0
-    """All windows that end before it have been closed, each by the reader whose work that was."""
+    """All windows that end before it have been closed, each by the reader whose work that was. 0 while their readers do
+    not agree on whose that is."""
+
+    @property
+    def part(self) -> tuple[int, int]:
+        return self.place, self.readers
 
 
 class SharedClock:
@@ -35,14 +40,15 @@ class SharedClock:
         # Whether another one lives is told by its beat moving, not by any clock of its machine.
         self._heard: dict[bytes, tuple[bytes, float]] = {}
 
-    def agree(self, now_ms: int, closed_ms: int = 0) -> Agreement:
-        """Says how far this reader is, and how far it has closed its windows; returns what all have. One round trip.
+    def agree(self, now_ms: int, closed_ms: int = 0, part: tuple[int, int] = (0, 0)) -> Agreement:
+        """Says how far this reader is, and how far it has closed the windows of its part; returns what all have. One
+        round trip.
 
         It goes back where one of them does, who has to read something again. Raises redis' errors.
         """
         self._beat += 1
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(CLOCKS, self._name, b"%d:%d:%d" % (self._beat, now_ms, closed_ms))
+            pipe.hset(CLOCKS, self._name, b"%d:%d:%d:%d:%d" % (self._beat, now_ms, closed_ms, *part))
             pipe.hgetall(CLOCKS)
             clocks: dict[bytes, bytes] = pipe.execute()[1]
         at = time.monotonic()
@@ -53,6 +59,7 @@ class SharedClock:
         if silent:
             self._redis.hdel(CLOCKS, *silent)
         live = sorted(clocks.keys() - set(silent))
-        said = [[*map(int, clocks[name].split(b":")), 0] for name in live]
-        reached, closed = (min(numbers[place] for numbers in said) for place in (1, 2))
-        return Agreement(reached, live.index(self._name), len(live), closed)
+        said = [[*map(int, clocks[name].split(b":")), 0, 0, 0][:5] for name in live]
+        reached_ms, closed_ms = min(numbers[1] for numbers in said), min(numbers[2] for numbers in said)
+        whole = sorted((place, readers) for *_, place, readers in said) == [(n, len(live)) for n in range(len(live))]
+        return Agreement(reached_ms, live.index(self._name), len(live), closed_ms if whole else 0)

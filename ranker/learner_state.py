@@ -76,7 +76,8 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
         learner.admissions[table].restore(arrays)
         learner.pending.restore(table, arrays)
         rows = torch.cat([torch.from_numpy(arrays["rows"]), _tail(learner, table)])
-        weights.zero_(), learner.adagrad_sums[table].zero_()  # rows in use now may not have been then
+        weights.zero_()  # rows in use now may not have been then
+        learner.adagrad_sums[table].zero_()
         weights[rows] = state[f"{prefix}values"]
         learner.adagrad_sums[table][rows] = state[f"{prefix}sums"]
     learner.click_rate, learner.conversion_rate = (BaseRate(*map(float, rate)) for rate in state["rates"])

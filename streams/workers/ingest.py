@@ -135,15 +135,14 @@ class IngestWorker:
         if not self._next:
             return  # without a partition there is nothing to tell the time by
         try:
-            agreed = self._shared_clock.agree(self._reached_ms(ends), self._swept_ms)
+            agreed = self._shared_clock.agree(self._reached_ms(ends), self._swept_ms, self._part)
             buckets = range(agreed.place, BUCKETS, agreed.readers)
             closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
             self._read_again(error, {})
-        if self._part == (agreed.place, agreed.readers):
-            self._closed_ms = max(self._closed_ms, agreed.closed_ms)
-        else:  # some of these buckets were another's, who may not have swept them so far
-            self._part, self._swept_ms = (agreed.place, agreed.readers), 0
+        self._closed_ms = max(self._closed_ms, agreed.closed_ms)
+        if self._part != agreed.part:  # some of these buckets were another's, who may not have swept them so far
+            self._part, self._swept_ms = agreed.part, 0
         for window in closed:
             for outcome in window.outcomes:
                 metric.EVENTS.labels(outcome).inc()

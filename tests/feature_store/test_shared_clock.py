@@ -24,10 +24,15 @@ def test_the_slowest_decides_and_places_are_by_name(redis: Redis) -> None:
 
 def test_closed_is_what_all_have_closed(redis: Redis) -> None:
     a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
-    assert a.agree(100, 70).closed_ms == 70
-    assert b.agree(100, 60).closed_ms == 60
+    assert a.agree(100, 70, (0, 1)).closed_ms == 70
+    assert b.agree(100, 60).closed_ms == 0
+    assert a.agree(100, 70, (0, 2)).closed_ms == 0  # the other has not swept its part yet
+    assert b.agree(100, 60, (1, 2)).closed_ms == 60
+    assert a.agree(100, 80, (0, 1)).closed_ms == 0  # this one does not know of the other any more
+    assert b.agree(100, 60, (0, 2)).closed_ms == 0  # both believe to be the first
+    assert a.agree(100, 80, (1, 2)).closed_ms == 60
     redis.hset(CLOCKS, "of an earlier version", b"7:100")
-    assert a.agree(100, 80).closed_ms == 0
+    assert a.agree(100, 80, (1, 2)).closed_ms == 0
 
 
 def test_who_reads_again_takes_all_back(redis: Redis) -> None:

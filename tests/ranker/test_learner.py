@@ -177,6 +177,23 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened() -> None:
         assert a.tables[name].evicted_V.tolist() == b.tables[name].evicted_V.tolist()
 
 
+def test_a_learner_that_goes_back_is_as_one_that_has_never_gone_on() -> None:
+    """Also in the rows that only what it forgets has used."""
+    once, back = tiny_learner(tiny_model()), tiny_learner(tiny_model())
+    for examples in traffic(0, 5, items=8):
+        once.learn(examples)
+    state = training_state(once)
+    restore(back, state)
+    for examples in traffic(1, 20, items=200, users=50):
+        back.learn(examples)
+    restore(back, state)
+    for examples in traffic(2, 10, items=200, users=50):
+        once.learn(examples)
+        back.learn(examples)
+    ours, others = training_state(back), training_state(once)
+    assert all(torch.equal(ours[name], others[name]) for name in others)
+
+
 def test_served_predictions_are_graded_before_they_are_learned_from() -> None:
     learner = tiny_learner(tiny_model())
     example = dataclasses.replace(labelled(0, request(), [1, 0], [0, np.nan]), pctr_N=np.array([0.5, 0.25], np.float32))
