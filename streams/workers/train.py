@@ -34,6 +34,7 @@ from streams.dead_letters import bury
 from streams.errors import Refused, StreamError, start_errors
 from streams.examples import labelled_requests, once, windows_closed_ms
 from streams.gatekeeper import Gatekeeper
+from streams.join_hold import JoinHold
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
 from streams.outbox import Offsets, Outbox
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 
 GROUP = "tiderank-train"
 REDIS_RETRY_S = 0.2
+_HELD_STEPS = 16
+"""So many full steps may wait for the join's windows."""
 
 
 class TrainWorker(BaseWorker):
@@ -70,6 +73,7 @@ class TrainWorker(BaseWorker):
         config: TrainingConfig,
         snapshots: str,
         schedule: SnapshotSchedule,
+        join_hold: JoinHold,
         outbox: Outbox,
         stop: threading.Event,
         heartbeat: Heartbeat,
@@ -90,6 +94,7 @@ class TrainWorker(BaseWorker):
         self._seen = SeenIds()
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
+        self._join_hold = join_hold
         self._step_due = 0.0
         self._begun_ms = 0
         self._quarantine_from: dict[str, int] | None = None
@@ -108,6 +113,8 @@ class TrainWorker(BaseWorker):
                 continue
             closed_ms = min(windows_closed_ms(record, example), record.timestamp_ms)
             self._clock.observe(record.topic, record.partition, closed_ms, bound_ms=closed_ms)
+            if not example.by_window:
+                self._join_hold.event(min(example.shown_ms, record.timestamp_ms))
             if record.timestamp_ms < oldest_ms:
                 metric.SKIPPED.labels("behind").inc()
             else:
@@ -118,9 +125,14 @@ class TrainWorker(BaseWorker):
         self._heartbeat.beat()
         self._writer.follow()
         full = len(self._waiting) >= self._config.batch_max
-        if self._waiting_offsets and (full or time.monotonic() >= self._step_due):
+        if self._waiting_offsets and (full or time.monotonic() >= self._step_due) and not self._one_sided():
             self._step()
         self._schedule.tick(self._writer, self._learner, self._gate)
+
+    def _one_sided(self) -> bool:
+        """Whether what waits is to wait on, for what was not clicked meanwhile."""
+        many = len(self._waiting) >= _HELD_STEPS * self._config.batch_max
+        return self._join_hold.holds(self._clock.now_ms()) and not many
 
     def at_end(self, topic: str, partition: int) -> None:
         self._clock.at_end(topic, partition)
@@ -351,6 +363,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         config=recipe.training,
         snapshots=settings.snapshots,
         schedule=schedule,
+        join_hold=JoinHold(live=recipe.wall_lag_ms is not None),
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,

@@ -32,6 +32,7 @@ from streams.errors import Refused
 from streams.events import EventKinds
 from streams.gatekeeper import Gatekeeper
 from streams.intake import Intake
+from streams.join_hold import JoinHold
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
 from streams.loop import Worker
@@ -267,6 +268,7 @@ def test_train(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
         config=config,
         snapshots=str(tmp_path),
         schedule=schedule,
+        join_hold=JoinHold(live=False),
         outbox=outbox,
         stop=threading.Event(),
         heartbeat=Heartbeat(None),

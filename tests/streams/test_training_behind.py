@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from streams.codec import encode
+from streams.codec import decode, encode
+from streams.join_hold import AHEAD_MS, PATIENCE_S, JoinHold
 from streams.messages import CLOSED_MS, LogRef, ModelVersion, TrainingExample
 from streams.recipe import TrainingConfig
 from streams.record import Record
@@ -48,7 +50,7 @@ def worker(config: TrainingConfig) -> TrainWorker:
     parts: dict[str, Any] = dict.fromkeys(
         ("learner", "writer", "gate", "user_log", "schedule", "outbox", "stop", "heartbeat")
     )
-    return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="")
+    return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="", join_hold=JoinHold(live=True))
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,37 @@ def test_what_is_too_old_is_counted_and_the_newest_is_kept() -> None:
     behind_s = REGISTRY.get_sample_value("tiderank_training_behind_seconds")
     assert behind_s is not None
     assert 29 < behind_s < 60
+
+
+def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, hold = [100.0], JoinHold(live=True)
+    monkeypatch.setattr("streams.join_hold.time.monotonic", lambda: now_s[0])
+    hold.event(50_000)
+    assert not hold.holds(50_000 - AHEAD_MS)
+    hold.event(60_000)
+    assert hold.holds(50_000)
+    now_s[0] += PATIENCE_S - 1
+    hold.event(80_000)
+    assert hold.holds(50_000)
+    assert not hold.holds(79_000)  # it has caught up
+    assert hold.holds(50_000)
+    now_s[0] += PATIENCE_S + 1
+    assert not hold.holds(50_000)  # not for ever
+    now_s[0] += 1_000
+    assert not hold.holds(50_000)
+    assert not hold.holds(80_000)
+    hold.event(90_000)
+    assert hold.holds(80_000)  # once it has caught up, again
+    replayed = JoinHold(live=False)
+    replayed.event(60_000)
+    assert not replayed.holds(0)
+
+
+def test_what_waits_for_the_join_is_bounded() -> None:
+    trainer = worker(TrainingConfig(batch_max=1))
+    clicked = replace(record(0, 5), headers=((CLOSED_MS, b"1"),))
+    of = decode(TOPICS[EXAMPLES], clicked.value)
+    value = encode(TOPICS[EXAMPLES], msgspec.structs.replace(of, label=1.0, shown_ms=clicked.timestamp_ms))
+    for offset in range(20):
+        trainer.handle([replace(clicked, offset=offset, value=value)])
+        assert trainer._one_sided() == (offset < 15)
