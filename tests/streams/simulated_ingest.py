@@ -29,6 +29,7 @@ from streams.topics import CONVERSIONS, IMPRESSIONS, SERVED
 from streams.workers.ingest import IngestWorker
 
 PARTITIONS = 2
+SENT = "step at which it was sent"
 PLACES = [(topic, partition) for topic in (SERVED, IMPRESSIONS, CONVERSIONS) for partition in range(PARTITIONS)]
 T0 = 1_700_000_000_000
 
@@ -43,7 +44,11 @@ class Broker:
         self.logs: dict[Place, list[Record]] = {place: [] for place in PLACES}
         self.committed: dict[Place, int] = {}
         self.arrived: defaultdict[str, list[tuple[bytes, dict[str, Any]]]] = defaultdict(list)
-        """By topic, values and headers of what the workers produced."""
+        """By topic, values and headers of what the workers produced; the header SENT says when."""
+        self.steps = 0
+        """Counts what the workers do: handling a record, and producing one."""
+        self.handled: dict[bytes, int] = {}
+        """By value, the step at which a record was handled first."""
 
     def append(self, topic: str, partition: int, value: bytes) -> Record:
         log = self.logs[topic, partition]
@@ -67,7 +72,8 @@ class Producer:
     def produce(
         self, topic: str, value: bytes, key: Any, partition: int, *, on_delivery: Callable[..., None], headers: Any
     ) -> None:
-        self._under_way.append((topic, value, dict(headers), on_delivery))
+        self._broker.steps += 1
+        self._under_way.append((topic, value, {**dict(headers), SENT: self._broker.steps}, on_delivery))
 
     def arrive(self, count: int) -> None:
         for topic, value, headers, report in self._under_way[:count]:
@@ -185,6 +191,9 @@ class Member:
         """A batch, and then the ends that it reached."""
         if records:
             self.worker.handle(records)
+            self.broker.steps += 1
+        for record in records:
+            self.broker.handled.setdefault(record.value or b"", self.broker.steps)
         for place, at in self.positions.items():
             if at == len(self.broker.logs[place]):
                 self.worker.at_end(*place)
