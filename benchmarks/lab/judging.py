@@ -19,7 +19,18 @@ from streams.messages import RankingRequest, RankingResponse
 from streams.replica import Replica
 from streams.scan import read_topic
 from streams.snapshot_settings import shard_reader
-from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, SERVED, TOPICS
+from streams.topics import (
+    CONVERSIONS,
+    DECISIONS,
+    EXAMPLES,
+    IMPRESSIONS,
+    OUTCOMES,
+    REQUESTS,
+    RESPONSES,
+    REWARDS,
+    SERVED,
+    TOPICS,
+)
 
 PATIENCE_S = 240.0
 """For anything to come right; importing torch alone takes a while on a busy machine."""
@@ -102,12 +113,12 @@ def _version(engine: Engine) -> str:
 
 
 def tell(up: House, report: AuditReport) -> None:
-    """What the topics hold of the first ids that the audit finds fault with."""
+    """What the topics hold of the first ids that the audit finds fault with: of requests, or of responses."""
     ids = [name for found in report.as_dict()["fault"] for name in found["ids"][:3]]
-    for asked in sorted({match[0] for name in ids if (match := re.search(r"chaos-\d+", name))}):
-        for topic in (REQUESTS, SERVED, IMPRESSIONS, CONVERSIONS, EXAMPLES):
+    for asked in sorted({match[0] if (match := re.search(r"chaos-\d+", name)) else name for name in ids}):
+        for topic in (REQUESTS, SERVED, IMPRESSIONS, CONVERSIONS, EXAMPLES, DECISIONS, OUTCOMES, REWARDS):
             for record in read_topic(up.kafka, topic):
-                if re.search(rb"%b\D" % asked.encode(), record.value or b""):
+                if re.search(rb"%b(?!\d)" % re.escape(asked.encode()), record.value or b""):
                     said = decode(TOPICS[topic], record.value, record.header(CONTENT_TYPE))
                     print(f"{asked}: {record} at {record.timestamp_ms} {said}"[:600])
 
