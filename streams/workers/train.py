@@ -91,6 +91,9 @@ class TrainWorker(BaseWorker):
         self._stop = stop
         self._heartbeat = heartbeat
         self._clock = EventClock()
+        """Of the labels that were read: how far the world is known."""
+        self._closed = EventClock()
+        """Of the join: up to when all labels are there."""
         self._seen = SeenIds()
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
@@ -111,8 +114,9 @@ class TrainWorker(BaseWorker):
                 metric.REFUSED.labels("train").inc()
                 bury(self._outbox, record, str(refused), worker="train")
                 continue
+            self._clock.observe(record.topic, record.partition, example.label_ms, bound_ms=record.timestamp_ms)
             closed_ms = min(windows_closed_ms(record, example), record.timestamp_ms)
-            self._clock.observe(record.topic, record.partition, closed_ms, bound_ms=closed_ms)
+            self._closed.observe(record.topic, record.partition, closed_ms, bound_ms=closed_ms)
             if not example.by_window:
                 self._join_hold.event(min(example.shown_ms, record.timestamp_ms))
             if record.timestamp_ms < oldest_ms:
@@ -132,21 +136,24 @@ class TrainWorker(BaseWorker):
     def _one_sided(self) -> bool:
         """Whether what waits is to wait on, for what was not clicked meanwhile."""
         many = len(self._waiting) >= _HELD_STEPS * self._config.batch_max
-        return self._join_hold.holds(self._clock.now_ms()) and not many
+        return self._join_hold.holds(self._closed.now_ms()) and not many
 
     def at_end(self, topic: str, partition: int) -> None:
-        self._clock.at_end(topic, partition)
+        for clock in (self._clock, self._closed):
+            clock.at_end(topic, partition)
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """From where the weights stand, not from what the group has committed: the weights are what must agree."""
         for partition in partitions:
             partition.offset = self._offsets.get(str(partition.partition), OFFSET_BEGINNING)
-            self._clock.add(partition.topic, partition.partition)
+            for clock in (self._clock, self._closed):
+                clock.add(partition.topic, partition.partition)
         return partitions
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
-            self._clock.drop(partition.topic, partition.partition)
+            for clock in (self._clock, self._closed):
+                clock.drop(partition.topic, partition.partition)
 
     def _step(self) -> None:
         began, self._begun_ms = time.perf_counter(), now_ms()
@@ -157,7 +164,7 @@ class TrainWorker(BaseWorker):
         self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
         if self._gate.closed:
             metric.QUARANTINED.inc(len(examples))
-            self._gate.judge_labels(requests, self._watermark_ms)
+            self._gate.judge_labels(requests, self._closed.now_ms())
         else:
             self._learn(examples, requests)
         self._outbox.seal(offsets)
@@ -175,7 +182,7 @@ class TrainWorker(BaseWorker):
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
         counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
         clicks_ms = [e.trigger_ms for e in examples if e.kind == "click" and e.label > 0 and e.trigger_ms]
-        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(kept, self._watermark_ms)
+        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(kept, self._closed.now_ms())
         if breach is not None:
             self._roll_back(breach)
 

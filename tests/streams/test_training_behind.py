@@ -66,7 +66,7 @@ def worker(config: TrainingConfig) -> TrainWorker:
 def test_its_clock_is_what_the_join_has_closed(said: Callable[[int], str], reached_ms: int | None) -> None:
     trainer, of = worker(TrainingConfig()), record(0, 5)
     trainer.handle([replace(of, headers=((CLOSED_MS, said(of.timestamp_ms).encode()),))])
-    assert trainer._clock.now_ms() == (0 if reached_ms is None else of.timestamp_ms + reached_ms)
+    assert trainer._closed.now_ms() == (0 if reached_ms is None else of.timestamp_ms + reached_ms)
 
 
 def skipped() -> float:
