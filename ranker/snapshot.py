@@ -261,10 +261,10 @@ def _found(name: str, url: str, data: bytes | Exception) -> Found:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
         return Found(name, url, None, f"its manifest cannot be read: {error}")
-    if manifest.parts.keys() != {"image", "training"} or abs(manifest.created_ms) >= _END_MS:
-        return Found(name, url, None, "its manifest must name image and training, and a time of this era")
     if manifest.format != FORMAT:
         return Found(name, url, None, f"it is of format {manifest.format}, this program knows {FORMAT}")
+    if manifest.parts.keys() != {"image", "training"} or abs(manifest.created_ms) >= _END_MS:
+        return Found(name, url, None, "its manifest must name image and training, and a time of this era")
     return Found(name, url, manifest)
 
 

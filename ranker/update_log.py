@@ -157,11 +157,6 @@ class Dirty:
             tails={table: np.unique(np.concatenate(found)) for table, found in tails.items()},
         )
 
-    def merge(self, other: "Dirty") -> None:
-        for mine, its in ((self.keys, other.keys), (self.tails, other.tails)):
-            for table, names in its.items():
-                mine[table] = np.union1d(mine[table], names) if table in mine else names  # type: ignore[assignment]
-
     def add(self, update: Record) -> None:
         for name, tensor in update.tensors.items():
             kind, table, column = _parse(name)

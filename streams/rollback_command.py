@@ -3,6 +3,8 @@
 import json
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +54,7 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
     from ranker.learner import Learner
     from ranker.learner_state import training_state
     from ranker.rollback import go_back, void_after
-    from ranker.snapshot import SnapshotError, list_snapshots, write_snapshot
+    from ranker.snapshot import list_snapshots, write_snapshot
     from ranker.update_log import TrainerLog
     from streams.outbox import Outbox
     from streams.update_writer import UpdateWriter, now_ms
@@ -66,10 +68,8 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
     compress = bind(choose_impl(torch.device("cpu")))
     learner = Learner(model, settings.recipe.training.learner, compress)
     image = Engine(model, compress).image
-    try:
+    with _whole(snapshot):
         go_back(snapshot, learner, image)
-    except SnapshotError as error:
-        raise StartError(f"{snapshot.name} cannot be gone back to: {error}") from error
     trainer = f"rollback-{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(model.digest, trainer, position)
     producer = kafka.producer()
@@ -104,6 +104,16 @@ def roll_back(settings: Settings, to: str, *, relearn: bool) -> dict[str, Any]:
         "void": [s.name for s in void],
         "quarantined": quarantined,
     }
+
+
+@contextmanager
+def _whole(snapshot: "Snapshot") -> Iterator[None]:
+    from ranker.snapshot import SnapshotError
+
+    try:
+        yield
+    except SnapshotError as error:
+        raise StartError(f"{snapshot.name} cannot be gone back to: {error}") from error
 
 
 def _settled(writer: "UpdateWriter", producer: "Producer") -> "Position":

@@ -92,12 +92,8 @@ class UpdateWriter:
             self.follow(timeout_s=0.1)
         self._log = TrainerLog(digest, self._trainer, since, epoch=self.epoch)
         self.open()
-        dirty = self._log.dirty
-        for place, written in self._written:
-            if place > since.place:
-                dirty.merge(written)
         self.number = 0
-        return dirty
+        return Dirty.union([self._log.dirty, *(written for place, written in self._written if place > since.place)])
 
     def snapshot_begun(self, position: Position) -> None:
         """Of all that is written. One goes back to snapshots alone: what came between two of them is kept as one."""

@@ -124,7 +124,7 @@ def tell(up: House, report: AuditReport) -> None:
 
 
 def tell_of_gate(up: House) -> None:
-    """All that the trainers said of it: here every breach is a false alarm."""
+    """All that the trainers said of it: no label lies here, so each breach wants an explanation."""
     for log in sorted((up.home / "logs").glob("train*")):
         for line in log.read_text(errors="replace").splitlines():
             if "the gate" in line:

@@ -265,9 +265,8 @@ class TrainWorker(BaseWorker):
         """What is wrong with weights was found before it was published: the newest one is good. Labels may have been
         bad for as long as the reference is old: that one is."""
         reference = self._gate.reference_at
-        oldest = (
-            reference.place if reference is not None else (self._writer.first_epoch, 0)
-        )  # the writer remembers no more
+        # What the log changed before, the writer does not know.
+        oldest = reference.place if reference is not None else (self._writer.first_epoch, 0)
         newest = oldest if reference is not None and breach.test not in WEIGHTS else (math.inf, 0)
         snapshots = list_snapshots(self._snapshots, self._learner.config.digest)
         good = [s for s in snapshots if oldest <= s.manifest.position.place <= newest]

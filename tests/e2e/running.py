@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.lab.house import QUICK
 from streams.client import RankingClient
 from streams.kafka import Kafka
 from streams.local.kafka import why_not
@@ -14,17 +15,7 @@ from streams.messages import Candidate, RankingRequest
 from streams.recipe import load_recipe
 from streams.settings import Settings
 
-RECIPE = """
-base = "demo"
-[join]
-click_window_ms = 1500
-attribution_window_ms = 4000
-early_ms = 4000
-[routing]
-reward_window_ms = 3000
-[training]
-snapshot_s = 5.0
-"""
+RECIPE = QUICK + "[training]\nsnapshot_s = 5.0\n"
 
 
 class House:
