@@ -39,8 +39,10 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JoinConfig:
-    click_window_ms: int = HOUR_MS // 6
-    """From an impression's event time: how long it may be clicked. Then it is a negative click example."""
+    click_window_ms: int = 10_000
+    """From an impression's event time: how long it may be clicked. Then it is a negative click example. Clicks are
+    learned at once, so the longer it is, the older is what was not clicked beside them (docs/operations.md, "Choosing
+    the click window")."""
     attribution_window_ms: int = 24 * HOUR_MS
     """From an impression's event time: how long, once clicked, it may convert."""
     early_ms: int = HOUR_MS // 6

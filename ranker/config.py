@@ -265,7 +265,8 @@ class GateConfig:
     """As a share of the loss: how much more than expected the reference may lose to drift."""
     labels_between_false_alarms: float = 1e7
     reference_labels: int = 10_000
-    """Of a kind, that the reference must have learned from before labels of that kind are judged by it."""
+    """Of a kind, that the reference must have learned from before labels of that kind are judged by it; and of clicks,
+    that the model must have learned from before held-out responses judge its updates."""
     reopen_labels: int = 500
     """After a breach so many labels must look right before any is learned from again."""
 

@@ -164,8 +164,8 @@ class Gatekeeper:
         self._tier = (self._tier + 1) % len(window.tiers)
         before, after = self._loss_before[tier], window.loss(tier)
         self._loss_before[tier] = after
-        if window.count(tier) < window.size:
-            return None  # a few labels' loss may jump
+        if window.count(tier) < window.size or "click" not in self._learned():
+            return None  # a few labels' loss may jump, and so may any of a model that has just begun to learn
         if after <= before * (1 + self._config.held_out_jump) + self._config.held_out_nats:
             return None
         return Breach(

@@ -174,7 +174,7 @@ class Recipe:
 
 
 def default() -> Recipe:
-    """Minutes-long windows, the demo's model."""
+    """Ten seconds for a click, a day for a conversion; the demo's model."""
     return Recipe(name="default", model=demo_model())
 
 

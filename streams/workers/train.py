@@ -30,6 +30,7 @@ from ranker.snapshot import Snapshot, SnapshotError, list_snapshots, load_image,
 from ranker.update_log import Position, TrainerLog
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
+from streams.counterparts import Counterparts
 from streams.dead_letters import bury
 from streams.errors import Refused, StreamError, start_errors
 from streams.examples import labelled_requests, once, windows_closed_ms
@@ -74,6 +75,7 @@ class TrainWorker(BaseWorker):
         snapshots: str,
         schedule: SnapshotSchedule,
         join_hold: JoinHold,
+        counterparts: Counterparts,
         outbox: Outbox,
         stop: threading.Event,
         heartbeat: Heartbeat,
@@ -98,6 +100,7 @@ class TrainWorker(BaseWorker):
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
         self._join_hold = join_hold
+        self._counterparts = counterparts
         self._step_due = 0.0
         self._begun_ms = 0
         self._quarantine_from: dict[str, int] | None = None
@@ -172,8 +175,12 @@ class TrainWorker(BaseWorker):
         self._freeze_when_due()
 
     def _learn(self, examples: list[TrainingExample], requests: list[LabelledRequest]) -> None:
-        kept = self._gate.split(requests)
-        report = self._learner.learn(kept)
+        """requests: the examples', all of which are judged."""
+        paired = self._counterparts.keep(examples, self._closed.now_ms())
+        judged = requests
+        if len(paired) < len(examples):
+            examples, requests = paired, self._with_logs(paired)
+        report = self._learner.learn(self._gate.split(requests))
         self._learned += len(examples)
         metric.LEARNED.inc(len(examples))
         metric.LEARNED_RESPONSES.inc(len(requests))
@@ -182,7 +189,7 @@ class TrainWorker(BaseWorker):
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
         counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
         clicks_ms = [e.trigger_ms for e in examples if e.kind == "click" and e.label > 0 and e.trigger_ms]
-        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(kept, self._closed.now_ms())
+        breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(judged, self._closed.now_ms())
         if breach is not None:
             self._roll_back(breach)
 
@@ -370,6 +377,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         snapshots=settings.snapshots,
         schedule=schedule,
         join_hold=JoinHold(live=recipe.wall_lag_ms is not None),
+        counterparts=Counterparts(resumed=since is not None),
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,28 +22,24 @@ from feature_store.log import UserLog
 from feature_store.shared_clock import SharedClock
 from ranker.engine import Engine
 from ranker.learner import Learner
-from ranker.update_log import TrainerLog
 from router_bandit.budget import BudgetOptions
 from router_bandit.value_model import ValueOptions
 from streams.codec import decode
 from streams.ends import EndsQuestion
 from streams.errors import Refused
 from streams.events import EventKinds
-from streams.gatekeeper import Gatekeeper
 from streams.intake import Intake
-from streams.join_hold import JoinHold
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
 from streams.loop import Worker
 from streams.outbox import Headers, Outbox
 from streams.ranking import Ranking
-from streams.recipe import TrainingConfig, default
+from streams.recipe import default
 from streams.record import Record
 from streams.redis_client import ReconnectGuard, connect
 from streams.replica import Replica
 from streams.routing import Router, RouterModelSource
 from streams.service import Heartbeat
-from streams.snapshot_schedule import SnapshotSchedule
 from streams.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
@@ -59,13 +54,11 @@ from streams.topics import (
     TOPICS,
     UPDATES,
 )
-from streams.update_writer import UpdateWriter
-from streams.updates import UpdateReader
 from streams.workers.ingest import IngestWorker
 from streams.workers.learn import LearnWorker, resume
 from streams.workers.rank import RankWorker
-from streams.workers.train import TrainWorker
 from tests.ranker.samples import COMPRESS, tiny_model
+from tests.streams.training import new_trainer, new_writer
 
 pytestmark = pytest.mark.e2e
 
@@ -217,7 +210,7 @@ def test_rank(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
     model = tiny_model()
     learner, engine = Learner(model, recipe.training.learner, COMPRESS), Engine(model, COMPRESS)
     outbox = Kept(kafka)
-    writer = _writer(engine, kafka, outbox)
+    writer = new_writer(engine, kafka, outbox)
     writer.write(learner, offsets={}, watermark_ms=0, grades={})
     router = Router(
         recipe.routing.router_plans(),
@@ -243,36 +236,9 @@ def test_rank(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
     assert min(outbox.sent[topic] for topic in (RESPONSES, SERVED, DECISIONS)) > MESSAGES // 10
 
 
-def _writer(engine: Engine, kafka: Kafka, outbox: Outbox) -> UpdateWriter:
-    reader = UpdateReader(kafka, start=0)
-    writer = UpdateWriter(engine.image, TrainerLog(engine.config.digest, "test", None), reader, outbox, "test")
-    writer.open()
-    return writer
-
-
 def test_train(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
-    recipe, model = default(), tiny_model(seed=1)
-    learner, engine = Learner(model, recipe.training.learner, COMPRESS), Engine(model, COMPRESS)
     outbox = Kept(kafka)
-    writer = _writer(engine, kafka, outbox)
-    writer.write(learner, offsets={}, watermark_ms=0, grades={})
-    config = replace(TrainingConfig(), step_s=0.01, snapshot_s=1e6)
-    schedule = SnapshotSchedule(str(tmp_path), digest=model.digest, config=config)
-    worker = TrainWorker(
-        learner=learner,
-        writer=writer,
-        gate=Gatekeeper(config.gate, learner, engine, {"click": 100, "conversion": 200}),
-        offsets={},
-        user_log=UserLog(connect(stack.redis_url), recipe.log),
-        log_length=8,
-        config=config,
-        snapshots=str(tmp_path),
-        schedule=schedule,
-        join_hold=JoinHold(live=False),
-        outbox=outbox,
-        stop=threading.Event(),
-        heartbeat=Heartbeat(None),
-    )
+    worker, _, schedule = new_trainer(tiny_model(seed=1), stack, kafka, outbox, tmp_path)
     with schedule:
         sent, letters = fuzz(worker, outbox, [EXAMPLES])
     check_kinds(sent, letters)

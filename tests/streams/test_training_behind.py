@@ -48,7 +48,7 @@ def record(offset: int, age_s: float) -> Record:
 def worker(config: TrainingConfig) -> TrainWorker:
     """For `handle` alone."""
     parts: dict[str, Any] = dict.fromkeys(
-        ("learner", "writer", "gate", "user_log", "schedule", "outbox", "stop", "heartbeat")
+        ("learner", "writer", "gate", "user_log", "schedule", "counterparts", "outbox", "stop", "heartbeat")
     )
     return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="", join_hold=JoinHold(live=True))
 

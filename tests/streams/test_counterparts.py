@@ -1,0 +1,155 @@
+"""Clicks come at once, and what was not clicked a window later: what a trainer learns where traffic begins."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.codec import encode
+from streams.counterparts import MEMORY_MS, SURPRISE_NATS, Counterparts
+from streams.kafka import Kafka
+from streams.local.stack import LocalStack, local_stack
+from streams.messages import CLOSED_MS, LogRef, ModelVersion, TrainingExample
+from streams.outbox import Outbox
+from streams.record import Record
+from streams.topics import EXAMPLES, TOPICS
+from tests.ranker.samples import tiny_model
+from tests.streams.training import new_trainer
+
+NOW_MS = int(1000 * time.time())
+
+
+def example(number: int, label: float, *, kind: str = "click") -> TrainingExample:
+    return TrainingExample(
+        example_id=f"{kind}:{number}",
+        kind=kind,  # type: ignore[arg-type]
+        label=label,
+        value=0.0,
+        response_id=f"r{number}",
+        user="u",
+        item="i",
+        position=0,
+        surface="s",
+        event_ms=NOW_MS,
+        label_ms=NOW_MS,
+        log=LogRef(),
+        features={},
+        context={},
+        item_features={},
+        pctr=0.1,
+        pcvr=0.1,
+        tier="light",
+        model=ModelVersion(epoch=1, number=1),
+        trigger_ms=NOW_MS,
+        by_window=label == 0,
+        shown_ms=NOW_MS,
+    )
+
+
+def step(positives: int, negatives: int = 0, *, kind: str = "click") -> list[TrainingExample]:
+    """All predicted at 0.1."""
+    labels = [1.0] * positives + [0.0] * negatives
+    return [example(n, label, kind=kind) for n, label in enumerate(labels)]
+
+
+def kept(pairs: Counterparts, examples: Sequence[TrainingExample], closed_ms: int) -> int:
+    return len(pairs.keep(examples, closed_ms))
+
+
+def test_where_traffic_begins_clicks_are_not_learned_until_windows_close() -> None:
+    pairs = Counterparts(resumed=False)
+    assert kept(pairs, step(1), NOW_MS) == 0
+    assert kept(pairs, step(100), NOW_MS + 600_000) == 0
+    assert kept(pairs, step(100, 900), NOW_MS + 600_100) == 1_000
+
+
+def test_where_traffic_begins_again_clicks_are_alone_again() -> None:
+    pairs = Counterparts(resumed=False)
+    assert kept(pairs, step(100, 900), NOW_MS) == 1_000
+    assert kept(pairs, step(500), NOW_MS + MEMORY_MS) == 500  # between two sweeps
+    assert kept(pairs, step(500), NOW_MS + MEMORY_MS + 1) == 0
+    assert kept(pairs, step(500), NOW_MS + 600_000) == 0
+    assert kept(pairs, step(100, 900), NOW_MS + 600_100) == 1_000
+
+
+def test_where_traffic_ends_what_was_not_clicked_is_alone() -> None:
+    pairs = Counterparts(resumed=False)
+    assert kept(pairs, step(0, 900), NOW_MS) == 0
+    assert kept(pairs, step(1, 9), NOW_MS) == 10
+    after = NOW_MS + MEMORY_MS + 1
+    alone = int(SURPRISE_NATS / -math.log(1 - 0.1))
+    assert sum(kept(pairs, step(0, 10), after + n) for n in range(90)) == alone - 9
+    assert kept(pairs, step(1, 10), after + 100) == 11
+
+
+def test_a_trainer_that_resumes_waits_for_either_side() -> None:
+    pairs = Counterparts(resumed=True)
+    assert kept(pairs, step(5_000), 0) == 5_000  # the clock does not go yet
+    assert kept(pairs, step(5_000), NOW_MS) == 5_000
+    assert kept(pairs, step(5_000), NOW_MS + MEMORY_MS + 1) == 0
+
+
+def test_each_kind_has_its_own_counterparts() -> None:
+    pairs = Counterparts(resumed=False)
+    assert kept(pairs, step(100, 900) + step(100, kind="conversion"), NOW_MS) == 1_000
+    assert kept(pairs, step(10, 90, kind="conversion"), NOW_MS) == 100
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.6])
+def test_where_labels_are_rare_their_order_is_a_matter_of_chance(p: float) -> None:
+    """A label every ten seconds: nearly always the last of the other side is older than what is remembered."""
+    rng, pairs, learned = np.random.default_rng(1), Counterparts(resumed=True), 0
+    for number in range(5_000):
+        label = float(rng.random() < p)
+        one = msgspec.structs.replace(example(number, label), pctr=p)
+        learned += kept(pairs, [one], NOW_MS + number * 10_000)
+    assert learned >= 4_995
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    rate=st.integers(1, 2_000), share=st.floats(0, 0.9), sweep_ms=st.integers(50, 1_000), step_ms=st.integers(50, 500)
+)
+def test_in_steady_traffic_all_is_learned(rate: int, share: float, sweep_ms: int, step_ms: int) -> None:
+    """rate: impressions a second; share: of clicks, and predicted; windows close every sweep_ms."""
+    pairs, rng, due, swept = Counterparts(resumed=True), np.random.default_rng(rate), 0, 0
+    for at in range(step_ms, 20_000, step_ms):
+        due, swept = at // sweep_ms * sweep_ms, due
+        positives = rng.poisson(rate * share * step_ms / 1000)
+        negatives = rng.poisson(rate * (1 - share) * (due - swept) / 1000)
+        examples = [msgspec.structs.replace(e, pctr=share) for e in step(positives, negatives)]
+        assert kept(pairs, examples, NOW_MS + due) == len(examples)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with local_stack(tmp_path_factory.mktemp("stack"), broker="memory") as stack:
+        Kafka(stack.bootstrap, {}).create_topics()
+        yield stack
+
+
+@pytest.mark.e2e
+def test_a_trainer_does_not_learn_that_everything_is_clicked(stack: LocalStack, tmp_path: Path) -> None:
+    kafka = Kafka(stack.bootstrap, {})
+    outbox = Outbox(kafka.producer())
+    worker, learner, schedule = new_trainer(tiny_model(), stack, kafka, outbox, tmp_path)
+    read = iter(range(10_000))
+
+    def learn(examples: Sequence[TrainingExample]) -> None:
+        topic, closed = TOPICS[EXAMPLES], ((CLOSED_MS, str(NOW_MS).encode()),)
+        worker.handle([Record(EXAMPLES, 0, next(read), NOW_MS, b"u", encode(topic, e), closed) for e in examples])
+        worker.tick()
+
+    with schedule:
+        for first in range(0, 400, 40):
+            learn([example(n, 1.0) for n in range(first, first + 40)])
+        assert learner.click_rate.count == 1, "half a label on either side, to begin with"
+        assert worker._offsets == {"0": 400}, "they are read, and their offsets travel"
+        learn([example(n, float(n % 10 == 0)) for n in range(400, 800)])
+        assert 350 < learner.click_rate.count <= 401, "some responses are held out"

@@ -1,0 +1,61 @@
+"""A trainer in a test's own hands: all of it but its consumer."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from feature_store.log import UserLog
+from ranker.config import ModelConfig
+from ranker.engine import Engine
+from ranker.learner import Learner
+from ranker.update_log import TrainerLog
+from streams.counterparts import Counterparts
+from streams.gatekeeper import Gatekeeper
+from streams.join_hold import JoinHold
+from streams.kafka import Kafka
+from streams.local.stack import LocalStack
+from streams.outbox import Outbox
+from streams.recipe import TrainingConfig, default
+from streams.redis_client import connect
+from streams.service import Heartbeat
+from streams.snapshot_schedule import SnapshotSchedule
+from streams.update_writer import UpdateWriter
+from streams.updates import UpdateReader
+from streams.workers.train import TrainWorker
+from tests.ranker.samples import COMPRESS
+
+
+def new_writer(engine: Engine, kafka: Kafka, outbox: Outbox) -> UpdateWriter:
+    reader = UpdateReader(kafka, start=0)
+    writer = UpdateWriter(engine.image, TrainerLog(engine.config.digest, "test", None), reader, outbox, "test")
+    writer.open()
+    return writer
+
+
+def new_trainer(
+    model: ModelConfig, stack: LocalStack, kafka: Kafka, outbox: Outbox, snapshots: Path
+) -> tuple[TrainWorker, Learner, SnapshotSchedule]:
+    """Of an untrained model, whose first update is out; a step at every tick."""
+    recipe = default()
+    learner, engine = Learner(model, recipe.training.learner, COMPRESS), Engine(model, COMPRESS)
+    writer = new_writer(engine, kafka, outbox)
+    writer.write(learner, offsets={}, watermark_ms=0, grades={})
+    config = replace(TrainingConfig(), step_s=1e-6, snapshot_s=1e6)
+    schedule = SnapshotSchedule(str(snapshots), digest=model.digest, config=config)
+    worker = TrainWorker(
+        learner=learner,
+        writer=writer,
+        gate=Gatekeeper(config.gate, learner, engine, {"click": 100, "conversion": 200}),
+        offsets={},
+        user_log=UserLog(connect(stack.redis_url), recipe.log),
+        log_length=8,
+        config=config,
+        snapshots=str(snapshots),
+        schedule=schedule,
+        join_hold=JoinHold(live=False),
+        counterparts=Counterparts(resumed=False),
+        outbox=outbox,
+        stop=threading.Event(),
+        heartbeat=Heartbeat(None),
+    )
+    return worker, learner, schedule
