@@ -39,10 +39,11 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JoinConfig:
-    click_window_ms: int = 10_000
-    """From an impression's event time: how long it may be clicked. Then it is a negative click example. Clicks are
-    learned at once, so the longer it is, the older is what was not clicked beside them (docs/operations.md, "Choosing
-    the click window")."""
+    click_window_ms: int = HOUR_MS // 6
+    """From an impression's event time: how long it may be clicked. Then it is a negative click example."""
+    click_elapsed_ms: int = 0
+    """From an impression's event time: without a click until then it makes a provisional negative click example. What
+    label finally comes is the same. 0: none is made."""
     attribution_window_ms: int = 24 * HOUR_MS
     """From an impression's event time: how long, once clicked, it may convert."""
     early_ms: int = HOUR_MS // 6
@@ -60,6 +61,8 @@ class JoinConfig:
     def __post_init__(self) -> None:
         if not 0 < self.click_window_ms <= self.attribution_window_ms:
             raise ValueError(f"0 < click_window_ms <= attribution_window_ms must hold, got {self}")
+        if not 0 <= self.click_elapsed_ms < self.click_window_ms:
+            raise ValueError(f"0 <= click_elapsed_ms < click_window_ms must hold, got {self}")
         if self.early_ms < 0:
             raise ValueError(f"early_ms must be >= 0, got {self.early_ms}")
         if self.provisional not in ("none", "click", "elapsed"):

@@ -133,4 +133,5 @@ class Closed:
 
 def example_id(label: Label) -> str:
     """The same for every delivery of the same label."""
-    return f"{'provisional' if label.provisional else label.kind}:{label.impression_id}"
+    provisional = "unclicked" if label.kind == "click" else "provisional"
+    return f"{provisional if label.provisional else label.kind}:{label.impression_id}"

@@ -34,8 +34,8 @@ def due_key(bucket: int) -> bytes:
 
 
 def timer(kind: bytes, user: str, name: str) -> bytes:
-    """A member of due_key: kind p is an impression's (its windows), e a clicked one's elapsed time, a an action's that
-    names only its item."""
+    """A member of due_key: kind p is an impression's (its windows), c and e the elapsed times of its click and its
+    conversion, a an action's that names only its item."""
     encoded = user.encode()
     return kind + _USER_LENGTH.pack(len(encoded)) + encoded + name.encode()
 

@@ -87,8 +87,9 @@ def _attribute(
 
 
 def _labels_of_pair(pair: _Pair, blob: bytes, config: JoinConfig, now_ms: int) -> Iterable[Expected]:
+    yield from _unclicked(pair, blob, config, now_ms)
     if pair.clicks:
-        yield _positive(pair, pair.clicks, blob)
+        yield _clicked(pair, blob, config)
         yield from _provisional(pair, blob, config, now_ms)
         if pair.conversions:
             yield _converted(pair, blob, config)
@@ -116,6 +117,21 @@ def _positive(pair: _Pair, actions: list[ActionFact], blob: bytes) -> Expected:
         by_window=False,
     )
     return Expected(label, contested=len(actions) > 1)
+
+
+def _clicked(pair: _Pair, blob: bytes, config: JoinConfig) -> Expected:
+    found = _positive(pair, pair.clicks, blob)
+    after = 0 < config.click_elapsed_ms < pair.clicks[0].event_ms - pair.shown.event_ms
+    return replace(found, label=replace(found.label, corrects=after))
+
+
+def _unclicked(pair: _Pair, blob: bytes, config: JoinConfig, now_ms: int) -> Iterable[Expected]:
+    """What is said of a pair before its click label is certain."""
+    until_ms = pair.shown.event_ms + config.click_elapsed_ms
+    says = [click.event_ms > until_ms for click in pair.clicks] or [True]
+    if config.click_elapsed_ms > 0 and until_ms <= now_ms and any(says):
+        said = _negative(pair, "click", config.click_elapsed_ms, blob).label
+        yield Expected(replace(said, provisional=True), contested=False, certain=all(says))
 
 
 def _converted(pair: _Pair, blob: bytes, config: JoinConfig) -> Expected:

@@ -11,7 +11,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
 
-from ranker.delayed.policies import POLICIES, PolicyName
+from ranker.delayed.policies import POLICIES, ClickPolicyName, PolicyName
 
 Side = Literal["user", "context", "candidate"]
 Kind = Literal["categorical", "numeric"]
@@ -296,8 +296,9 @@ class LearnerConfig:
     """Of the responses of cheaper tiers, what a dearer tier learns from."""
     conversion_weight: float = 1.0
     """Of a conversion label beside a click label."""
+    clicks: ClickPolicyName = "wait"
     conversions: PolicyName = "wait"
-    """How conversions that come late are learned (ranker/delayed/policies.py)."""
+    """How clicks, and conversions, that come late are learned (ranker/delayed/policies.py)."""
     distillation_weight: float = 1.0
     """Of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
     updates: UpdateConfig = field(default_factory=UpdateConfig)
@@ -308,5 +309,7 @@ class LearnerConfig:
             raise ValueError(f"rates, norm and weight must be > 0, got {', '.join(map(str, rates))}")
         if not 0 <= self.dearer_share <= 1:
             raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")
+        if self.clicks not in ("wait", "es_dfm"):
+            raise ValueError(f"clicks must be wait or es_dfm, got {self.clicks!r}")
         if self.conversions not in POLICIES:
             raise ValueError(f"conversions must be one of {', '.join(POLICIES)}, got {self.conversions!r}")

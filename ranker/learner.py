@@ -15,8 +15,8 @@ from kernels.linear_compress import Compress
 from ranker.adagrad import rowwise_adagrad
 from ranker.changes import Changes
 from ranker.config import LearnerConfig, ModelConfig
-from ranker.delayed.policies import POLICIES, Emission, PolicyName
-from ranker.delayed.weights import Targets, late_loss, targets
+from ranker.delayed.policies import POLICIES, Emission
+from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.distillation import distillation_loss
 from ranker.eviction import Admission
 from ranker.features import Featurizer
@@ -75,6 +75,8 @@ class Learner:
         }
         self.pending = PendingChanges(self.tables, learner.updates)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
+        self.late_clicks = BaseRate()
+        """Of all clicks, those that a provisional example denied."""
         self.reference: ModelCopy | None = None
         """Whose predictions `compare` sets beside those served."""
         self._frozen: ModelCopy | None = None
@@ -118,12 +120,13 @@ class Learner:
         settings = self._settings
         labels = int(np.count_nonzero(~np.isnan(click_N)) + np.count_nonzero(~np.isnan(conversion_N)))
         if lessons:  # the cheapest tier's lesson holds every response
-            labels += int((lessons[0].emission_N == Emission.PROVISIONAL).sum())
+            of_both = torch.cat([lessons[0].click_emission_N, lessons[0].emission_N])
+            labels += int((of_both == Emission.PROVISIONAL).sum())
         if labels == 0:
             return StepReport(applied=False)
         logits = self._forward(lessons)
-        taught = [_conversions(settings.conversions, out, x) for out, x in zip(logits, lessons, strict=True)]
-        losses = [_loss(out, x, t, settings) for out, x, t in zip(logits, lessons, taught, strict=True)]
+        taught = [self._targets(out, lesson) for out, lesson in zip(logits, lessons, strict=True)]
+        losses = [_loss(out, x, *t, settings) for out, x, t in zip(logits, lessons, taught, strict=True)]
         losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
         loss = torch.stack(losses).sum() / labels
         self._zero_grad()
@@ -138,10 +141,14 @@ class Learner:
             return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
         self._take_step(rows, norm)
         admitted, evicted = self._admit(lessons)
-        for out, lesson, t in zip(logits, lessons, taught, strict=True):
+        for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
             self.tiers[lesson.tier].observe(
-                out, lesson.position_N, lesson.click_N, t.label_N, conversion_weight_N=t.weight_N
+                out,
+                lesson.position_N,
+                torch.stack([clicks.label_N, conversions.label_N], dim=1),
+                torch.stack([clicks.weight_N, conversions.weight_N], dim=1),
             )
+        self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
         self.click_rate.observe(click_N)
         self.conversion_rate.observe(conversion_N)
         self._start_from_base_rates()
@@ -176,6 +183,19 @@ class Learner:
                 self.tiers[x.tier](x.batch, Taught(self.tables, x, teaches_B, self._item_slots), x.position_N)
                 for x, teaches_B in zip(lessons, teaches(lessons), strict=True)
             ]
+
+    def _targets(self, logits: Logits, lesson: Lesson) -> tuple[Targets, Targets]:
+        """What is to be learned from the click and from the conversion examples; a soft label stays as it was given."""
+        late_clicks = self.late_clicks.positives / self.late_clicks.count
+        late_N = torch.zeros_like(logits.conversion_N) if logits.late_N is None else torch.sigmoid(logits.late_N)
+        clicks, conversions = (
+            targets(policy, emission_N, torch.sigmoid(logit_N), late_N)
+            for policy, emission_N, logit_N, late_N in (
+                (self._settings.clicks, lesson.click_emission_N, logits.click_N, torch.full_like(late_N, late_clicks)),
+                (self._settings.conversions, lesson.emission_N, logits.conversion_N, late_N),
+            )
+        )
+        return _with_soft(clicks, lesson.click_N), _with_soft(conversions, lesson.conversion_N)
 
     def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> StepReport:
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
@@ -234,11 +254,11 @@ class Learner:
     def _start_from_base_rates(self) -> None:
         """While labels are few, each head's bias is the base rate's logit: rows and layers then need not bend for it,
         which would spoil what they could learn (a batch's own mean is the strongest signal of the first steps).
-        Where conversions are learned before their labels are final, the first final ones are all positive: that head
-        starts from its prior."""
+        Where labels are learned before they are final, the first final ones are all positive: such a head starts from
+        its prior."""
         rates = (self.click_rate, self.conversion_rate)
         priors = (self.config.click_prior, self.config.conversion_prior)
-        known = (True, POLICIES[self._settings.conversions].provisional == "none")
+        known = (self._settings.clicks == "wait", POLICIES[self._settings.conversions].provisional == "none")
         for head, (rate, prior) in enumerate(zip(rates, priors, strict=True)):
             if known[head] and rate.count < _FEW_LABELS:
                 mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
@@ -267,26 +287,26 @@ def _shown_ms(example: LabelledRequest) -> I64:
     return np.full(len(example.click_N), example.request.event_ms)
 
 
-def _conversions(policy: PolicyName, logits: Logits, lesson: Lesson) -> Targets:
-    """What is to be learned from the conversion examples; a soft label stays as it was given."""
-    late_N = torch.zeros_like(logits.conversion_N) if logits.late_N is None else logits.late_N
-    found = targets(policy, lesson.emission_N, torch.sigmoid(logits.conversion_N), torch.sigmoid(late_N))
-    return Targets(torch.where(lesson.conversion_N.isnan(), found.label_N, lesson.conversion_N), found.weight_N)
+def _with_soft(found: Targets, label_N: Tensor) -> Targets:
+    return Targets(torch.where(label_N.isnan(), found.label_N, label_N), found.weight_N)
 
 
-def _loss(logits: Logits, lesson: Lesson, conversions: Targets, settings: LearnerConfig) -> Tensor:
+def _corrected(emission_N: Tensor) -> F32:
+    """Of the positive ones, 1 where it corrects what was said before, else 0."""
+    of_positives: F32 = (emission_N[is_positive(emission_N)] == Emission.CORRECTED).numpy().astype(np.float32)
+    return of_positives
+
+
+def _loss(logits: Logits, lesson: Lesson, clicks: Targets, conversions: Targets, settings: LearnerConfig) -> Tensor:
     """Sum over the labels there are."""
     total = logits.click_N.new_zeros(())
-    for logit_N, label_N, weight_N, weight in (
-        (logits.click_N, lesson.click_N, None, 1.0),
-        (logits.conversion_N, conversions.label_N, conversions.weight_N, settings.conversion_weight),
+    for logit_N, of_kind, weight in (
+        (logits.click_N, clicks, 1.0),
+        (logits.conversion_N, conversions, settings.conversion_weight),
     ):
-        known_N = ~label_N.isnan()
+        known_N = ~of_kind.label_N.isnan()
         total = total + weight * F.binary_cross_entropy_with_logits(
-            logit_N[known_N],
-            label_N[known_N],
-            weight=None if weight_N is None else weight_N[known_N],
-            reduction="sum",
+            logit_N[known_N], of_kind.label_N[known_N], weight=of_kind.weight_N[known_N], reduction="sum"
         )
     if POLICIES[settings.conversions].learns_late and logits.late_N is not None:
         total = total + late_loss(logits.late_N, lesson.emission_N)

@@ -31,7 +31,9 @@ def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Ten
         for part in _ADAM:
             if parameter in learner.adam.state:  # a tier that has not learned yet has none
                 state[f"adam/{name}/{part}"] = learner.adam.state[parameter][part].clone()
-    rates = [(rate.count, rate.positives) for rate in (learner.click_rate, learner.conversion_rate)]
+    rates = [
+        (rate.count, rate.positives) for rate in (learner.click_rate, learner.conversion_rate, learner.late_clicks)
+    ]
     state["rates"] = torch.tensor(rates, dtype=torch.float64)
     state["step"] = torch.tensor(learner.step)
     tables = {
@@ -80,7 +82,8 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
         learner.adagrad_sums[table].zero_()
         weights[rows] = state[f"{prefix}values"]
         learner.adagrad_sums[table][rows] = state[f"{prefix}sums"]
-    learner.click_rate, learner.conversion_rate = (BaseRate(*map(float, rate)) for rate in state["rates"])
+    rates = (BaseRate(*map(float, rate)) for rate in state["rates"])
+    learner.click_rate, learner.conversion_rate, learner.late_clicks = rates
     learner.step = int(state["step"])
 
 

@@ -15,8 +15,8 @@ from ranker.config import ModelConfig
 from ranker.delayed.policies import final_emissions
 from ranker.features import Featurizer, KeyedBatch
 from ranker.hashing import hash64
-from ranker.keymap import KeyMap
-from ranker.requests import LabelledRequest
+from ranker.keymap import I64, KeyMap
+from ranker.requests import F32, LabelledRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,9 @@ class Lesson:
     position_N: Tensor
     click_N: Tensor
     conversion_N: Tensor
+    click_emission_N: Tensor
     emission_N: Tensor
-    """int64, of Emission; NO_EMISSION where there is no conversion example."""
+    """Both int64, of Emission, of the click and of the conversion examples; NO_EMISSION where there is none."""
 
 
 def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: float) -> list[str]:
@@ -79,11 +80,15 @@ def make_lessons(
                 position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
                 click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
                 conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
-                emission_N=torch.from_numpy(np.concatenate([_emissions(e) for e in chosen])),
+                click_emission_N=_emissions([(e.click_emission_N, e.click_N) for e in chosen]),
+                emission_N=_emissions([(e.emission_N, e.conversion_N) for e in chosen]),
             )
         )
     return lessons
 
 
-def _emissions(example: LabelledRequest) -> npt.NDArray[np.int64]:
-    return final_emissions(example.conversion_N) if example.emission_N is None else example.emission_N
+def _emissions(labels: Sequence[tuple[I64 | None, F32]]) -> Tensor:
+    """Of one kind's examples: what they are, where that is known, and their final labels."""
+    return torch.from_numpy(
+        np.concatenate([final_emissions(label_N) if known_N is None else known_N for known_N, label_N in labels])
+    )

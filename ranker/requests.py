@@ -73,16 +73,19 @@ class LabelledRequest:
     """Epoch and number of the weights that scored it; None: of the newest."""
     shown_ms_N: npt.NDArray[np.int64] | None = None
     """Event time at which each was looked at, in Unix milliseconds; None: when it was asked for."""
+    click_emission_N: npt.NDArray[np.int64] | None = None
+    """Of each click example which ranker.delayed.policies.Emission it is; a provisional one has click_N nan: it is
+    learned from, and no label to grade by. None: every label is final and nothing was said before."""
     emission_N: npt.NDArray[np.int64] | None = None
-    """Of each conversion example which ranker.delayed.policies.Emission it is; a provisional one has conversion_N nan:
-    it is learned from, and no label to grade by. None: every label is final and nothing was said before."""
+    """As click_emission_N, of the conversion examples."""
 
     def __post_init__(self) -> None:
         n = len(self.request.items)
         for name in ("click_N", "conversion_N", "position_N", "pctr_N", "pcvr_N", "value_N"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must be [{n}], one for each item, got {getattr(self, name).shape}")
-        for name, array in (("shown_ms_N", self.shown_ms_N), ("emission_N", self.emission_N)):
+        for name in ("shown_ms_N", "click_emission_N", "emission_N"):
+            array = getattr(self, name)
             if array is not None and array.shape != (n,):
                 raise ValueError(f"{name} must be [{n}], one for each item, or None, got {array.shape}")
         for name in ("click_N", "conversion_N"):

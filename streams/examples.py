@@ -54,7 +54,7 @@ def labelled_requests(examples: Sequence[TrainingExample], user_log: UserLog, lo
 
 def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> LabelledRequest:
     """The examples of one response: an item's click and its conversion example share a place; where a provisional
-    example and the conversion that corrects it came together, the item has two."""
+    example and the final one came together, the item has two."""
     first = examples[0]
     places: dict[tuple[str, int], int] = {}
     place_of, seen = [], Counter[tuple[str, str]]()
@@ -65,14 +65,13 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
     count = len(places)
     click, conversion = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
     pctr, pcvr, value = (np.zeros(count, np.float32) for _ in range(3))
-    position, shown_ms, emission = (np.full(count, fill, np.int64) for fill in (0, 0, NO_EMISSION))
+    position, shown_ms = (np.zeros(count, np.int64) for _ in range(2))
+    emission = {kind: np.full(count, NO_EMISSION, np.int64) for kind in ("click", "conversion")}
     features: list[dict[str, str | float | list[str]]] = [{} for _ in places]
     for example, place in zip(examples, place_of, strict=True):
-        if example.kind == "click":
-            click[place] = example.label
-        else:
-            emission[place] = _emission(example)
-            conversion[place] = np.nan if example.provisional else example.label
+        emission[example.kind][place] = _emission(example)
+        label_N = click if example.kind == "click" else conversion
+        label_N[place] = np.nan if example.provisional else example.label
         pctr[place], pcvr[place], position[place] = example.pctr, example.pcvr, example.position
         value[place] = max(value[place], example.value)
         shown_ms[place] = example.shown_ms or example.event_ms
@@ -99,7 +98,8 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
         pcvr_N=pcvr,
         value_N=value,
         shown_ms_N=shown_ms,
-        emission_N=emission,
+        click_emission_N=emission["click"],
+        emission_N=emission["conversion"],
     )
 
 

@@ -165,6 +165,12 @@ class Recipe:
                 f"training.learner.conversions = {conversions!r} needs join.provisional = {policy.provisional!r}, "
                 f"got {self.join.provisional!r}"
             )
+        clicks = self.training.learner.clicks
+        if (clicks == "es_dfm") != (self.join.click_elapsed_ms > 0):
+            raise ValueError(
+                "training.learner.clicks = 'es_dfm' goes with join.click_elapsed_ms > 0, and 'wait' with 0, "
+                f"got {clicks!r} and {self.join.click_elapsed_ms}"
+            )
         if policy.learns_late and not self.model.learns_late:
             raise ValueError(f"training.learner.conversions = {conversions!r} needs model.learns_late = true")
         if self.log.length < self.model.max_log_length:
@@ -174,8 +180,13 @@ class Recipe:
 
 
 def default() -> Recipe:
-    """Ten seconds for a click, a day for a conversion; the demo's model."""
-    return Recipe(name="default", model=demo_model())
+    """Ten minutes for a click, after two seconds a provisional label, and a day for a conversion; the demo's model."""
+    return Recipe(
+        name="default",
+        model=demo_model(),
+        join=JoinConfig(click_elapsed_ms=2_000),
+        training=TrainingConfig(learner=LearnerConfig(clicks="es_dfm")),
+    )
 
 
 def demo() -> Recipe:

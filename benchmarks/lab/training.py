@@ -139,6 +139,7 @@ def lesson_of(
         batch=featurizer.batch(keyed, learner.tables.key_maps),
         position_N=torch.from_numpy(stream.position_N[cut]),
         click_N=torch.from_numpy(stream.click_N[cut]),
+        click_emission_N=torch.from_numpy(final_emissions(stream.click_N[cut])),
         emission_N=torch.from_numpy(final_emissions(stream.conversion_N[cut])),
         conversion_N=torch.from_numpy(stream.conversion_N[cut]),
     )

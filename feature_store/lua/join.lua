@@ -13,10 +13,10 @@
 -- Every p, w, a field and every s or o pair of fields has one timer in the bucket's sorted set: its letter | length of
 -- the user u16 | user | id, at the event time when something is next due. 'a' sorts before 'e' and 'p': at the same time,
 -- an action is taken in before a window closes. A clicked pair has a timer e besides while its elapsed time runs, where
--- config.provisional is 'elapsed'.
+-- config.provisional is 'elapsed'; and any pair a timer c while its click's does, where config.click_elapsed_ms is not 0.
 local RESPONSE, ITEM, POSITION, SHOWN_MS, COUNT, STAGE, REFUSED, CLICK, CONVERSION = 2, 3, 4, 5, 6, 7, 8, 9, 10
--- 1 once the elapsed time passed without a conversion; else absent.
-local PROVISIONAL = 11
+-- By kind: 1 once its elapsed time passed without it; 0 or absent before, or where it came.
+local PROVISIONAL = {[CLICK] = 12, [CONVERSION] = 11}
 local PAIR, ALIAS = 1, 0
 -- A label's slot. BY names the fact whose arrival completed the label: that fact's redelivery emits it again.
 local ID, MS, KAFKA_MS, VALUE, CLOSED, BY = 1, 2, 3, 4, 5, 6
@@ -126,16 +126,23 @@ local function blob_of(state, response)
   return state.blob_of[response]
 end
 
--- When a clicked pair must have converted for no provisional label to be made.
-local function elapsed_at(state, pair)
+-- Whether there is a time after which a provisional label says that a pair is negative.
+local function has_elapsed(config, kind)
+  if kind == CLICK then return config.click_elapsed_ms > 0 end
+  return config.provisional == 'elapsed'
+end
+
+-- When a pair must have been clicked, or a clicked one have converted, for no provisional label to be made.
+local function elapsed_at(state, pair, kind)
+  if kind == CLICK then return pair[SHOWN_MS] + state.config.click_elapsed_ms end
   return pair[CLICK][MS] + state.config.elapsed_ms
 end
 
--- Whether a provisional label says, or is going to say, that this converted pair is negative. An answer once given stays.
-local function corrects(state, pair)
-  if state.config.provisional == 'click' then return true end
-  if state.config.provisional == 'none' then return false end
-  return pair[PROVISIONAL] == 1 or pair[CONVERSION][MS] > elapsed_at(state, pair)
+-- Whether a provisional label says, or is going to say, that this positive is none. An answer once given stays.
+local function corrects(state, pair, kind)
+  if kind == CONVERSION and state.config.provisional == 'click' then return true end
+  if not has_elapsed(state.config, kind) then return false end
+  return pair[PROVISIONAL[kind]] == 1 or pair[kind][MS] > elapsed_at(state, pair, kind)
 end
 
 local function label_of(state, pair, impression, kind)
@@ -145,28 +152,34 @@ local function label_of(state, pair, impression, kind)
     kind == CLICK and 'click' or 'conversion', positive and 1 or 0, slot[VALUE], pair[RESPONSE], pair[ITEM],
     pair[POSITION], impression, pair[SHOWN_MS], slot[ID], slot[KAFKA_MS],
     positive and slot[MS] or pair[SHOWN_MS] + window_of(state.config, kind), not positive, false,
-    kind == CONVERSION and positive and corrects(state, pair), blob_of(state, pair[RESPONSE])}
+    positive and corrects(state, pair, kind), blob_of(state, pair[RESPONSE])}
 end
 
--- The label of a click whose conversion may yet come: by the click itself, or by the elapsed time.
-local function provisional_label_of(state, pair, impression)
-  local click, by_time = pair[CLICK], state.config.provisional == 'elapsed'
+-- The label of what may yet come: by the elapsed time, or, of a conversion, by the click itself.
+local function provisional_label_of(state, pair, impression, kind)
+  local click, by_time = pair[CLICK], has_elapsed(state.config, kind)
   return {
-    'conversion', 0, 0, pair[RESPONSE], pair[ITEM], pair[POSITION], impression, pair[SHOWN_MS],
-    by_time and '' or click[ID], by_time and 0 or click[KAFKA_MS],
-    by_time and elapsed_at(state, pair) or click[MS], by_time, true, false, blob_of(state, pair[RESPONSE])}
+    kind == CLICK and 'click' or 'conversion', 0, 0, pair[RESPONSE], pair[ITEM], pair[POSITION], impression,
+    pair[SHOWN_MS], by_time and '' or click[ID], by_time and 0 or click[KAFKA_MS],
+    by_time and elapsed_at(state, pair, kind) or click[MS], by_time, true, false, blob_of(state, pair[RESPONSE])}
 end
 
 -- Complete what the pair's facts now decide. A click label needs the served record, and a click or the end of its
 -- window; a conversion label also needs the click.
 local function resolve(state, pair, impression, by)
   if pair[REFUSED] ~= 0 or not served_of(state, pair[RESPONSE]) then return end
+  if state.config.click_elapsed_ms > 0 and not pair[PROVISIONAL[CLICK]] then
+    pair[PROVISIONAL[CONVERSION]] = pair[PROVISIONAL[CONVERSION]] or 0 -- a list has no holes
+    pair[PROVISIONAL[CLICK]] = 0
+    store_field(state, 'p' .. impression, pair)
+    set_timer(state, 'c', impression, elapsed_at(state, pair, CLICK))
+  end
   local function complete(slot)
     if slot[BY] == '' and (slot[ID] ~= '' or slot[CLOSED] == 1) then
       slot[BY] = by
       store_field(state, 'p' .. impression, pair)
       if slot == pair[CLICK] and slot[ID] ~= '' and state.config.provisional == 'elapsed' then
-        set_timer(state, 'e', impression, elapsed_at(state, pair))
+        set_timer(state, 'e', impression, elapsed_at(state, pair, CONVERSION))
       end
     end
   end
@@ -180,7 +193,7 @@ local function emit(state, pair, impression, by, labels)
     if pair[kind][BY] == by then
       table.insert(labels, label_of(state, pair, impression, kind))
       if kind == CLICK and pair[CLICK][ID] ~= '' and state.config.provisional == 'click' then
-        table.insert(labels, provisional_label_of(state, pair, impression))
+        table.insert(labels, provisional_label_of(state, pair, impression, CONVERSION))
       end
     end
   end

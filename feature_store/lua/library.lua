@@ -64,6 +64,7 @@ local function forget(keys, args)
     if letter == 'p' then
       local pair = load_field(state, field)
       if pair[1] == PAIR then responses[pair[RESPONSE]] = true end
+      state.timers[timer_of(state, 'c', id)] = false
       state.timers[timer_of(state, 'e', id)] = false
     end
     state.timers[timer_of(state, letter, id)] = false

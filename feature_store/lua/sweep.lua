@@ -95,17 +95,21 @@ fire.p = function(state, impression)
   return outcomes, labels, stage, false
 end
 
-fire.e = function(state, impression)
+-- The elapsed time of a pair's click or conversion has passed.
+local function fire_elapsed(state, impression, kind)
   local pair = load_field(state, 'p' .. impression)
   if not pair then return {}, {}, 0, true end
-  if pair[PROVISIONAL] ~= 1 then
-    local slot = pair[CONVERSION]
-    if slot[ID] ~= '' and slot[MS] <= elapsed_at(state, pair) then return {}, {}, 0, true end
-    pair[PROVISIONAL] = 1
+  if pair[PROVISIONAL[kind]] ~= 1 then
+    local slot = pair[kind]
+    if slot[ID] ~= '' and slot[MS] <= elapsed_at(state, pair, kind) then return {}, {}, 0, true end
+    pair[PROVISIONAL[kind]] = 1
     store_field(state, 'p' .. impression, pair)
   end
-  return {'provisional'}, {provisional_label_of(state, pair, impression)}, 0, false
+  return {'provisional'}, {provisional_label_of(state, pair, impression, kind)}, 0, false
 end
+
+fire.c = function(state, impression) return fire_elapsed(state, impression, CLICK) end
+fire.e = function(state, impression) return fire_elapsed(state, impression, CONVERSION) end
 
 fire.s = function(state, response)
   drop_field(state, 's' .. response)
@@ -147,7 +151,7 @@ local function join_settle(keys, args)
     if letter == 'a' then
       drop_field(state, 'a' .. id)
       state.timers[timer] = false
-    elseif letter == 'e' then
+    elseif letter == 'c' or letter == 'e' then
       state.timers[timer] = false
     else
       local pair = load_field(state, 'p' .. id)

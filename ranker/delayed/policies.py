@@ -1,9 +1,9 @@
-"""Which examples are made of a clicked impression, and which of them a policy learns from. Knows no torch.
+"""Which examples are made of an impression, or a clicked one, and which of them a policy learns from. Knows no torch.
 
-A click's label is final only at its conversion or when its attribution window closes. A policy may have the stream say
-"negative" earlier and take it back when the conversion comes; it then weighs what it learns so that the expected loss
-is that of the true labels (ranker/delayed/weights.py). Final labels come under every policy: predictions are graded by
-them.
+An impression's label is final only at its click or when its window closes, a click's at its conversion or when its
+attribution window does. A policy may have the stream say "negative" earlier and take it back when the click, or the
+conversion, comes; it then weighs what it learns so that the expected loss is that of the true labels
+(ranker/delayed/weights.py). Final labels come under every policy: predictions are graded by them.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 PolicyName = Literal["wait", "naive", "fake_negative", "es_dfm", "defer"]
+ClickPolicyName = Literal["wait", "es_dfm"]
+"""Of clicks: those whose share of late ones can be taken to be the same for all impressions."""
 I64 = npt.NDArray[np.int64]
 
 
 class Emission(IntEnum):
     PROVISIONAL = 0
-    """Negative before that is certain: at the click, or once the elapsed time passed without a conversion."""
+    """Negative before that is certain: once the elapsed time passed, or, of a conversion, at the click."""
     CONVERTED = 1
     """Positive, and nothing was said before."""
     CORRECTED = 2
@@ -31,7 +33,7 @@ class Emission(IntEnum):
 
 
 NO_EMISSION: Final = -1
-"""Stands where there is no conversion example."""
+"""Stands where there is no example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ POLICIES: Final[Mapping[PolicyName, Policy]] = MappingProxyType(
 )
 
 
-def final_emissions(conversion_N: npt.NDArray[np.float32]) -> I64:
+def final_emissions(label_N: npt.NDArray[np.float32]) -> I64:
     """Where every label is final and nothing was said before; nan where there is no example."""
-    emission_N = np.where(conversion_N > 0, Emission.CONVERTED, Emission.CLOSED)
-    return np.where(np.isnan(conversion_N), NO_EMISSION, emission_N).astype(np.int64)
+    emission_N = np.where(label_N > 0, Emission.CONVERTED, Emission.CLOSED)
+    return np.where(np.isnan(label_N), NO_EMISSION, emission_N).astype(np.int64)

@@ -191,25 +191,21 @@ class Tier(nn.Module):
         self,
         logits: Logits,
         position_N: Tensor,
-        click_N: Tensor,
-        conversion_N: Tensor,
+        labels_NH: Tensor,
+        weights_NH: Tensor,
         *,
-        conversion_weight_N: Tensor | None = None,
         position_rate: float = 1e-3,
         calibration_rate: float = 2e-3,
     ) -> None:
         """Let serving know of graded impressions: the positions shown, and how calibrated the logits were.
 
         Call it once a training step, with the finite logits of its forward (of weights that had not learned from
-        these labels). Labels are 0 or 1, float32, NaN where there is none. Rates are a labelled example's weight;
-        conversion_weight_N: how often each conversion label counts, None: once.
+        these labels). Of clicks and conversions: labels, float32 in [0, 1], NaN where there is none, and how often each
+        counts. Rates are a labelled example's weight.
         """
-        self.position.observe(position_N[~click_N.isnan()], rate=position_rate)
+        shown_N = ~labels_NH[:, 0].isnan() & (weights_NH[:, 0] > 0)
+        self.position.observe(position_N[shown_N], rate=position_rate)
         logits_NH = torch.stack([logits.click_N, logits.conversion_N], dim=1)
-        labels_NH = torch.stack([click_N, conversion_N], dim=1)
-        weights_NH = None
-        if conversion_weight_N is not None:
-            weights_NH = torch.stack([torch.ones_like(conversion_weight_N), conversion_weight_N], dim=1)
         self.calibration.copy_(
             calibration_step(self.calibration, logits_NH, labels_NH, weights_NH=weights_NH, rate=calibration_rate)
         )

@@ -133,7 +133,7 @@ def _standing(labels: Sequence[Label], judge: "_Judge", redis: Redis) -> set[Lab
             for label in some:
                 user = judge.user_of(label)
                 # A named action has no timer: its label is delivered before its offset is committed.
-                window = b"e" if label.provisional else b"p"
+                window = {"click": b"c", "conversion": b"e"}[label.kind] if label.provisional else b"p"
                 kind, name = (window, label.impression_id) if label.by_window else (b"a", label.trigger_id)
                 pipe.zscore(due_key(bucket_of(user)), timer(kind, user, name))
             scores = pipe.execute()
@@ -195,12 +195,15 @@ class _Judge:
         return self._by_unnamed(self._produced[name]) or (click is not None and self._by_unnamed(click))
 
     def denied_what_came_late(self, name: str, expected: Mapping[str, Expected]) -> bool:
-        """Whether a provisional example that is not expected was made before its conversion was on the broker."""
-        kind, _, impression = name.partition(":")
-        final, click = expected.get(f"conversion:{impression}"), expected.get(f"click:{impression}")
-        if kind != "provisional" or final is None or click is None or not final.label.label:
+        """Whether a provisional example that is not expected was made before what it denies was on the broker."""
+        said, _, impression = name.partition(":")
+        click = expected.get(f"click:{impression}")
+        final = click if said == "unclicked" else expected.get(f"conversion:{impression}")
+        if said not in ("unclicked", "provisional") or final is None or click is None or not final.label.label:
             return False
         action = self._events.of_user[self.user_of(final.label)][final.label.trigger_id]
+        if said == "unclicked":
+            return self._passed_before(click.label.impression_ms + self._config.click_elapsed_ms, action)
         return self._passed_before(click.label.label_ms + self._config.elapsed_ms, action)
 
     def _by_unnamed(self, made: Produced) -> bool:

@@ -24,9 +24,16 @@ from tests.feature_store.servers import Server
 
 CONFIGS = [
     JoinConfig(
-        click_window_ms=20, attribution_window_ms=60, early_ms=10, state_ttl_s=1000, provisional=said, elapsed_ms=15
+        click_window_ms=20,
+        click_elapsed_ms=click_elapsed_ms,
+        attribution_window_ms=60,
+        early_ms=10,
+        state_ttl_s=1000,
+        provisional=said,
+        elapsed_ms=15,
     )
     for said in ("none", "click", "elapsed")
+    for click_elapsed_ms in (0, 7)
 ]
 END = 200
 USERS = ("u", "v")
@@ -123,8 +130,9 @@ def check(run: Run, expected: dict[str, Expected]) -> None:
     assert {name for name, one in expected.items() if one.certain} <= run.labels.keys()
     for name, label in run.labels.items():
         assert agree(expected[name], label), (expected[name], label)
-        if label.kind == "conversion" and label.label:
-            assert label.corrects == (f"provisional:{label.impression_id}" in run.labels)
+        if label.label:
+            denied = "unclicked" if label.kind == "click" else "provisional"
+            assert label.corrects == (f"{denied}:{label.impression_id}" in run.labels)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

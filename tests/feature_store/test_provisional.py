@@ -1,4 +1,4 @@
-"""What is said of a clicked impression before its conversion, or its window's end, is known."""
+"""What is said of an impression before its click, or of a click before its conversion, or a window's end, is known."""
 
 from dataclasses import replace
 
@@ -111,3 +111,51 @@ def test_what_comes_after_the_window_is_counted_as_late_and_labels_nothing(redis
 def test_the_elapsed_time_ends_within_the_attribution_window(elapsed_ms: int) -> None:
     with pytest.raises(ValueError, match="elapsed_ms must be > 0 and end before the attribution window"):
         replace(WINDOWS, provisional="elapsed", elapsed_ms=elapsed_ms)
+
+
+def shown(redis: Redis) -> Joiner:
+    join = Joiner(redis, LOG, replace(WINDOWS, click_elapsed_ms=2 * MINUTE))
+    join.apply([served(), impression()], {})
+    return join
+
+
+def test_what_is_not_clicked_soon_is_a_negative_example_until_a_click_corrects_it(redis: Redis) -> None:
+    join = shown(redis)
+    assert sweep(join, 2 * MINUTE - 1) == []
+    first = [one for one in join.sweep(T0 + 2 * MINUTE, limit=10) if one.labels]
+    assert [one.outcomes for one in first] == [("provisional",)]
+    (said,) = first[0].labels
+    assert told((said,)) == [("unclicked:i", 0, False)]
+    assert (said.kind, said.provisional, said.by_window) == ("click", True, True)
+    assert (said.label_ms, said.trigger_id) == (T0 + 2 * MINUTE, "")
+    assert [one for one in join.sweep(T0 + 3 * MINUTE, limit=10) if one.labels] == first, "until it is settled"
+    join.settle(first)
+    late = one(join, action("c", at=9 * MINUTE))
+    assert told(late.labels) == [("click:i", 1, True)]
+    assert one(join, action("c", at=9 * MINUTE)).labels == late.labels
+    assert sweep(join, 11 * MINUTE) == []
+
+
+def test_a_click_soon_corrects_nothing(redis: Redis) -> None:
+    join = shown(redis)
+    assert told(one(join, action("c", at=2 * MINUTE)).labels) == [("click:i", 1, False)]
+    assert sweep(join, 11 * MINUTE) == []
+
+
+def test_a_click_that_comes_behind_the_clock_corrects_what_was_said(redis: Redis) -> None:
+    join = shown(redis)
+    assert len(sweep(join, 3 * MINUTE)) == 1
+    assert told(one(join, action("c", at=MINUTE)).labels) == [("click:i", 1, True)]
+
+
+def test_a_click_label_is_final_whatever_was_said(redis: Redis) -> None:
+    join = shown(redis)
+    labels = [label for at in (5, 15, 90) for closed in sweep(join, at * MINUTE) for label in closed.labels]
+    assert told(tuple(labels)) == [("unclicked:i", 0, False), ("click:i", 0, False)]
+    assert not labels[1].provisional
+
+
+@pytest.mark.parametrize("elapsed_ms", [-1, 10 * MINUTE])
+def test_the_elapsed_time_of_a_click_ends_within_its_window(elapsed_ms: int) -> None:
+    with pytest.raises(ValueError, match="0 <= click_elapsed_ms < click_window_ms"):
+        replace(WINDOWS, click_elapsed_ms=elapsed_ms)

@@ -86,16 +86,17 @@ class Exactly(RuleBasedStateMachine):
     clock: ClassVar[list[Broker]]
     """The newest machine's broker, whose time the workers' modules are given."""
 
-    @initialize(provisional=st.sampled_from(["none", "click", "elapsed"]), both=st.booleans())
-    def start(self, provisional: Any, both: bool) -> None:
+    @initialize(said=st.sampled_from(["none", "click", "elapsed"]), soon=st.booleans(), both=st.booleans())
+    def start(self, said: Any, soon: bool, both: bool) -> None:
         self.redis.flushall()
         self.broker = Broker()
         self.clock[:] = [self.broker]
         self.join = JoinConfig(
             click_window_ms=CLICK_MS,
+            click_elapsed_ms=15 * SECOND if soon else 0,
             attribution_window_ms=ATTRIBUTION_MS,
             early_ms=EARLY_MS,
-            provisional=provisional,
+            provisional=said,
             elapsed_ms=ELAPSED_MS,
         )
         self.members = [Member(name, self.broker, self.redis, self.join, LOG) for name in ("a", "b")]
@@ -326,10 +327,10 @@ class Exactly(RuleBasedStateMachine):
         for value, headers in self.broker.arrived[EXAMPLES]:
             example = decode(TOPICS[EXAMPLES], value)
             if example.kind == "click" and example.by_window and example.example_id not in seen:
-                of = self.sent[example.example_id.removeprefix("click:")], self.sent[example.response_id]
+                of = self.sent[example.example_id.partition(":")[2]], self.sent[example.response_id]
                 known = max(self.broker.handled[sent.value] for sent in of)
                 closed_ms = max(closed_ms for sent, closed_ms in said if sent > known or closed_ms == 0)
-                assert example.shown_ms + CLICK_MS >= closed_ms or max(sent.first_ms for sent in of) >= closed_ms
+                assert example.label_ms >= closed_ms or max(sent.first_ms for sent in of) >= closed_ms
             seen.add(example.example_id)
             said.append((headers[SENT], int(headers[CLOSED_MS])))
 
@@ -342,6 +343,9 @@ class Exactly(RuleBasedStateMachine):
         assert f"click:{name}" in examples
         clicked = examples[f"click:{name}"]
         self._check_label(shown, clicked, "click", CLICK_MS)
+        if denied := f"unclicked:{name}" in examples:
+            yield f"unclicked:{name}"
+        assert denied == (clicked.corrects if clicked.label else self.join.click_elapsed_ms > 0)
         if not clicked.label:
             return
         yield f"conversion:{name}"

@@ -42,6 +42,7 @@ def example(kind: str, item: str = "a", **changes: object) -> TrainingExample:
     return decode(TOPICS[EXAMPLES], encode(TOPICS[EXAMPLES], made))  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("kind", ["click", "conversion"])
 @pytest.mark.parametrize(
     ("changes", "emission", "label"),
     [
@@ -51,11 +52,17 @@ def example(kind: str, item: str = "a", **changes: object) -> TrainingExample:
         ({"by_window": True}, Emission.CLOSED, 0),
     ],
 )
-def test_each_kind_of_conversion_example(changes: dict[str, object], emission: Emission, label: float) -> None:
-    found = _labelled([example("conversion", "a", **changes)], EMPTY)
-    assert found.emission_N is not None
-    assert found.emission_N.tolist() == [emission]
-    np.testing.assert_array_equal(found.conversion_N, [label])
+def test_each_kind_of_example(kind: str, changes: dict[str, object], emission: Emission, label: float) -> None:
+    found = _labelled([example(kind, "a", **changes)], EMPTY)
+    mine, other = (found.click_emission_N, found.click_N), (found.emission_N, found.conversion_N)
+    if kind == "conversion":
+        mine, other = other, mine
+    assert mine[0] is not None
+    assert mine[0].tolist() == [emission]
+    np.testing.assert_array_equal(mine[1], [label])
+    assert other[0] is not None
+    assert other[0].tolist() == [NO_EMISSION]
+    assert np.isnan(other[1]).all()
 
 
 def test_a_click_and_its_conversion_example_share_a_place() -> None:

@@ -69,6 +69,8 @@ LIGHT = "[[model.tiers]]\nname = 'light'\n"
             "'defer' needs model.learns_late = true",
         ),
         ("[join]\nprovisional = 'elapsed'\nelapsed_ms = 0", "elapsed_ms must be > 0"),
+        ("[join]\nclick_elapsed_ms = 0", "'wait' with 0, got 'es_dfm' and 0"),
+        ("[training.learner]\nclicks = 'wait'", "'wait' with 0, got 'wait' and 2000"),
         ("this is not toml", "="),
         ("[[routing.cascades]]\nfirst = 'light'\nthen = 'heavy'\nkeep = 3\nkeeep = 4", "routing.cascades.keeep"),
     ],

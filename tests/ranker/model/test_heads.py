@@ -69,8 +69,9 @@ def test_observe_is_what_serving_applies_and_training_does_not() -> None:
     position_N = torch.tensor([0, 1, 2])
     trained, served = tier(batch, embedder, position_N), tier(batch, embedder, None)
     address = tier.calibration.data_ptr()
-    labels = torch.tensor([1.0, torch.nan, 1.0])
-    tier.observe(trained, position_N, labels, labels, position_rate=0.5, calibration_rate=0.05)
+    labels_NH = torch.tensor([[1.0, 1.0], [torch.nan, torch.nan], [1.0, 1.0]])
+    weights_NH = torch.ones(3, 2)
+    tier.observe(trained, position_N, labels_NH, weights_NH, position_rate=0.5, calibration_rate=0.05)
     again, after = tier(batch, embedder, position_N), tier(batch, embedder, None)
     assert torch.equal(again.click_N, trained.click_N)
     assert (after.click_N > served.click_N).all()
@@ -82,5 +83,5 @@ def test_observe_is_what_serving_applies_and_training_does_not() -> None:
 def test_observe_takes_logits_that_carry_gradients() -> None:
     tier = Tier(MODEL, LIGHT, compress=bind("decomposed"))
     logits = Logits(torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True))
-    tier.observe(logits, torch.tensor([0]), torch.ones(1), torch.ones(1))
+    tier.observe(logits, torch.tensor([0]), torch.ones(1, 2), torch.ones(1, 2))
     assert not tier.calibration.requires_grad
