@@ -41,7 +41,7 @@ def clicks(kafka: Kafka, began_ms: float) -> dict[int, tuple[float, float]]:
         event: Conversion = decode(TOPICS[CONVERSIONS], record.value)
         if event.kind == "click" and event.impression_id is not None:
             clicked[event.impression_id] = 1
-    pctr = {}
+    pctr: dict[tuple[str, str], float] = {}
     for record in read_topic(kafka, SERVED):
         served: Served = decode(TOPICS[SERVED], record.value)
         pctr |= {(served.response_id, item.item): item.pctr for item in served.items}
