@@ -46,7 +46,11 @@ from streams.simulate.config import demo
 from streams.update_writer import now_ms
 
 WORKERS = ("rank-a", "rank-b", "ingest", "train", "rewards", "learn")
-RECIPE = QUICK + "[training]\nsnapshot_s = 5.0\n"
+RECIPE = (
+    QUICK.replace("[join]", "[join]\nclick_elapsed_ms = 500")
+    + '[training]\nsnapshot_s = 5.0\n[training.learner]\nclicks = "es_dfm"\n'
+)
+"""With clicks that are late by half a second and correct what was said."""
 POINT_S = 60.0
 """For a worker to reach the point where it is to die."""
 LONGEST_HALT_S = 9.0
