@@ -86,8 +86,8 @@ class Exactly(RuleBasedStateMachine):
     clock: ClassVar[list[Broker]]
     """The newest machine's broker, whose time the workers' modules are given."""
 
-    @initialize(said=st.sampled_from(["none", "click", "elapsed"]), soon=st.booleans(), both=st.booleans())
-    def start(self, said: Any, soon: bool, both: bool) -> None:
+    @initialize(provisional=st.sampled_from(["none", "click", "elapsed"]), both=st.booleans(), soon=st.booleans())
+    def start(self, provisional: Any, both: bool, soon: bool = False) -> None:
         self.redis.flushall()
         self.broker = Broker()
         self.clock[:] = [self.broker]
@@ -96,7 +96,7 @@ class Exactly(RuleBasedStateMachine):
             click_elapsed_ms=15 * SECOND if soon else 0,
             attribution_window_ms=ATTRIBUTION_MS,
             early_ms=EARLY_MS,
-            provisional=said,
+            provisional=provisional,
             elapsed_ms=ELAPSED_MS,
         )
         self.members = [Member(name, self.broker, self.redis, self.join, LOG) for name in ("a", "b")]

@@ -223,7 +223,7 @@ def test_weights_follow_from_the_configuration_alone() -> None:
 
 def test_state_dict_in_place_makes_another_tier_equal() -> None:
     source, replica = make_tier(HEAVY), Tier(replace(MODEL, seed=9), HEAVY, compress=bind("decomposed"))
-    source.observe(Logits(torch.ones(2), torch.ones(2)), torch.tensor([0, 3]), torch.zeros(2), torch.zeros(2))
+    source.observe(Logits(torch.ones(2), torch.ones(2)), torch.tensor([0, 3]), torch.zeros(2, 2), torch.ones(2, 2))
     addresses = {name: tensor.data_ptr() for name, tensor in replica.state_dict().items()}
     with torch.no_grad():
         for name, tensor in replica.state_dict().items():
