@@ -47,8 +47,9 @@ class Broker:
         """By topic, values and headers of what the workers produced; the header SENT says when."""
         self.steps = 0
         """Counts what the workers do: handling a record, and producing one."""
-        self.handled: dict[bytes, int] = {}
-        """By value, the step at which a record was handled first."""
+        self.members: list[Member] = []
+        self.handled: dict[bytes, tuple[int, int]] = {}
+        """By value, the step at which a record was handled first, and up to when windows had been closed by then."""
 
     def append(self, topic: str, partition: int, value: bytes) -> Record:
         log = self.logs[topic, partition]
@@ -142,6 +143,7 @@ class Member:
     positions: dict[Place, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.broker.members.append(self)
         self.start()
 
     def start(self) -> None:
@@ -192,8 +194,9 @@ class Member:
         if records:
             self.worker.handle(records)
             self.broker.steps += 1
+        closed_ms = max(member.worker._closed_ms for member in self.broker.members)
         for record in records:
-            self.broker.handled.setdefault(record.value or b"", self.broker.steps)
+            self.broker.handled.setdefault(record.value or b"", (self.broker.steps, closed_ms))
         for place, at in self.positions.items():
             if at == len(self.broker.logs[place]):
                 self.worker.at_end(*place)
