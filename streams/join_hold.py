@@ -1,34 +1,51 @@
 """Whether the join holds its windows, so that clicks come and what was not clicked does not."""
 
+import math
 import time
+
+from streams.messages import TrainingExample
 
 AHEAD_MS = 3_000
 """How far an event may be ahead of the join's clock in a house that is well: about a second."""
+SURPRISE_NATS = 7.0
+"""Clicks in a row that are less likely than e^-7, by what was predicted of them: three or four."""
 PATIENCE_S = 30.0
 """After Redis was away and when workers change, ingest holds its windows for 10 s."""
+_P_MIN = 1e-3
 
 
 class JoinHold:
     """A trainer that goes on learning then learns that everything is clicked: predictions rise sixfold within seconds.
 
-    So it waits for the join's clock, and then learns both at once. It does not wait without end: where the clock stays
-    behind, it goes on until it has caught up once.
+    So it waits for the join's clock, and then learns both at once: where events are far ahead of it, and at once where
+    only clicks came in a row. It does not wait without end: where the clock stays behind, it goes on until it has
+    caught up once.
     """
 
     def __init__(self, *, live: bool) -> None:
         """live: event time is the time of day. In a replay, which is faster than that, nothing is ever held."""
         self._live = live
-        self._newest_ms = 0
+        self._shown_ms = self._clicked_ms = 0
+        """The newest time of an impression whose label no window decided, and of a click."""
+        self._surprise = 0.0
+        """Nats: how unlikely are the clicks since the last impression that was not clicked."""
         self._since: float | None = None
         """When it began, on a monotonic clock."""
 
-    def event(self, shown_ms: int) -> None:
-        """A label came that no window decided, of what was looked at then."""
-        self._newest_ms = max(self._newest_ms, shown_ms)
+    def read(self, example: TrainingExample, bound_ms: int) -> None:
+        """An example came. bound_ms: no event time counts beyond it."""
+        if not example.by_window:
+            self._shown_ms = max(self._shown_ms, min(example.shown_ms, bound_ms))
+        if example.kind == "click" and example.label > 0:
+            self._clicked_ms = max(self._clicked_ms, min(example.label_ms, bound_ms))
+            self._surprise -= math.log(max(example.pctr, _P_MIN))
+        elif example.kind == "click":
+            self._surprise = 0.0
 
     def holds(self, closed_ms: int) -> bool:
         """closed_ms: the join's clock, as far as all of its labels have been read."""
-        if not self._live or self._newest_ms <= closed_ms + AHEAD_MS:
+        alone = self._surprise >= SURPRISE_NATS and self._clicked_ms > closed_ms
+        if not self._live or not (alone or self._shown_ms > closed_ms + AHEAD_MS):
             self._since = None
             return False
         now = time.monotonic()

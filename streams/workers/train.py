@@ -120,8 +120,7 @@ class TrainWorker(BaseWorker):
             self._clock.observe(record.topic, record.partition, example.label_ms, bound_ms=record.timestamp_ms)
             closed_ms = min(windows_closed_ms(record, example), record.timestamp_ms)
             self._closed.observe(record.topic, record.partition, closed_ms, bound_ms=closed_ms)
-            if not example.by_window:
-                self._join_hold.event(min(example.shown_ms, record.timestamp_ms))
+            self._join_hold.read(example, record.timestamp_ms)
             if record.timestamp_ms < oldest_ms:
                 metric.SKIPPED.labels("behind").inc()
             else:

@@ -84,15 +84,26 @@ def test_what_is_too_old_is_counted_and_the_newest_is_kept() -> None:
     assert 29 < behind_s < 60
 
 
+def labelled(label: float, at_ms: int, *, pctr: float = 0.5, by_window: bool = False) -> TrainingExample:
+    made = decode(TOPICS[EXAMPLES], record(0, 0).value)
+    return msgspec.structs.replace(  # type: ignore[no-any-return]
+        made, label=label, shown_ms=at_ms, label_ms=at_ms, pctr=pctr, by_window=by_window
+    )
+
+
 def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, hold = [100.0], JoinHold(live=True)
     monkeypatch.setattr("streams.join_hold.time.monotonic", lambda: now_s[0])
-    hold.event(50_000)
+
+    def click(at_ms: int) -> None:
+        hold.read(labelled(1.0, at_ms), bound_ms=10**6)
+
+    click(50_000)
     assert not hold.holds(50_000 - AHEAD_MS)
-    hold.event(60_000)
+    click(60_000)
     assert hold.holds(50_000)
     now_s[0] += PATIENCE_S - 1
-    hold.event(80_000)
+    click(80_000)
     assert hold.holds(50_000)
     assert not hold.holds(79_000)  # it has caught up
     assert hold.holds(50_000)
@@ -101,11 +112,24 @@ def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(m
     now_s[0] += 1_000
     assert not hold.holds(50_000)
     assert not hold.holds(80_000)
-    hold.event(90_000)
+    click(90_000)
     assert hold.holds(80_000)  # once it has caught up, again
     replayed = JoinHold(live=False)
-    replayed.event(60_000)
+    replayed.read(labelled(1.0, 60_000), bound_ms=60_000)
     assert not replayed.holds(0)
+
+
+def test_some_unlikely_clicks_in_a_row_wait_at_once() -> None:
+    hold = JoinHold(live=True)
+
+    def holds(label: float, pctr: float = 0.1) -> bool:
+        hold.read(labelled(label, 50_000, pctr=pctr, by_window=label == 0), bound_ms=10**6)
+        return hold.holds(49_900)
+
+    assert [holds(1.0) for _ in range(4)] == [False, False, False, True]
+    assert not hold.holds(50_000), "the join has passed them: nothing else is to come"
+    assert not holds(0.0)
+    assert [holds(1.0, 0.6) for _ in range(15)] == [False] * 13 + [True] * 2
 
 
 def test_what_waits_for_the_join_is_bounded() -> None:
