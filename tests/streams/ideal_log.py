@@ -208,7 +208,7 @@ class Exactly(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1))
     def tick(self, who: int) -> None:
-        self.members[who].worker.tick()
+        self.members[who].tick()
 
     @rule(who=st.integers(0, 1), arrived=st.sampled_from([0, 1, 3, 1_000]))
     def commit(self, who: int, arrived: int) -> None:

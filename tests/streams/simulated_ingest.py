@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from feature_store.clock import EventClock
 from feature_store.config import JoinConfig, LogConfig
 from feature_store.join import Joiner
-from feature_store.shared_clock import SharedClock
+from feature_store.shared_clock import CLOCKS, SharedClock
 from streams.ends import Ends
 from streams.events import EventKinds
 from streams.loop import ReadAgain
@@ -47,9 +47,10 @@ class Broker:
         """By topic, values and headers of what the workers produced; the header SENT says when."""
         self.steps = 0
         """Counts what the workers do: handling a record, and producing one."""
-        self.members: list[Member] = []
+        self.passed_ms = 0
+        """How far all workers' clock has gone."""
         self.handled: dict[bytes, tuple[int, int]] = {}
-        """By value, the step at which a record was handled first, and up to when windows had been closed by then."""
+        """By value, the step at which a record was handled first, and passed_ms by then."""
 
     def append(self, topic: str, partition: int, value: bytes) -> Record:
         log = self.logs[topic, partition]
@@ -143,7 +144,6 @@ class Member:
     positions: dict[Place, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.broker.members.append(self)
         self.start()
 
     def start(self) -> None:
@@ -194,12 +194,17 @@ class Member:
         if records:
             self.worker.handle(records)
             self.broker.steps += 1
-        closed_ms = max(member.worker._closed_ms for member in self.broker.members)
         for record in records:
-            self.broker.handled.setdefault(record.value or b"", (self.broker.steps, closed_ms))
+            self.broker.handled.setdefault(record.value or b"", (self.broker.steps, self.broker.passed_ms))
         for place, at in self.positions.items():
             if at == len(self.broker.logs[place]):
                 self.worker.at_end(*place)
+
+    def tick(self) -> None:
+        self.worker.tick()
+        clocks: Any = self.redis.hvals(CLOCKS)
+        agreed_ms = min((int(words.split(b":")[1]) for words in clocks), default=0)
+        self.broker.passed_ms = max(self.broker.passed_ms, agreed_ms)
 
     def notice_that_redis_forgot(self) -> None:
         """As its next call to a Redis that was away does."""
