@@ -1,17 +1,16 @@
 """Whether clicks come with what was not clicked, and what was not clicked with clicks."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streams import metric_names as metric
+from streams.examples import surprise
 from streams.messages import TrainingExample
 
 MEMORY_MS = 3_000
 """By the join's clock. So long a side counts that came: windows close in sweeps, less than a second apart."""
 SURPRISE_NATS = 10.0
 """Labels in a row of one side only that are less likely than e^-10, by what was predicted of them."""
-_P_MIN = 1e-3
 
 
 @dataclass(slots=True)
@@ -58,6 +57,5 @@ class Counterparts:
         side, other = self._sides[example.kind, positive], self._sides[example.kind, not positive]
         if other.seen_ms is None:
             return False
-        predicted = example.pctr if example.kind == "click" else example.pcvr
-        side.surprise -= math.log(max(predicted if positive else 1 - predicted, _P_MIN))
+        side.surprise += surprise(example)
         return closed_ms <= other.seen_ms + MEMORY_MS or side.surprise < SURPRISE_NATS

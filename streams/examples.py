@@ -1,6 +1,7 @@
 """Records of training.examples → what the learner takes in: grouped by response, with the log as serving saw it."""
 
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -109,6 +110,15 @@ def _emission(example: TrainingExample) -> Emission:
     if example.label == 0:
         return Emission.CLOSED
     return Emission.CORRECTED if example.corrects else Emission.CONVERTED
+
+
+def surprise(example: TrainingExample) -> float:
+    """Nats: how unlikely its label was, by what was predicted of it when it was served."""
+    predicted = example.pctr if example.kind == "click" else example.pcvr
+    return -math.log(max(predicted if example.label > 0 else 1 - predicted, _P_MIN))
+
+
+_P_MIN = 1e-3
 
 
 def once(examples: Iterable[TrainingExample], seen: SeenIds) -> list[TrainingExample]:

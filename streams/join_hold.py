@@ -1,8 +1,8 @@
 """Whether the join holds its windows, so that clicks come and what was not clicked does not."""
 
-import math
 import time
 
+from streams.examples import surprise
 from streams.messages import TrainingExample
 
 AHEAD_MS = 3_000
@@ -11,7 +11,6 @@ SURPRISE_NATS = 7.0
 """Clicks in a row that are less likely than e^-7, by what was predicted of them: three or four."""
 PATIENCE_S = 30.0
 """After Redis was away and when workers change, ingest holds its windows for 10 s."""
-_P_MIN = 1e-3
 
 
 class JoinHold:
@@ -38,7 +37,7 @@ class JoinHold:
             self._shown_ms = max(self._shown_ms, min(example.shown_ms, bound_ms))
         if example.kind == "click" and example.label > 0:
             self._clicked_ms = max(self._clicked_ms, min(example.label_ms, bound_ms))
-            self._surprise -= math.log(max(example.pctr, _P_MIN))
+            self._surprise += surprise(example)
         elif example.kind == "click":
             self._surprise = 0.0
 

@@ -15,47 +15,35 @@ from streams.codec import encode
 from streams.counterparts import MEMORY_MS, SURPRISE_NATS, Counterparts
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
-from streams.messages import CLOSED_MS, LogRef, ModelVersion, TrainingExample
+from streams.messages import CLOSED_MS, TrainingExample
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS
 from tests.ranker.samples import tiny_model
+from tests.streams.samples import example
 from tests.streams.training import new_trainer
 
 NOW_MS = int(1000 * time.time())
 
 
-def example(number: int, label: float, *, kind: str = "click") -> TrainingExample:
-    return TrainingExample(
+def labelled(number: int, label: float, *, kind: str = "click") -> TrainingExample:
+    """Predicted at 0.1."""
+    return example(
+        kind,
         example_id=f"{kind}:{number}",
-        kind=kind,  # type: ignore[arg-type]
         label=label,
-        value=0.0,
         response_id=f"r{number}",
-        user="u",
-        item="i",
-        position=0,
-        surface="s",
         event_ms=NOW_MS,
         label_ms=NOW_MS,
-        log=LogRef(),
-        features={},
-        context={},
-        item_features={},
-        pctr=0.1,
-        pcvr=0.1,
-        tier="light",
-        model=ModelVersion(epoch=1, number=1),
-        trigger_ms=NOW_MS,
-        by_window=label == 0,
         shown_ms=NOW_MS,
+        pcvr=0.1,
+        by_window=label == 0,
     )
 
 
 def step(positives: int, negatives: int = 0, *, kind: str = "click") -> list[TrainingExample]:
-    """All predicted at 0.1."""
     labels = [1.0] * positives + [0.0] * negatives
-    return [example(n, label, kind=kind) for n, label in enumerate(labels)]
+    return [labelled(n, label, kind=kind) for n, label in enumerate(labels)]
 
 
 def kept(pairs: Counterparts, examples: Sequence[TrainingExample], closed_ms: int) -> int:
@@ -107,7 +95,7 @@ def test_where_labels_are_rare_their_order_is_a_matter_of_chance(p: float) -> No
     rng, pairs, learned = np.random.default_rng(1), Counterparts(resumed=True), 0
     for number in range(5_000):
         label = float(rng.random() < p)
-        one = msgspec.structs.replace(example(number, label), pctr=p)
+        one = msgspec.structs.replace(labelled(number, label), pctr=p)
         learned += kept(pairs, [one], NOW_MS + number * 10_000)
     assert learned >= 4_995
 
@@ -148,8 +136,8 @@ def test_a_trainer_does_not_learn_that_everything_is_clicked(stack: LocalStack, 
 
     with schedule:
         for first in range(0, 400, 40):
-            learn([example(n, 1.0) for n in range(first, first + 40)])
+            learn([labelled(n, 1.0) for n in range(first, first + 40)])
         assert learner.click_rate.count == 1, "half a label on either side, to begin with"
         assert worker._offsets == {"0": 400}, "they are read, and their offsets travel"
-        learn([example(n, float(n % 10 == 0)) for n in range(400, 800)])
+        learn([labelled(n, float(n % 10 == 0)) for n in range(400, 800)])
         assert 350 < learner.click_rate.count <= 401, "some responses are held out"

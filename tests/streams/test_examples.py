@@ -7,39 +7,11 @@ from feature_store.events import EVENT_DTYPE
 from feature_store.facts import NO_LOG
 from feature_store.log import LogSlice
 from ranker.delayed.policies import NO_EMISSION, Emission
-from streams.codec import decode, encode
 from streams.examples import _labelled, once
-from streams.messages import LogRef, ModelVersion, TrainingExample
 from streams.seen import SeenIds
-from streams.topics import EXAMPLES, TOPICS
+from tests.streams.samples import example
 
 EMPTY = LogSlice(NO_LOG, np.empty(0, EVENT_DTYPE))
-
-
-def example(kind: str, item: str = "a", **changes: object) -> TrainingExample:
-    fields = {
-        "example_id": f"{kind}:{item}",
-        "kind": kind,
-        "label": 0.0,
-        "value": 0.0,
-        "response_id": "r",
-        "user": "u",
-        "item": item,
-        "position": 0,
-        "surface": "feed",
-        "event_ms": 1,
-        "log": LogRef(),
-        "features": {},
-        "context": {},
-        "item_features": {"of": item},
-        "tier": "light",
-        "pctr": 0.1,
-        "pcvr": 0.2,
-        "model": ModelVersion(epoch=1, number=1),
-        "trigger_ms": 0,
-    }
-    made = TrainingExample(**(fields | changes))  # type: ignore[arg-type]
-    return decode(TOPICS[EXAMPLES], encode(TOPICS[EXAMPLES], made))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", ["click", "conversion"])

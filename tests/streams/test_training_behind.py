@@ -11,38 +11,18 @@ from prometheus_client import REGISTRY
 
 from streams.codec import decode, encode
 from streams.join_hold import AHEAD_MS, PATIENCE_S, JoinHold
-from streams.messages import CLOSED_MS, LogRef, ModelVersion, TrainingExample
+from streams.messages import CLOSED_MS
 from streams.recipe import TrainingConfig
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS
 from streams.workers.train import TrainWorker
+from tests.streams.samples import example
 
 
 def record(offset: int, age_s: float) -> Record:
     now_ms = int(1000 * (time.time() - age_s))
-    example = TrainingExample(
-        example_id=f"click:{offset}",
-        kind="click",
-        label=0.0,
-        value=0.0,
-        response_id=f"r{offset}",
-        user="u",
-        item="i",
-        position=0,
-        surface="s",
-        event_ms=now_ms,
-        label_ms=now_ms,
-        log=LogRef(),
-        features={},
-        context={},
-        item_features={},
-        pctr=0.1,
-        pcvr=0.1,
-        tier="light",
-        model=ModelVersion(epoch=1, number=1),
-        trigger_ms=0,
-    )
-    return Record(EXAMPLES, 0, offset, now_ms, b"u", encode(TOPICS[EXAMPLES], example), ())
+    of = example(example_id=f"click:{offset}", response_id=f"r{offset}", event_ms=now_ms, label_ms=now_ms)
+    return Record(EXAMPLES, 0, offset, now_ms, b"u", encode(TOPICS[EXAMPLES], of), ())
 
 
 def worker(config: TrainingConfig) -> TrainWorker:
@@ -84,19 +64,12 @@ def test_what_is_too_old_is_counted_and_the_newest_is_kept() -> None:
     assert 29 < behind_s < 60
 
 
-def labelled(label: float, at_ms: int, *, pctr: float = 0.5, by_window: bool = False) -> TrainingExample:
-    made = decode(TOPICS[EXAMPLES], record(0, 0).value)
-    return msgspec.structs.replace(  # type: ignore[no-any-return]
-        made, label=label, shown_ms=at_ms, label_ms=at_ms, pctr=pctr, by_window=by_window
-    )
-
-
 def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, hold = [100.0], JoinHold(live=True)
     monkeypatch.setattr("streams.join_hold.time.monotonic", lambda: now_s[0])
 
     def click(at_ms: int) -> None:
-        hold.read(labelled(1.0, at_ms), bound_ms=10**6)
+        hold.read(example(label=1.0, shown_ms=at_ms, label_ms=at_ms, pctr=0.5), bound_ms=10**6)
 
     click(50_000)
     assert not hold.holds(50_000 - AHEAD_MS)
@@ -115,7 +88,7 @@ def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(m
     click(90_000)
     assert hold.holds(80_000)  # once it has caught up, again
     replayed = JoinHold(live=False)
-    replayed.read(labelled(1.0, 60_000), bound_ms=60_000)
+    replayed.read(example(label=1.0, shown_ms=60_000), bound_ms=60_000)
     assert not replayed.holds(0)
 
 
@@ -123,7 +96,7 @@ def test_some_unlikely_clicks_in_a_row_wait_at_once() -> None:
     hold = JoinHold(live=True)
 
     def holds(label: float, pctr: float = 0.1) -> bool:
-        hold.read(labelled(label, 50_000, pctr=pctr, by_window=label == 0), bound_ms=10**6)
+        hold.read(example(label=label, label_ms=50_000, pctr=pctr, by_window=label == 0), bound_ms=10**6)
         return hold.holds(49_900)
 
     assert [holds(1.0) for _ in range(4)] == [False, False, False, True]
