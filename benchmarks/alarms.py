@@ -61,6 +61,7 @@ class Watched:
         self._live = ModelCopy(self.learner.tiers, PlainTables(model, key_maps=tables.key_maps, weights=tables.weights))
         self._tests = LabelTests(config, WINDOWS_MS)
         self._reference: tuple[ModelCopy, bool] | None = None
+        self._elder: tuple[ModelCopy, bool] | None = None
         self._newest: tuple[ModelCopy, bool] | None = None
         self.graded: list[tuple[F32, F32, I64]] = []
         """True clicks, what was served, and the request of each, since the onset."""
@@ -78,7 +79,9 @@ class Watched:
         cut = cut_of(stream, first, last)
         if self._reference is not None and self._reference[1]:
             event_ms_N = stream.event_ms_R[stream.keyed.request_of_N[cut]]
-            compared = compare(click_N, served_N, self._predict(self._reference[0], first, last), event_ms_N)
+            reference_N = self._predict(self._reference[0], first, last)
+            elder_N = self._predict(self._elder[0], first, last) if self._elder is not None else reference_N
+            compared = compare(click_N, served_N, reference_N, elder_N, event_ms_N)
             breach = self._tests.observe({"click": compared}, now_ms)
         lesson = lesson_of(stream, self._tier, first, last, self._featurizer, self._side, self.learner)
         lesson = replace(lesson, click_N=torch.from_numpy(click_N))
@@ -88,7 +91,7 @@ class Watched:
 
     def snapshot(self) -> None:
         if self._newest is not None:
-            self._reference = self._newest
+            self._elder, self._reference = self._reference, self._newest
         self._newest = self.learner.copy(), self.learner.click_rate.count > self._config.reference_labels
 
     def restart(self, now_ms: int) -> None:

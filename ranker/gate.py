@@ -11,7 +11,7 @@ was at an earlier snapshot, which is what a rollback goes back to.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -29,7 +29,7 @@ from ranker.image import Image, Tensors
 @dataclass(frozen=True, slots=True)
 class Breach:
     test: str
-    """finite, change, held_out, worse or strange."""
+    """finite, change, held_out, worse or strange; or reference: it is that one which is wrong."""
     reason: str
     """For people: what must hold, and what came."""
     since_ms: int | None = None
@@ -38,6 +38,9 @@ class Breach:
 
 WEIGHTS = frozenset({"finite", "change", "held_out"})
 """Tests of what was learned; the others are of labels."""
+
+_AGREES = 0.5
+"""Of a test's threshold: so much the older reference must find in the labels of which the newer one speaks."""
 
 
 def held_out(response_id: str, share: float) -> bool:
@@ -136,31 +139,46 @@ class LabelTests:
             closed = [labels for labels in cohort.take(watermark_ms) if len(labels.label_n)]
             self.labels += sum(len(labels.label_n) for labels in closed)
             event_ms = np.array([labels.shown_ms_n[0] for labels in closed], np.int64)
-            evidence = np.array([_evidence(labels) for labels in closed]).reshape(-1, 4)
             for test, addends in _TESTS.items():
                 detector = self._detectors[kind, test]
                 each = np.array([addends(self._config, labels).sum() for labels in closed])
-                if detector.add(each, event_ms, evidence) and found is None:
-                    found = Breach(test.split()[-1], _words(kind, test.split()[-1], detector), detector.since_ms)
+                evidence = [(*_evidence(labels), _second_opinion(self._config, test, labels)) for labels in closed]
+                spoke = detector.add(each, event_ms, np.array(evidence).reshape(-1, _COLUMNS))
+                if spoke and found is None:
+                    found = _breach(kind, test.split()[-1], detector)
         return found
 
 
+_COLUMNS = 6
+
+
 def _evidence(x: Compared) -> tuple[float, ...]:
-    return float(len(x.label_n)), x.label_n.sum(), x.reference_n.sum(), x.served_n.sum()
+    return float(len(x.label_n)), *(float(x_n.sum()) for x_n in (x.label_n, x.reference_n, x.elder_n, x.served_n))
 
 
-def _words(kind: str, test: str, detector: Detector) -> str:
-    count, positive, reference, served = detector.evidence_k
+def _second_opinion(config: GateConfig, test: str, x: Compared) -> float:
+    """What the test would add if the older reference were the one. Whether served predictions are worse than a
+    reference's it is not asked: they may well have become better than its."""
+    return float(_TESTS[test](config, x if test == "worse" else replace(x, reference_n=x.elder_n)).sum())
+
+
+def _breach(kind: str, test: str, detector: Detector) -> Breach:
+    count, positive, reference, elder, served, opinion = detector.evidence_k
     since = datetime.fromtimestamp(detector.since_ms / 1000, UTC).strftime("%H:%M:%S UTC")
-    return (
+    if opinion < _AGREES * detector.threshold:
+        test = "reference"
+    return Breach(
+        test,
         f"{_MUST[test].format(kind=kind)} (of {count:.0f} labels since {since}, {positive:.0f} are positive; "
-        f"{reference:.0f} the reference expects, and {served:.0f} what was served)"
+        f"{reference:.0f} the reference expects, {elder:.0f} the one before it, and {served:.0f} what was served)",
+        detector.since_ms,
     )
 
 
 _MUST = {
     "worse": "served {kind} predictions must not be worse than the reference's, and are",
     "strange": "{kind} labels must be such as the reference predicts, but for drift, and are not",
+    "reference": "the reference must find {kind} labels no stranger than the one before it does, and does",
 }
 
 

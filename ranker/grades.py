@@ -56,17 +56,20 @@ class BaseRate:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Labels [n] there are of one kind, what was served for them, and what a reference would have served."""
+    """Labels [n] there are of one kind, what was served for them, and what two references would have served."""
 
     label_n: F64
     served_n: F64
     reference_n: F64
+    elder_n: F64
+    """Of the reference before it; where there is none, the reference's."""
     shown_ms_n: I64
     """Event time at which what they are of was looked at."""
 
     @classmethod
     def of(cls, parts: "Sequence[Compared]") -> "Compared":
-        none = Compared(np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64))
+        nothing = np.empty(0)
+        none = Compared(nothing, nothing, nothing, nothing, np.empty(0, np.int64))
         joined = [np.concatenate([getattr(p, f.name) for p in (none, *parts)]) for f in fields(cls)]
         return cls(*joined)
 
@@ -74,11 +77,12 @@ class Compared:
         return Compared(*(getattr(self, f.name)[which_n] for f in fields(self)))
 
 
-def compare(label_N: F32, served_N: F32, reference_N: F32, shown_ms_N: I64) -> Compared:
+def compare(label_N: F32, served_N: F32, reference_N: F32, elder_N: F32, shown_ms_N: I64) -> Compared:
     """Labels are nan where there is none."""
     known_N = ~np.isnan(label_N)
-    label_n, served_n, reference_n = (x_N[known_N].astype(np.float64) for x_N in (label_N, served_N, reference_N))
-    return Compared(label_n, served_n, reference_n, shown_ms_N[known_N].astype(np.int64))
+    columns = (label_N, served_N, reference_N, elder_N)
+    label_n, served_n, reference_n, elder_n = (x_N[known_N].astype(np.float64) for x_N in columns)
+    return Compared(label_n, served_n, reference_n, elder_n, shown_ms_N[known_N].astype(np.int64))
 
 
 def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> LossSums:

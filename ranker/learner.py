@@ -79,6 +79,8 @@ class Learner:
         """Of all clicks, those that a provisional example denied."""
         self.reference: ModelCopy | None = None
         """Whose predictions `compare` sets beside those served."""
+        self.elder: ModelCopy | None = None
+        """The reference before it, which is asked besides."""
         self._frozen: ModelCopy | None = None
 
     def freeze(self) -> None:
@@ -98,31 +100,33 @@ class Learner:
         Each tier's loss is the mean over the batch's labels; shared rows learn from the heaviest tier that learns from
         a response. Leaves everything as it was, optimizer state included, if loss or gradients are not finite.
         """
-        lessons = self._lessons(examples, self._settings.dearer_share)
-        graded = self._grade(examples, lessons)
+        taught = [example for example in examples if self._learned(*example.emissions())]
+        lessons = self._lessons(taught, self._settings.dearer_share)
+        graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
         return replace(report, click=graded.click, conversion=graded.conversion)
 
     def compare(self, examples: Sequence[LabelledRequest]) -> dict[str, Compared]:
-        """Labels by kind, beside what was served and what the reference would have served; {} without a reference."""
+        """Labels by kind, beside what was served and what the references would have; {} without a reference."""
         if self.reference is None:
             return {}
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
-        pctr, pcvr = self.reference.predict(self._featurizer, examples, self._lessons(examples, 0.0))
+        lessons = self._lessons(examples, 0.0)
+        pctr, pcvr = found = self.reference.predict(self._featurizer, examples, lessons)
+        elder_pctr, elder_pcvr = self.elder.predict(self._featurizer, examples, lessons) if self.elder else found
         shown_ms_N = np.concatenate([_shown_ms(e) for e in examples] or [np.empty(0, np.int64)])
         return {
-            "click": compare(click_N, pctr_N, pctr, shown_ms_N),
-            "conversion": compare(conversion_N, pcvr_N, pcvr, shown_ms_N),
+            "click": compare(click_N, pctr_N, pctr, elder_pctr, shown_ms_N),
+            "conversion": compare(conversion_N, pcvr_N, pcvr, elder_pcvr, shown_ms_N),
         }
 
     def learn_from(self, lessons: Sequence[Lesson], click_N: F32, conversion_N: F32) -> StepReport:
         """The step of `learn`, without its grades; labels as in LabelledRequest, each once, whatever the lessons."""
         settings = self._settings
-        labels = int(np.count_nonzero(~np.isnan(click_N)) + np.count_nonzero(~np.isnan(conversion_N)))
-        if lessons:  # the cheapest tier's lesson holds every response
-            of_both = torch.cat([lessons[0].click_emission_N, lessons[0].emission_N])
-            labels += int((of_both == Emission.PROVISIONAL).sum())
+        # The cheapest tier's lesson holds every response.
+        labels = self._learned(lessons[0].click_emission_N.numpy(), lessons[0].emission_N.numpy()) if lessons else 0
         if labels == 0:
+            self._observe_rates(click_N, conversion_N)
             return StepReport(applied=False)
         logits = self._forward(lessons)
         taught = [self._targets(out, lesson) for out, lesson in zip(logits, lessons, strict=True)]
@@ -149,8 +153,7 @@ class Learner:
                 torch.stack([clicks.weight_N, conversions.weight_N], dim=1),
             )
         self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
-        self.click_rate.observe(click_N)
-        self.conversion_rate.observe(conversion_N)
+        self._observe_rates(click_N, conversion_N)
         self._start_from_base_rates()
         self.step += 1
         return StepReport(applied=True, loss=float(loss), grad_norm=float(norm), admitted=admitted, evicted=evicted)
@@ -175,6 +178,16 @@ class Learner:
     def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float) -> list[Lesson]:
         return make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, dearer_share)
 
+    def _learned(self, clicks: I64, conversions: I64) -> int:
+        """How many of these examples, of Emission, count under the policies: a final negative does not where it was
+        learned when it was provisional."""
+        policies = POLICIES[self._settings.clicks], POLICIES[self._settings.conversions]
+        return sum(int(p.learns(of_N).sum()) for p, of_N in zip(policies, (clicks, conversions), strict=True))
+
+    def _observe_rates(self, click_N: F32, conversion_N: F32) -> None:
+        self.click_rate.observe(click_N)
+        self.conversion_rate.observe(conversion_N)
+
     def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
         """Dropout's draws follow from the number of the step, so that the same input gives the same step."""
         with torch.random.fork_rng(devices=[]):
@@ -197,9 +210,13 @@ class Learner:
         )
         return _with_soft(clicks, lesson.click_N), _with_soft(conversions, lesson.conversion_N)
 
-    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]) -> StepReport:
+    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson] | None) -> StepReport:
+        """lessons: of these examples, where they are made already."""
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
-        frozen = self._frozen.predict(self._featurizer, examples, lessons) if self._frozen is not None else None
+        frozen = None
+        if self._frozen is not None:
+            lessons = self._lessons(examples, 0.0) if lessons is None else lessons
+            frozen = self._frozen.predict(self._featurizer, examples, lessons)
         return StepReport(
             applied=False,
             click=grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),

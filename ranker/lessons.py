@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ranker.batch import Batch
 from ranker.config import ModelConfig
-from ranker.delayed.policies import final_emissions
 from ranker.features import Featurizer, KeyedBatch
 from ranker.hashing import hash64
-from ranker.keymap import I64, KeyMap
-from ranker.requests import F32, LabelledRequest
+from ranker.keymap import KeyMap
+from ranker.requests import LabelledRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,7 @@ def make_lessons(
         if not indices:
             continue
         chosen = [examples[i] for i in indices]
+        emissions = [e.emissions() for e in chosen]
         keyed = featurizer.keys([e.request for e in chosen], tier.log_length)
         known = {t.name for t in config.tiers}
         served = [e.tier == tier.name or (e.tier not in known and tier is config.tiers[0]) for e in chosen]
@@ -80,15 +80,8 @@ def make_lessons(
                 position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
                 click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
                 conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
-                click_emission_N=_emissions([(e.click_emission_N, e.click_N) for e in chosen]),
-                emission_N=_emissions([(e.emission_N, e.conversion_N) for e in chosen]),
+                click_emission_N=torch.from_numpy(np.concatenate([clicks for clicks, _ in emissions])),
+                emission_N=torch.from_numpy(np.concatenate([conversions for _, conversions in emissions])),
             )
         )
     return lessons
-
-
-def _emissions(labels: Sequence[tuple[I64 | None, F32]]) -> Tensor:
-    """Of one kind's examples: what they are, where that is known, and their final labels."""
-    return torch.from_numpy(
-        np.concatenate([final_emissions(label_N) if known_N is None else known_N for known_N, label_N in labels])
-    )

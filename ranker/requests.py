@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from ranker.delayed.policies import final_emissions
+
 FeatureValue = str | float | Sequence[str]
 Features = Mapping[str, FeatureValue]
 F32 = npt.NDArray[np.float32]
@@ -94,3 +96,9 @@ class LabelledRequest:
                 raise ValueError(f"{name} must be labels in [0, 1], or nan where there is none, got {labels}")
         if n and self.position_N.min() < 0:
             raise ValueError(f"position_N must be >= 0, got {self.position_N}")
+
+    def emissions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Of the click and of the conversion examples, int64 [N] each, of Emission or NO_EMISSION."""
+        clicks = final_emissions(self.click_N) if self.click_emission_N is None else self.click_emission_N
+        conversions = final_emissions(self.conversion_N) if self.emission_N is None else self.emission_N
+        return clicks, conversions

@@ -23,8 +23,8 @@ _SOON = 100
 _STEPS_JUDGED = 4
 """At once."""
 
-_MODELS = 3
-"""At most: the reference, the next one, and that of a snapshot being written."""
+_MODELS = 4
+"""At most: the reference, the one before it, the next one, and that of a snapshot being written."""
 
 _UNDER_WAY_MS = 5_000
 """Between a page's request and its look, and between the clock of its windows and that of its trainer."""
@@ -46,12 +46,13 @@ class Gatekeeper:
     The reference, which labels are judged by and a rollback goes back to, is the model at an earlier snapshot: one that
     is older than the labels that are judged now, so that it has learned nothing of them. A label counts if what was
     served is no older than the reference: else that one would know more of the world than what it is to judge.
+    A reference whose moment was a bad one (a machine that stood still, clicks without what was not clicked) is known by
+    the one before it, which takes its place.
     """
 
     def __init__(self, config: GateConfig, learner: Learner, published: Engine, windows_ms: Mapping[str, int]) -> None:
         """published: holds what replicas hold. windows_ms: by kind of label, as in LabelTests."""
         self.closed = False
-        self.reference_at: Position | None = None
         self._config = config
         self._learner, self._published = learner, published
         self._tests = LabelTests(config, windows_ms)
@@ -68,9 +69,9 @@ class Gatekeeper:
         self._labels_unjudged = 0
         """Since the gate was closed, while the reference knows too little to judge any."""
         self._published_since_breach = _SOON
-        self._judged: frozenset[str] = frozenset()
-        """Kinds of labels that the reference has learned enough of."""
         self._window_ms = windows_ms["click"]
+        self._elder: _Candidate | None = None
+        self._reference: _Candidate | None = None
         self._next: _Candidate | None = None
         """The next reference, once it is old enough."""
         self._begun: _Candidate | None = None
@@ -83,16 +84,25 @@ class Gatekeeper:
         """Not certain enough of the model for a snapshot."""
         return self._tests.suspicious
 
-    def start_at(self, position: Position) -> None:
+    @property
+    def reference_at(self) -> Position | None:
+        return self._reference.position if self._reference is not None else None
+
+    @property
+    def oldest(self) -> Position | None:
+        """The oldest snapshot that may yet be gone back to."""
+        oldest = self._elder or self._reference
+        return oldest.position if oldest is not None else None
+
+    def start_at(self, position: Position, watermark_ms: int = 0) -> None:
         """The model as it is now is that of a snapshot: the first reference."""
-        copied = self._learner.copy(self._spare.pop())
-        self.reference_at, self._learner.reference, self._judged = position, copied, self._learned()
+        self._refer_to(_Candidate(position, self._learner.copy(self._spare.pop()), self._learned(), watermark_ms), None)
 
     @property
     def needed(self) -> frozenset[Position]:
         """Of which the snapshots must be there to go back to, now or later."""
-        candidates = (self._next.position if self._next else None, self._begun.position if self._begun else None)
-        return frozenset(position for position in (self.reference_at, *candidates) if position is not None)
+        candidates = (self._elder, self._reference, self._next, self._begun)
+        return frozenset(candidate.position for candidate in candidates if candidate is not None)
 
     def snapshot_begun(self, position: Position, watermark_ms: int) -> None:
         """Of the model as it is now, whose labels are complete up to this event time. It counts once it is written."""
@@ -108,9 +118,8 @@ class Gatekeeper:
         if self._begun is None:
             return
         if self._next is not None:
-            if self._learner.reference is not None:
-                self._spare.append(self._learner.reference)
-            self.reference_at, self._learner.reference, self._judged, _ = self._next
+            self._drop(self._elder)
+            self._refer_to(self._next, self._reference)
         self._next, self._begun = self._begun, None
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
@@ -133,13 +142,17 @@ class Gatekeeper:
             return None
         compared = self._learner.compare([r for r in self._unjudged if self._fair(r)])
         self._unjudged, self._steps = [], 0
-        judged = {kind: labels for kind, labels in compared.items() if kind in self._judged}
+        known = self._reference.judged if self._reference is not None else frozenset()
+        judged = {kind: labels for kind, labels in compared.items() if kind in known}
         if not judged:
             self._labels_unjudged += sum(len(labels.label_n) for labels in compared.values())
         breach = self._tests.observe(judged, self._watermark_ms)
         self._watermark_ms = watermark_ms
         for test, level in self._tests.levels().items():
             metric.GATE_LEVEL.labels(test).set(level)
+        if breach is not None and breach.test == "reference":
+            self._back_to_elder(breach, watermark_ms)
+            return None
         if not self.closed:
             return breach
         if breach is not None:
@@ -199,6 +212,18 @@ class Gatekeeper:
     def _fair(self, request: LabelledRequest) -> bool:
         at = self.reference_at
         return at is None or request.served_by is None or request.served_by >= at.place
+
+    def _refer_to(self, reference: "_Candidate | None", elder: "_Candidate | None") -> None:
+        self._reference, self._elder = reference, elder
+        self._learner.reference = reference.model if reference is not None else None
+        self._learner.elder = elder.model if elder is not None else None
+
+    def _back_to_elder(self, breach: Breach, watermark_ms: int) -> None:
+        metric.GATE_REFERENCES_DROPPED.inc()
+        log.warning("the gate: %s. The one before it judges from here on; nothing else changes", breach.reason)
+        self._drop(self._reference)
+        self._refer_to(self._elder, None)
+        self._tests.restart(watermark_ms)
 
     def _drop(self, candidate: "_Candidate | None") -> None:
         if candidate is not None:

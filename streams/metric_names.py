@@ -56,6 +56,9 @@ GATE_CLOSED = Gauge("tiderank_gate_closed", "1 while labels are kept out of trai
 GATE_LEVEL = Gauge(
     "tiderank_gate_level", "Of each test of labels: 1 is where it speaks", ["test"], multiprocess_mode="mostrecent"
 )
+GATE_REFERENCES_DROPPED = Counter(
+    "tiderank_gate_references_dropped", "References that were wrong themselves: an older one found nothing strange"
+)
 QUARANTINED = Counter("tiderank_examples_quarantined", "Examples that the gate kept out of training, or took back")
 NORMALIZED_ENTROPY = Gauge(
     "tiderank_normalized_entropy",

@@ -51,8 +51,8 @@ class SnapshotSchedule:
         """Between two steps, when what was learned is published and the image stands at it."""
         if self._written():
             gate.snapshot_written()
-            if gate.reference_at is not None:
-                updates.forget_before(gate.reference_at)
+            if gate.oldest is not None:
+                updates.forget_before(gate.oldest)
         now = time.monotonic()
         waited_for = updates.torn is not None and (updates.epoch, updates.torn) > self._newest
         due = now >= self._due and not gate.suspicious

@@ -45,6 +45,11 @@ class Policy:
     learns_late: bool = False
     """Needs the head that learns which conversions come late: the model's setting of this name."""
 
+    def learns(self, emission_N: I64) -> npt.NDArray[np.bool_]:
+        """Whether each counts at all; where there is no example: no."""
+        learned: npt.NDArray[np.bool_] = np.array((*self.times, 0))[emission_N] > 0
+        return learned
+
 
 POLICIES: Final[Mapping[PolicyName, Policy]] = MappingProxyType(
     {

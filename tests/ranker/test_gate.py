@@ -18,14 +18,17 @@ WINDOW_MS = 2_000
 CONFIG = GateConfig()
 
 
-def labels(seed: int, n: int, *, start_ms: int = 0, flipped: float = 0.0, served_noise: float = 0.0) -> Compared:
-    """Ten milliseconds apart; the reference knows the truth."""
+def labels(
+    seed: int, n: int, *, start_ms: int = 0, flipped: float = 0.0, served_noise: float = 0.0, low: float = 0.0
+) -> Compared:
+    """Ten milliseconds apart; the references know the truth, the newer one but for so many nats less."""
     rng = np.random.default_rng(seed)
     logit_n = rng.normal(-2.4, 0.8, n)
     p_n = 1 / (1 + np.exp(-logit_n))
     y_n = (rng.random(n) < p_n) ^ (rng.random(n) < flipped)
     served_n = 1 / (1 + np.exp(-(logit_n + rng.normal(0, 1, n) * served_noise)))
-    return Compared(y_n.astype(np.float64), served_n, p_n, start_ms + 10 * np.arange(n))
+    reference_n = 1 / (1 + np.exp(-(logit_n - low)))
+    return Compared(y_n.astype(np.float64), served_n, reference_n, p_n, start_ms + 10 * np.arange(n))
 
 
 def label_tests() -> LabelTests:
@@ -35,7 +38,8 @@ def label_tests() -> LabelTests:
 def alike(label: float, shown_ms_n: np.ndarray) -> Compared:
     """All of them with this label, predicted as one in ten."""
     n = len(shown_ms_n)
-    return Compared(np.full(n, label), np.full(n, 0.1), np.full(n, 0.1), shown_ms_n)
+    expected_n = np.full(n, 0.1)
+    return Compared(np.full(n, label), expected_n, expected_n, expected_n, shown_ms_n)
 
 
 def test_labels_are_judged_when_all_of_their_time_are_there() -> None:
@@ -54,10 +58,22 @@ def test_where_all_is_clicked_that_is_seen_too() -> None:
     breach = label_tests().observe({"click": alike(1, np.arange(500))}, watermark_ms=WINDOW_MS + 500)
     assert breach is not None
     assert breach.test == "strange"
-    assert "since 00:00:00 UTC, 250 are positive; 25 the reference expects, and 25 what was served" in breach.reason
+    assert (
+        "since 00:00:00 UTC, 250 are positive; 25 the reference expects, 25 the one before it, and 25 what was served"
+        in breach.reason
+    )
 
 
-@pytest.mark.parametrize(("bad", "test"), [({"flipped": 0.3}, "strange"), ({"served_noise": 2.0}, "worse")])
+@pytest.mark.parametrize(
+    ("bad", "test"),
+    [
+        ({"flipped": 0.3}, "strange"),
+        ({"flipped": 0.1}, "strange"),
+        ({"served_noise": 2.0}, "worse"),
+        ({"low": 1.0}, "reference"),
+        ({"low": 1.0, "flipped": 0.2}, "strange"),
+    ],
+)
 def test_a_breach_names_its_test_and_when_it_began(bad: dict[str, float], test: str) -> None:
     tests, onset_ms = label_tests(), 300_000
     assert tests.observe({"click": labels(0, 30_000)}, watermark_ms=onset_ms) is None

@@ -120,7 +120,7 @@ def test_the_reference_stays_what_it_was_at_its_snapshot_while_copies_reuse_each
         if expected is not None:
             assert gate.reference_at == at(expected + 2)
             same_model(learner.reference, then[expected])
-    assert len({id(model) for model in references}) <= 3
+    assert len({id(model) for model in references}) <= 4
 
 
 def test_where_few_are_clicked_a_click_more_or_less_is_no_breach() -> None:
@@ -153,7 +153,26 @@ def test_the_next_reference_is_as_old_as_the_labels_that_it_will_judge() -> None
         gate.snapshot_begun(at(number), 30_000 * number)
         gate.snapshot_written()
         assert gate.reference_at == at(1 if number < 23 else 2)  # which is then 630 s old
-        assert gate.needed == ({at(1), at(2)} if number < 23 else {at(2), at(23)})
+        assert gate.needed == ({at(1), at(2)} if number < 23 else {at(1), at(2), at(23)})
+
+
+def test_a_reference_taken_at_a_bad_moment_gives_way_to_the_one_before_it() -> None:
+    """While the trainer saw what was not clicked alone, say: for seconds, and a snapshot was due."""
+    gate, learner, engine = gatekeeper(40)
+    rng, begun_ms = np.random.default_rng(3), EVENT_MS
+    for number, moved in ((2, -3.0), (3, 3.0)):
+        with torch.no_grad():
+            for tier in learner.tiers.values():
+                tier.heads.out_bias[0] += moved
+        gate.snapshot_begun(at(number), begun_ms + 10_000 * number)
+        gate.snapshot_written()
+    assert (gate.reference_at, gate.oldest) == (at(2), at(1))
+    for number, examples in enumerate(traffic(1, 60), 1):
+        now_ms = begun_ms + 1_000 * number
+        assert gate.judge_labels(expected(engine, examples, now_ms, rng), now_ms + 1_000) is None
+    assert not gate.closed
+    assert (gate.reference_at, gate.oldest) == (at(1), at(1))
+    assert gate.needed == {at(1), at(3)}
 
 
 def test_what_an_older_model_served_is_not_held_against_a_newer_reference() -> None:
