@@ -187,8 +187,9 @@ local function resolve(state, pair, impression, by)
   if pair[CLICK][ID] ~= '' then complete(pair[CONVERSION]) end
 end
 
--- Add the pair's labels that `by` completed, now or the first time it came.
+-- Add the pair's labels that `by` completed, now or the first time it came. What was served may be gone by a redelivery.
 local function emit(state, pair, impression, by, labels)
+  if not served_of(state, pair[RESPONSE]) then return end
   for _, kind in ipairs({CLICK, CONVERSION}) do
     if pair[kind][BY] == by then
       table.insert(labels, label_of(state, pair, impression, kind))

@@ -98,7 +98,7 @@ end
 -- The elapsed time of a pair's click or conversion has passed.
 local function fire_elapsed(state, impression, kind)
   local pair = load_field(state, 'p' .. impression)
-  if not pair then return {}, {}, 0, true end
+  if not (pair and has_elapsed(state.config, kind) and served_of(state, pair[RESPONSE])) then return {}, {}, 0, true end
   if pair[PROVISIONAL[kind]] ~= 1 then
     local slot = pair[kind]
     if slot[ID] ~= '' and slot[MS] <= elapsed_at(state, pair, kind) then return {}, {}, 0, true end
@@ -129,13 +129,17 @@ local function id_of(state, timer)
 end
 
 -- FCALL 2 join, due; user, config, timers... → {reply, blobs...}; reply is a list of {stage, outcomes, labels}.
+-- Where a timer stands on, or another comes after it, no served record goes yet: their labels need it, and after a long
+-- silence all are due at once.
 local function join_sweep(keys, args)
   local state = open_state(keys[1], keys[2], args[1], cmsgpack.unpack(args[2]))
-  local reply = {}
+  local reply, standing = {}, false
   for i = 3, #args do
     local timer = args[i]
-    local outcomes, labels, stage, done = fire[timer:sub(1, 1)](state, id_of(state, timer))
-    if done then state.timers[timer] = false end
+    local letter = timer:sub(1, 1)
+    local outcomes, labels, stage, done = {}, {}, 0, false
+    if letter ~= 's' or not standing then outcomes, labels, stage, done = fire[letter](state, id_of(state, timer)) end
+    if done then state.timers[timer] = false else standing = true end
     table.insert(reply, {stage, outcomes, labels})
   end
   close_state(state)
