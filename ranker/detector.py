@@ -68,6 +68,8 @@ class Detector:
         """Whether it speaks; it then stays where it spoke, until `reset`."""
         if not len(addends_n):
             return self.level >= self.threshold
+        if self.level == 0:
+            self.since_ms = int(event_ms_n[0])
         path_n = self.level + np.cumsum(addends_n)
         floor_n = np.minimum.accumulate(np.minimum(path_n, 0.0))
         level_n = path_n - floor_n

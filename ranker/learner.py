@@ -62,6 +62,7 @@ class Learner:
         self.tables = TorchRecTables(config)
         self.step = 0
         self._settings = learner
+        self.policies = {"click": POLICIES[learner.clicks], "conversion": POLICIES[learner.conversions]}
         self.updates = learner.updates
         self._featurizer = Featurizer(config)
         self._item_slots = frozenset(s.name for s in config.slots if s.side == "candidate")
@@ -181,8 +182,8 @@ class Learner:
     def _learned(self, clicks: I64, conversions: I64) -> int:
         """How many of these examples, of Emission, count under the policies: a final negative does not where it was
         learned when it was provisional."""
-        policies = POLICIES[self._settings.clicks], POLICIES[self._settings.conversions]
-        return sum(int(p.learns(of_N).sum()) for p, of_N in zip(policies, (clicks, conversions), strict=True))
+        learned = self.policies["click"].learns(clicks), self.policies["conversion"].learns(conversions)
+        return sum(int(learned_N.sum()) for learned_N in learned)
 
     def _observe_rates(self, click_N: F32, conversion_N: F32) -> None:
         self.click_rate.observe(click_N)

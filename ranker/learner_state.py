@@ -82,8 +82,9 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
         learner.adagrad_sums[table].zero_()
         weights[rows] = state[f"{prefix}values"]
         learner.adagrad_sums[table][rows] = state[f"{prefix}sums"]
-    rates = (BaseRate(*map(float, rate)) for rate in state["rates"])
-    learner.click_rate, learner.conversion_rate, learner.late_clicks = rates
+    rates = [BaseRate(*map(float, rate)) for rate in state["rates"]]
+    # Before clicks were corrected there were two.
+    learner.click_rate, learner.conversion_rate, learner.late_clicks = (*rates, BaseRate())[:3]
     learner.step = int(state["step"])
 
 

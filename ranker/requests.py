@@ -97,6 +97,11 @@ class LabelledRequest:
         if n and self.position_N.min() < 0:
             raise ValueError(f"position_N must be >= 0, got {self.position_N}")
 
+    @property
+    def is_final(self) -> bool:
+        """Whether any of its labels is: it can be judged by."""
+        return not bool(np.isnan(self.click_N).all() and np.isnan(self.conversion_N).all())
+
     def emissions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Of the click and of the conversion examples, int64 [N] each, of Emission or NO_EMISSION."""
         clicks = final_emissions(self.click_N) if self.click_emission_N is None else self.click_emission_N

@@ -1,14 +1,17 @@
 """Whether clicks come with what was not clicked, and what was not clicked with clicks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ranker.delayed.policies import Policy
 from streams import metric_names as metric
-from streams.examples import surprise
+from streams.examples import emission, surprise
 from streams.messages import TrainingExample
 
 MEMORY_MS = 3_000
-"""By the join's clock. So long a side counts that came: windows close in sweeps, less than a second apart."""
+"""Of broker time. So long a side counts that came: windows close in sweeps, less than a second apart."""
+RESUMED_MS = 1_000
+"""So much of it is left for what a trainer that resumes has not seen: a second more, and it comes or has stopped."""
 SURPRISE_NATS = 10.0
 """Labels in a row of one side only that are less likely than e^-10, by what was predicted of them."""
 
@@ -18,7 +21,7 @@ class _Side:
     """The positive or the negative labels of one kind."""
 
     seen_ms: int | None = None
-    """When the last came, by the join's clock."""
+    """When the last came, by the broker's time of what was read then."""
     surprise: float = 0.0
     """Nats: how unlikely it was that since the other side's last label only labels of this one came."""
 
@@ -33,29 +36,43 @@ class Counterparts:
     traffic's first window have their counterpart in the negatives of its last.
     """
 
-    def __init__(self, *, resumed: bool) -> None:
-        """resumed: in the midst of a stream, of which an earlier trainer saw both sides."""
+    def __init__(self, policies: Mapping[str, Policy], *, resumed: bool) -> None:
+        """policies: by kind of label. resumed: in the midst of a stream, of which an earlier trainer saw both sides."""
+        self._policies = policies
         self._resumed = resumed
-        self._sides = {(kind, positive): _Side() for kind in ("click", "conversion") for positive in (False, True)}
+        self._sides = {(kind, positive): _Side() for kind in policies for positive in (False, True)}
 
-    def keep(self, examples: Sequence[TrainingExample], closed_ms: int) -> list[TrainingExample]:
-        """Those to learn from. closed_ms: the join's clock, as far as all of its labels have been read."""
-        if self._resumed and closed_ms:
+    def split(
+        self, examples: Sequence[TrainingExample], read_ms: int
+    ) -> tuple[list[TrainingExample], list[TrainingExample]]:
+        """Those to learn from, and those that are alone. read_ms: the newest broker time that was read.
+
+        What its policy does not learn from (a final negative, where it was learned when it was provisional) is no
+        counterpart to anything, and never alone.
+        """
+        if self._resumed:
             self._resumed = False
             for side in self._sides.values():
-                side.seen_ms = closed_ms
-        for example in examples:
-            positive = example.label > 0
-            self._sides[example.kind, positive].seen_ms = closed_ms
-            self._sides[example.kind, not positive].surprise = 0.0
-        kept = [example for example in examples if self._resumed or self._accompanied(example, closed_ms)]
-        metric.SKIPPED.labels("alone").inc(len(examples) - len(kept))
-        return kept
+                side.seen_ms = read_ms - MEMORY_MS + RESUMED_MS
+        weighty = [example for example in examples if self._policies[example.kind].times[emission(example)]]
+        came = {(example.kind, example.label > 0) for example in weighty}
+        for kind, positive in came:
+            self._sides[kind, positive].seen_ms = read_ms
+            self._sides[kind, not positive].surprise = 0.0
+        alone = [
+            example
+            for example in weighty
+            if (example.kind, example.label <= 0) not in came and not self._accompanied(example, read_ms)
+        ]
+        metric.SKIPPED.labels("alone").inc(len(alone))
+        left = {id(example) for example in alone}
+        return [example for example in examples if id(example) not in left], alone
 
-    def _accompanied(self, example: TrainingExample, closed_ms: int) -> bool:
+    def _accompanied(self, example: TrainingExample, read_ms: int) -> bool:
+        """By labels of steps before."""
         positive = example.label > 0
         side, other = self._sides[example.kind, positive], self._sides[example.kind, not positive]
         if other.seen_ms is None:
             return False
         side.surprise += surprise(example)
-        return closed_ms <= other.seen_ms + MEMORY_MS or side.surprise < SURPRISE_NATS
+        return read_ms <= other.seen_ms + MEMORY_MS or side.surprise < SURPRISE_NATS

@@ -67,10 +67,10 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
     click, conversion = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
     pctr, pcvr, value = (np.zeros(count, np.float32) for _ in range(3))
     position, shown_ms = (np.zeros(count, np.int64) for _ in range(2))
-    emission = {kind: np.full(count, NO_EMISSION, np.int64) for kind in ("click", "conversion")}
+    emissions = {kind: np.full(count, NO_EMISSION, np.int64) for kind in ("click", "conversion")}
     features: list[dict[str, str | float | list[str]]] = [{} for _ in places]
     for example, place in zip(examples, place_of, strict=True):
-        emission[example.kind][place] = _emission(example)
+        emissions[example.kind][place] = emission(example)
         label_N = click if example.kind == "click" else conversion
         label_N[place] = np.nan if example.provisional else example.label
         pctr[place], pcvr[place], position[place] = example.pctr, example.pcvr, example.position
@@ -99,12 +99,12 @@ def _labelled(examples: Sequence[TrainingExample], events: LogSlice) -> Labelled
         pcvr_N=pcvr,
         value_N=value,
         shown_ms_N=shown_ms,
-        click_emission_N=emission["click"],
-        emission_N=emission["conversion"],
+        click_emission_N=emissions["click"],
+        emission_N=emissions["conversion"],
     )
 
 
-def _emission(example: TrainingExample) -> Emission:
+def emission(example: TrainingExample) -> Emission:
     if example.provisional:
         return Emission.PROVISIONAL
     if example.label == 0:

@@ -126,7 +126,7 @@ class Gatekeeper:
         """Those to learn from; the others are kept to judge updates by."""
         share = self._config.held_out
         kept = [r for r in requests if held_out(r.response_id, share)]
-        for tier in self._held_out.add(kept):
+        for tier in self._held_out.add([r for r in kept if r.is_final]):
             self._loss_before.pop(tier, None)
         return [r for r in requests if not held_out(r.response_id, share)]
 

@@ -11,30 +11,36 @@ SURPRISE_NATS = 7.0
 """Clicks in a row that are less likely than e^-7, by what was predicted of them: three or four."""
 PATIENCE_S = 30.0
 """After Redis was away and when workers change, ingest holds its windows for 10 s."""
+STANDS = 0.5
+"""A clock that falls behind by this share of the time that passes is not late, it stands still."""
 
 
 class JoinHold:
     """A trainer that goes on learning then learns that everything is clicked: predictions rise sixfold within seconds.
 
     So it waits for the join's clock, and then learns both at once: where events are far ahead of it, and at once where
-    only clicks came in a row. It does not wait without end: where the clock stays behind, it goes on until it has
-    caught up once.
+    only clicks came in a row. Where the clock goes on and stays behind, it does not wait without end: then that is how
+    this house is, until it has caught up once. Where it stands still, it waits on.
     """
 
     def __init__(self, *, live: bool) -> None:
         """live: event time is the time of day. In a replay, which is faster than that, nothing is ever held."""
         self._live = live
         self._shown_ms = self._clicked_ms = 0
-        """The newest time of an impression whose label no window decided, and of a click."""
+        """The newest time of an impression whose label came far ahead of the join's clock, and of a click."""
         self._surprise = 0.0
         """Nats: how unlikely are the clicks since the last impression that was not clicked."""
         self._since: float | None = None
-        """When it began, on a monotonic clock."""
+        """When it began, or when the clock was last found standing still since; on a monotonic clock."""
+        self._behind_ms = 0
+        """How far the clock was behind then."""
 
-    def read(self, example: TrainingExample, bound_ms: int) -> None:
-        """An example came. bound_ms: no event time counts beyond it."""
-        if not example.by_window:
-            self._shown_ms = max(self._shown_ms, min(example.shown_ms, bound_ms))
+    def read(self, example: TrainingExample, bound_ms: int, sent_ms: int) -> None:
+        """An example came. bound_ms: no event time counts beyond it. sent_ms: the join's clock when it was sent, which
+        is ahead of what is known of it where the trainer itself has much to read."""
+        shown_ms = min(example.shown_ms, bound_ms)
+        if not example.by_window and shown_ms > sent_ms + AHEAD_MS:
+            self._shown_ms = max(self._shown_ms, shown_ms)
         if example.kind == "click" and example.label > 0:
             self._clicked_ms = max(self._clicked_ms, min(example.label_ms, bound_ms))
             self._surprise += surprise(example)
@@ -47,6 +53,9 @@ class JoinHold:
         if not self._live or not (alone or self._shown_ms > closed_ms + AHEAD_MS):
             self._since = None
             return False
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
+        now, behind_ms = time.monotonic(), max(self._shown_ms, self._clicked_ms) - closed_ms
+        waited_s = now - self._since if self._since is not None else 0.0
+        stands = waited_s >= PATIENCE_S and behind_ms - self._behind_ms >= STANDS * 1000 * waited_s
+        if self._since is None or stands:
+            self._since, self._behind_ms = now, behind_ms
         return now - self._since < PATIENCE_S

@@ -101,6 +101,8 @@ class TrainWorker(BaseWorker):
         self._waiting_offsets: Offsets = {}
         self._join_hold = join_hold
         self._counterparts = counterparts
+        self._read_ms = 0
+        """The newest broker time of an example."""
         self._step_due = 0.0
         self._begun_ms = 0
         self._quarantine_from: dict[str, int] | None = None
@@ -120,7 +122,8 @@ class TrainWorker(BaseWorker):
             self._clock.observe(record.topic, record.partition, example.label_ms, bound_ms=record.timestamp_ms)
             closed_ms = min(windows_closed_ms(record, example), record.timestamp_ms)
             self._closed.observe(record.topic, record.partition, closed_ms, bound_ms=closed_ms)
-            self._join_hold.read(example, record.timestamp_ms)
+            self._join_hold.read(example, record.timestamp_ms, closed_ms)
+            self._read_ms = max(self._read_ms, record.timestamp_ms)
             if record.timestamp_ms < oldest_ms:
                 metric.SKIPPED.labels("behind").inc()
             else:
@@ -162,23 +165,21 @@ class TrainWorker(BaseWorker):
         self._step_due = time.monotonic() + self._config.step_s
         examples = once(self._waiting, self._seen)
         offsets, self._waiting, self._waiting_offsets = self._waiting_offsets, [], {}
-        requests = self._with_logs(examples)
         self._offsets |= {str(partition): offset for (_, partition), offset in offsets.items()}
         if self._gate.closed:
             metric.QUARANTINED.inc(len(examples))
-            self._gate.judge_labels(requests, self._closed.now_ms())
+            self._gate.judge_labels(self._with_logs(examples), self._closed.now_ms())
         else:
-            self._learn(examples, requests)
+            self._learn(examples)
         self._outbox.seal(offsets)
         metric.STEP_SECONDS.observe(time.perf_counter() - began)
         self._freeze_when_due()
 
-    def _learn(self, examples: list[TrainingExample], requests: list[LabelledRequest]) -> None:
-        """requests: the examples', all of which are judged."""
-        paired = self._counterparts.keep(examples, self._closed.now_ms())
-        judged = requests
-        if len(paired) < len(examples):
-            examples, requests = paired, self._with_logs(paired)
+    def _learn(self, examples: list[TrainingExample]) -> None:
+        """All are judged, whether or not they can be learned."""
+        examples, alone = self._counterparts.split(examples, self._read_ms)
+        requests = self._with_logs(examples)
+        judged = requests + self._with_logs(alone)
         report = self._learner.learn(self._gate.split(requests))
         self._learned += len(examples)
         metric.LEARNED.inc(len(examples))
@@ -196,7 +197,7 @@ class TrainWorker(BaseWorker):
         """Waits for Redis: an example must not be lost because the log could not be read for a while."""
         while True:
             try:
-                return labelled_requests(examples, self._user_log, self._log_length)
+                return labelled_requests(examples, self._user_log, self._log_length) if examples else []
             except RedisError as error:
                 raise_if_forbidden(error)
                 log.warning("redis: %s; training pauses until it is back", error)
@@ -376,7 +377,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         snapshots=settings.snapshots,
         schedule=schedule,
         join_hold=JoinHold(live=recipe.wall_lag_ms is not None),
-        counterparts=Counterparts(resumed=since is not None),
+        counterparts=Counterparts(learner.policies, resumed=since is not None),
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ranker.delayed.policies import POLICIES, PolicyName
 from streams.codec import encode
-from streams.counterparts import MEMORY_MS, SURPRISE_NATS, Counterparts
+from streams.counterparts import MEMORY_MS, RESUMED_MS, SURPRISE_NATS, Counterparts
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
 from streams.messages import CLOSED_MS, TrainingExample
@@ -46,19 +47,25 @@ def step(positives: int, negatives: int = 0, *, kind: str = "click") -> list[Tra
     return [labelled(n, label, kind=kind) for n, label in enumerate(labels)]
 
 
-def kept(pairs: Counterparts, examples: Sequence[TrainingExample], closed_ms: int) -> int:
-    return len(pairs.keep(examples, closed_ms))
+def kept(pairs: Counterparts, examples: Sequence[TrainingExample], read_ms: int) -> int:
+    learned, alone = pairs.split(examples, read_ms)
+    assert len(learned) + len(alone) == len(examples)
+    return len(learned)
+
+
+def counterparts(*, resumed: bool = False, clicks: PolicyName = "wait") -> Counterparts:
+    return Counterparts({"click": POLICIES[clicks], "conversion": POLICIES["wait"]}, resumed=resumed)
 
 
 def test_where_traffic_begins_clicks_are_not_learned_until_windows_close() -> None:
-    pairs = Counterparts(resumed=False)
+    pairs = counterparts()
     assert kept(pairs, step(1), NOW_MS) == 0
     assert kept(pairs, step(100), NOW_MS + 600_000) == 0
     assert kept(pairs, step(100, 900), NOW_MS + 600_100) == 1_000
 
 
 def test_where_traffic_begins_again_clicks_are_alone_again() -> None:
-    pairs = Counterparts(resumed=False)
+    pairs = counterparts()
     assert kept(pairs, step(100, 900), NOW_MS) == 1_000
     assert kept(pairs, step(500), NOW_MS + MEMORY_MS) == 500  # between two sweeps
     assert kept(pairs, step(500), NOW_MS + MEMORY_MS + 1) == 0
@@ -67,24 +74,48 @@ def test_where_traffic_begins_again_clicks_are_alone_again() -> None:
 
 
 def test_where_traffic_ends_what_was_not_clicked_is_alone() -> None:
-    pairs = Counterparts(resumed=False)
+    pairs = counterparts()
     assert kept(pairs, step(0, 900), NOW_MS) == 0
     assert kept(pairs, step(1, 9), NOW_MS) == 10
     after = NOW_MS + MEMORY_MS + 1
     alone = int(SURPRISE_NATS / -math.log(1 - 0.1))
-    assert sum(kept(pairs, step(0, 10), after + n) for n in range(90)) == alone - 9
+    assert sum(kept(pairs, step(0, 10), after + n) for n in range(90)) == alone
     assert kept(pairs, step(1, 10), after + 100) == 11
 
 
-def test_a_trainer_that_resumes_waits_for_either_side() -> None:
-    pairs = Counterparts(resumed=True)
-    assert kept(pairs, step(5_000), 0) == 5_000  # the clock does not go yet
+def test_a_trainer_that_resumes_takes_the_other_side_for_granted_for_a_second() -> None:
+    """Not for longer: it may be restarted again and again where traffic begins."""
+    pairs = counterparts(resumed=True)
     assert kept(pairs, step(5_000), NOW_MS) == 5_000
-    assert kept(pairs, step(5_000), NOW_MS + MEMORY_MS + 1) == 0
+    assert kept(pairs, step(5_000), NOW_MS + RESUMED_MS) == 5_000
+    assert kept(pairs, step(5_000), NOW_MS + RESUMED_MS + 1) == 0
+    assert kept(pairs, step(500, 4_500), NOW_MS + 30_000) == 5_000
+    assert kept(pairs, step(500), NOW_MS + 30_000 + MEMORY_MS) == 500
+
+
+def test_a_few_of_one_side_after_many_of_both_are_no_surprise() -> None:
+    pairs = counterparts()
+    assert kept(pairs, step(1, 200), NOW_MS) == 201
+    assert kept(pairs, step(0, 5), NOW_MS + MEMORY_MS + 1) == 5
+
+
+def corrected(positives: int = 0, provisional: int = 0, closed: int = 0) -> list[TrainingExample]:
+    said = [msgspec.structs.replace(e, provisional=True) for e in step(0, provisional)]
+    return step(positives) + said + step(0, closed)
+
+
+def test_final_negatives_that_teach_nothing_accompany_nothing() -> None:
+    """Where traffic ends, late clicks and the ends of windows go on for a whole window."""
+    pairs = counterparts(clicks="es_dfm")
+    assert kept(pairs, corrected(100, 900), NOW_MS) == 1_000
+    after = NOW_MS + MEMORY_MS + 1
+    assert kept(pairs, corrected(100, 0, 900), after) == 900 + int(SURPRISE_NATS / -math.log(0.1))
+    assert kept(pairs, corrected(0, 0, 900), after) == 900, "they are there to be graded"
+    assert kept(pairs, corrected(100, 900, 900), after + 1) == 1_900
 
 
 def test_each_kind_has_its_own_counterparts() -> None:
-    pairs = Counterparts(resumed=False)
+    pairs = counterparts()
     assert kept(pairs, step(100, 900) + step(100, kind="conversion"), NOW_MS) == 1_000
     assert kept(pairs, step(10, 90, kind="conversion"), NOW_MS) == 100
 
@@ -92,7 +123,7 @@ def test_each_kind_has_its_own_counterparts() -> None:
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.6])
 def test_where_labels_are_rare_their_order_is_a_matter_of_chance(p: float) -> None:
     """A label every ten seconds: nearly always the last of the other side is older than what is remembered."""
-    rng, pairs, learned = np.random.default_rng(1), Counterparts(resumed=True), 0
+    rng, pairs, learned = np.random.default_rng(1), counterparts(resumed=True), 0
     for number in range(5_000):
         label = float(rng.random() < p)
         one = msgspec.structs.replace(labelled(number, label), pctr=p)
@@ -106,7 +137,7 @@ def test_where_labels_are_rare_their_order_is_a_matter_of_chance(p: float) -> No
 )
 def test_in_steady_traffic_all_is_learned(rate: int, share: float, sweep_ms: int, step_ms: int) -> None:
     """rate: impressions a second; share: of clicks, and predicted; windows close every sweep_ms."""
-    pairs, rng, due, swept = Counterparts(resumed=True), np.random.default_rng(rate), 0, 0
+    pairs, rng, due, swept = counterparts(resumed=True), np.random.default_rng(rate), 0, 0
     for at in range(step_ms, 5_000, step_ms):
         due, swept = at // sweep_ms * sweep_ms, due
         positives = rng.poisson(rate * share * step_ms / 1000)
@@ -134,10 +165,18 @@ def test_a_trainer_does_not_learn_that_everything_is_clicked(stack: LocalStack, 
         worker.handle([Record(EXAMPLES, 0, next(read), NOW_MS, b"u", encode(topic, e), closed) for e in examples])
         worker.tick()
 
+    def not_clicked(number: int, provisional: bool) -> TrainingExample:
+        return msgspec.structs.replace(
+            labelled(number, 0.0), example_id=f"{provisional}:{number}", provisional=provisional
+        )
+
     with schedule:
         for first in range(0, 400, 40):
             learn([labelled(n, 1.0) for n in range(first, first + 40)])
-        assert learner.click_rate.count == 1, "half a label on either side, to begin with"
+        assert (learner.step, learner.click_rate.count) == (0, 1)
         assert worker._offsets == {"0": 400}, "they are read, and their offsets travel"
-        learn([labelled(n, float(n % 10 == 0)) for n in range(400, 800)])
-        assert 350 < learner.click_rate.count <= 401, "some responses are held out"
+        learn([labelled(n, 1.0) if n % 10 == 0 else not_clicked(n, provisional=False) for n in range(400, 800)])
+        assert learner.step == 0, "the end of a window is graded, and teaches nothing"
+        assert 300 < learner.click_rate.count <= 361
+        learn([labelled(n, 1.0) if n % 10 == 0 else not_clicked(n, provisional=True) for n in range(800, 1_200)])
+        assert learner.step == 1

@@ -68,15 +68,15 @@ def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(m
     now_s, hold = [100.0], JoinHold(live=True)
     monkeypatch.setattr("streams.join_hold.time.monotonic", lambda: now_s[0])
 
-    def click(at_ms: int) -> None:
-        hold.read(example(label=1.0, shown_ms=at_ms, label_ms=at_ms, pctr=0.5), bound_ms=10**6)
+    def click(at_ms: int, sent_ms: int) -> None:
+        hold.read(example(label=1.0, shown_ms=at_ms, label_ms=at_ms, pctr=0.5), bound_ms=10**6, sent_ms=sent_ms)
 
-    click(50_000)
+    click(50_000, 50_000 - AHEAD_MS)
     assert not hold.holds(50_000 - AHEAD_MS)
-    click(60_000)
+    click(60_000, 50_000)
     assert hold.holds(50_000)
     now_s[0] += PATIENCE_S - 1
-    click(80_000)
+    click(80_000, 50_000)
     assert hold.holds(50_000)
     assert not hold.holds(79_000)  # it has caught up
     assert hold.holds(50_000)
@@ -85,18 +85,46 @@ def test_clicks_wait_for_what_was_not_clicked_while_the_join_holds_its_windows(m
     now_s[0] += 1_000
     assert not hold.holds(50_000)
     assert not hold.holds(80_000)
-    click(90_000)
+    click(90_000, 80_000)
     assert hold.holds(80_000)  # once it has caught up, again
     replayed = JoinHold(live=False)
-    replayed.read(example(label=1.0, shown_ms=60_000), bound_ms=60_000)
+    replayed.read(example(label=1.0, shown_ms=60_000), bound_ms=60_000, sent_ms=0)
     assert not replayed.holds(0)
+
+
+@pytest.mark.parametrize("goes", [0.0, 0.2, 0.8, 1.0])
+def test_while_the_joins_clock_stands_still_they_wait_on(monkeypatch: pytest.MonkeyPatch, goes: float) -> None:
+    """It goes this much for each second that passes: a worker that dies again and again, or one that is slow."""
+    now_s, hold = [100.0], JoinHold(live=True)
+    monkeypatch.setattr("streams.join_hold.time.monotonic", lambda: now_s[0])
+    held = []
+    for second in range(300):
+        now_s[0] += 1
+        clock_ms = 500_000 + int(1_000 * goes * second)
+        at_ms = 510_000 + 1_000 * second
+        hold.read(example(label=1.0, shown_ms=at_ms, label_ms=at_ms, pctr=0.5), bound_ms=10**7, sent_ms=clock_ms)
+        held.append(hold.holds(clock_ms))
+    assert all(held[: int(PATIENCE_S)])
+    assert all(held[int(PATIENCE_S) + 1 :]) == (goes < 0.5)
+    assert any(held[int(PATIENCE_S) + 1 :]) == (goes < 0.5)
+
+
+def test_a_trainer_that_has_much_to_read_does_not_take_that_for_the_joins_fault() -> None:
+    """The newest partition that was read is far ahead of the oldest; each record's own time was well."""
+    hold = JoinHold(live=True)
+    for at_ms in range(50_000, 200_000, 1_000):
+        hold.read(example(label=1.0, shown_ms=at_ms, label_ms=at_ms, pctr=0.9), bound_ms=10**6, sent_ms=at_ms - 500)
+        hold.read(example(label=0.0, shown_ms=at_ms - 2_000, pctr=0.1, by_window=True), bound_ms=10**6, sent_ms=at_ms)
+        assert not hold.holds(40_000)
 
 
 def test_some_unlikely_clicks_in_a_row_wait_at_once() -> None:
     hold = JoinHold(live=True)
 
     def holds(label: float, pctr: float = 0.1) -> bool:
-        hold.read(example(label=label, label_ms=50_000, pctr=pctr, by_window=label == 0), bound_ms=10**6)
+        hold.read(
+            example(label=label, label_ms=50_000, pctr=pctr, by_window=label == 0), bound_ms=10**6, sent_ms=49_900
+        )
         return hold.holds(49_900)
 
     assert [holds(1.0) for _ in range(4)] == [False, False, False, True]

@@ -53,7 +53,7 @@ def new_trainer(
         snapshots=str(snapshots),
         schedule=schedule,
         join_hold=JoinHold(live=False),
-        counterparts=Counterparts(resumed=False),
+        counterparts=Counterparts(learner.policies, resumed=False),
         outbox=outbox,
         stop=threading.Event(),
         heartbeat=Heartbeat(None),
