@@ -280,6 +280,8 @@ class GateConfig:
             or self.labels_between_false_alarms <= 1
         ):
             raise ValueError(f"bounds must be > 0 and labels_between_false_alarms > 1, got {self}")
+        if min(self.reference_labels, self.reopen_labels) < 1:
+            raise ValueError(f"reference_labels and reopen_labels must be >= 1, got {self}")
         if min(self.worse_tolerance, self.strange_tolerance) < 0:
             raise ValueError(f"tolerances must be >= 0, got {self.worse_tolerance}, {self.strange_tolerance}")
 

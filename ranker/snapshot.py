@@ -46,6 +46,8 @@ class Manifest:
     """Next offset of training.examples by partition."""
     watermark_ms: int
     created_ms: int
+    gate_closed: bool = False
+    """Taken while labels were kept out of training: who takes it up keeps them out until they are as expected again."""
     parts: dict[Part, list[Shard]] = field(default_factory=dict)
 
     @property
@@ -89,9 +91,12 @@ class State:
     position: Position
     offsets: dict[str, int]
     watermark_ms: int
+    gate_closed: bool = False
 
     @staticmethod
-    def of(image: Image, training: Callable[[], dict[str, Tensor]], copies: Copies) -> "State":
+    def of(
+        image: Image, training: Callable[[], dict[str, Tensor]], copies: Copies, *, gate_closed: bool = False
+    ) -> "State":
         """Copies the image as it stands. training: of the same number (learner_state.copied_state).
 
         Raises ValueError if the image has no position.
@@ -104,6 +109,7 @@ class State:
             position=image.position,
             offsets=dict(image.offsets),
             watermark_ms=image.watermark_ms,
+            gate_closed=gate_closed,
         )
 
 
@@ -153,6 +159,7 @@ def write_state(
             offsets=state.offsets,
             watermark_ms=state.watermark_ms,
             created_ms=created_ms,
+            gate_closed=state.gate_closed,
             parts={
                 "image": write_shards(fs, folder, "image", state.image(), go_on),
                 "training": write_shards(fs, folder, "training", state.training(), go_on),

@@ -94,9 +94,12 @@ class Gatekeeper:
         oldest = self._elder or self._reference
         return oldest.position if oldest is not None else None
 
-    def start_at(self, position: Position, watermark_ms: int = 0) -> None:
-        """The model as it is now is that of a snapshot: the first reference."""
-        self._refer_to(_Candidate(position, self._learner.copy(self._spare.pop()), self._learned(), watermark_ms), None)
+    def start_at(self, position: Position, *, closed: bool = False) -> None:
+        """The model as it is now is that of a snapshot, the first reference. closed: as the gate was then."""
+        self._refer_to(_Candidate(position, self._learner.copy(self._spare.pop()), self._learned(), 0), None)
+        if closed:
+            log.warning("the gate is still closed, as it was at the snapshot: labels are judged, and not learned from")
+            self._set_closed(True)
 
     @property
     def needed(self) -> frozenset[Position]:
@@ -198,7 +201,7 @@ class Gatekeeper:
 
     def close(self, breach: Breach, now_ms: int) -> None:
         """After a breach and the rollback."""
-        self.closed = True
+        self._set_closed(True)
         self._loss_before.clear()
         self._unjudged, self._steps, self._labels_unjudged = [], 0, 0
         if breach.test in WEIGHTS:
@@ -207,11 +210,15 @@ class Gatekeeper:
         self._drop(self._begun)
         self._next = self._begun = None
         self._tests.restart(now_ms)
-        metric.GATE_CLOSED.set(1)
+
+    def _set_closed(self, closed: bool) -> None:
+        self.closed = closed
+        metric.GATE_CLOSED.set(int(closed))
 
     def _fair(self, request: LabelledRequest) -> bool:
+        """While closed all are: what the replicas were taken back from served some of them."""
         at = self.reference_at
-        return at is None or request.served_by is None or request.served_by >= at.place
+        return self.closed or at is None or request.served_by is None or request.served_by >= at.place
 
     def _refer_to(self, reference: "_Candidate | None", elder: "_Candidate | None") -> None:
         self._reference, self._elder = reference, elder
@@ -238,5 +245,4 @@ class Gatekeeper:
             log.warning("the gate is open again: %d labels were as the reference predicts", self._tests.labels)
         else:
             log.warning("the gate is open again: the reference knows too little to judge the labels that came since")
-        self.closed = False
-        metric.GATE_CLOSED.set(0)
+        self._set_closed(False)

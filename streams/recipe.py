@@ -239,6 +239,8 @@ def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe
     if base_name not in RECIPES:
         raise ValueError(f"base must be one of {sorted(RECIPES)}, got {base_name!r}")
     base = RECIPES[base_name]()
+    if wild := _wild(table):
+        raise ValueError(f"numbers must be finite and within ±2^53, which {', '.join(wild)} is not")
     merged = _merge(msgspec.to_builtins(base), {"name": default_name} | table)
     recipe: Recipe = msgspec.convert(merged, Recipe, strict=True)
     if unknown := _unknown(table, to_table(recipe)):
@@ -249,6 +251,15 @@ def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe
 def to_table(recipe: Recipe) -> dict[str, Any]:
     """What from_table reads, as plain values."""
     return msgspec.to_builtins(recipe)  # type: ignore[no-any-return]
+
+
+def _wild(value: Any, path: str = "") -> list[str]:
+    """Paths of numbers that no comparison or other program would take as they are: TOML has nan, and any integer."""
+    if isinstance(value, dict):
+        return [wild for name, inner in value.items() for wild in _wild(inner, f"{path}.{name}" if path else name)]
+    if isinstance(value, list):
+        return [wild for place, inner in enumerate(value) for wild in _wild(inner, f"{path}[{place}]")]
+    return [path] if isinstance(value, int | float) and not abs(value) <= 2**53 else []
 
 
 def _merge(old: Any, new: Any) -> Any:

@@ -66,7 +66,7 @@ class SnapshotSchedule:
             self._due = now + self._period_s  # nothing came since
             return
         updates.image.position = position
-        state = State.of(updates.image, copied_state(learner, self._copies), self._copies)
+        state = State.of(updates.image, copied_state(learner, self._copies), self._copies, gate_closed=gate.closed)
         gate.snapshot_begun(position, updates.image.watermark_ms)
         updates.snapshot_begun(position)
         self._began = time.monotonic()

@@ -26,8 +26,8 @@ from ranker.learner import Learner, StepReport
 from ranker.learner_state import restore
 from ranker.requests import LabelledRequest
 from ranker.rollback import go_back, void_after
-from ranker.snapshot import Snapshot, SnapshotError, list_snapshots, load_image, load_training_state
-from ranker.update_log import Position, TrainerLog
+from ranker.snapshot import Manifest, Snapshot, SnapshotError, list_snapshots, load_image, load_training_state
+from ranker.update_log import TrainerLog
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode
 from streams.counterparts import Counterparts
@@ -313,8 +313,8 @@ def _grades(report: StepReport, counts: Mapping[str, int]) -> dict[str, float]:
     return grades
 
 
-def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
-    """Loads the newest snapshot that is whole; returns where it stands, or None where there is none."""
+def _take_up(snapshots: str, learner: Learner, image: Image) -> Manifest | None:
+    """Loads the newest snapshot that is whole; None where there is none."""
     shards = shard_reader()
     for snapshot in reversed(list_snapshots(snapshots, learner.config.digest)):
         try:
@@ -326,7 +326,7 @@ def _take_up(snapshots: str, learner: Learner, image: Image) -> Position | None:
         restore(learner, state)
         position = snapshot.manifest.position
         log.info("from the snapshot of epoch %d, update %d", position.epoch, position.number)
-        return position
+        return snapshot.manifest
     return None
 
 
@@ -350,10 +350,11 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         learner = Learner(recipe.model, recipe.training.learner, compress)
         published = Engine(recipe.model, compress)
     image = published.image
-    since = _take_up(settings.snapshots, learner, image)
+    taken_up = _take_up(settings.snapshots, learner, image)
+    since = taken_up.position if taken_up is not None else None
     gate = Gatekeeper(recipe.training.gate, learner, published, _windows_ms(recipe))
-    if since is not None:
-        gate.start_at(since)
+    if taken_up is not None:
+        gate.start_at(taken_up.position, closed=taken_up.gate_closed)
     trainer = f"{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(recipe.model.digest, trainer, since)
     outbox = Outbox(kafka.producer(linger_ms=1.0), signer=kafka.signer)

@@ -36,7 +36,7 @@ def test_all_labels_come(redis: Redis, facts: list[Fact], config: JoinConfig, se
     assert not closed
     found = {example_id(label): label.label for label in labels}
     assert found == {name: e.label.label for name, e in expected_labels(facts, config, now_ms).items()}
-    redis.delete(*redis.keys("log:*"))  # type: ignore[misc]
+    redis.delete(*redis.keys("log:*"))
     assert redis.keys("join:*") == []
 
 
@@ -44,7 +44,7 @@ def test_a_redelivery_after_what_was_served_is_gone_brings_no_label(redis: Redis
     """Its pair may still be there: a crash kept its timer."""
     join = Joiner(redis, LogConfig(length=32, slack=8, tags=16), CONFIG)
     join.apply(CLICKED, {})
-    (key,) = redis.keys("join:*")  # type: ignore[misc]
+    (key,) = redis.keys("join:*")
     redis.hdel(key, "sr")
     (reply,) = join.apply(CLICKED[2:], {})
     assert reply.labels == ()

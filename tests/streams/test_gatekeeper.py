@@ -156,6 +156,24 @@ def test_the_next_reference_is_as_old_as_the_labels_that_it_will_judge() -> None
         assert gate.needed == ({at(1), at(2)} if number < 23 else {at(1), at(2), at(23)})
 
 
+def test_a_trainer_that_restarts_while_it_is_closed_keeps_it_so_and_judges_what_the_old_epoch_served() -> None:
+    """Its snapshot is that of the rollback: newer than what served the labels that were kept out."""
+    gate, _, engine = gatekeeper(40)
+    gate.start_at(at(1, epoch=2), closed=True)
+    rng = np.random.default_rng(3)
+    for number, examples in enumerate(traffic(1, 60), 1):  # what is likely is not clicked, and what is unlikely is
+        now_ms = EVENT_MS + 1_000 * number
+        lies = [
+            dataclasses.replace(e, click_N=(e.pctr_N < 0.5).astype(np.float32), served_by=(1, 50))
+            for e in expected(engine, examples, now_ms, rng)
+        ]
+        assert gate.judge_labels(lies, now_ms + 1_000) is None
+    assert gate.closed
+    gate, _, engine = gatekeeper(40)
+    gate.start_at(at(1, epoch=2), closed=True)
+    assert steps_until_open(gate, engine, 40) >= CONFIG.reopen_labels // 6 - 1
+
+
 def test_a_reference_taken_at_a_bad_moment_gives_way_to_the_one_before_it() -> None:
     """While the trainer saw what was not clicked alone, say: for seconds, and a snapshot was due."""
     gate, learner, engine = gatekeeper(40)

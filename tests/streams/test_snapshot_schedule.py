@@ -96,6 +96,15 @@ def test_one_is_taken_when_it_is_due_and_something_was_learned(tmp_path: Path) -
     trainer.tick_until(lambda: trainer.written == [1, 2])
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_snapshot_says_whether_the_gate_was_closed(tmp_path: Path, closed: bool) -> None:
+    trainer = Trainer(tmp_path)
+    trainer.step()
+    trainer.gate.closed = closed
+    trainer.tick_until(lambda: trainer.written == [1])
+    assert [s.manifest.gate_closed for s in list_snapshots(str(tmp_path), MODEL.digest)] == [closed]
+
+
 def test_the_gate_goes_back_to_what_is_written_not_to_what_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

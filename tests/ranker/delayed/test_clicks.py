@@ -82,6 +82,15 @@ def test_the_share_of_late_clicks_goes_through_a_snapshot() -> None:
     assert (again.late_clicks.count, again.late_clicks.positives) == (of.late_clicks.count, of.late_clicks.positives)
 
 
+def test_a_snapshot_of_before_clicks_were_corrected_is_read() -> None:
+    of, again = learner(), learner()
+    of.learn(stream(30, np.random.default_rng(0)))
+    state = training_state(of)
+    restore(again, state | {"rates": state["rates"][:2]})
+    assert again.click_rate.count == of.click_rate.count
+    assert (again.late_clicks.count, again.late_clicks.positives) == (1, 0.5)
+
+
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="clicks must be wait or es_dfm, got 'naive'"):
         LearnerConfig(clicks="naive")  # type: ignore[arg-type]
