@@ -126,6 +126,7 @@ class Closed:
     user: str
     timer: bytes
     stage: int
+    due_ms: int
     outcomes: tuple[Outcome, ...]
     """Empty where nothing was left to decide: a window whose label had come, state whose time to live was over."""
     labels: tuple[Label, ...]

@@ -99,6 +99,7 @@ class Joiner:
                 pipe.zrange(keys.due_key(bucket), "-inf", now_ms, byscore=True, offset=0, num=limit, withscores=True)
             found = pipe.execute()
         due = sorted((score, timer) for timers in found for timer, score in timers)[:limit]
+        due_ms = {timer: int(score) for score, timer in due}
         timers_of = defaultdict(list)
         for _, timer in due:
             timers_of[keys.timer_user(timer)].append(timer)
@@ -107,7 +108,7 @@ class Joiner:
         closed = {}
         for (user, timers), (packed, *blobs) in zip(timers_of.items(), results, strict=True):
             for timer, (stage, outcomes, labels) in zip(timers, _CLOSED.decode(packed), strict=True):
-                closed[timer] = Closed(user, timer, stage, tuple(outcomes), _labels(labels, blobs))
+                closed[timer] = Closed(user, timer, stage, due_ms[timer], tuple(outcomes), _labels(labels, blobs))
         return [closed[timer] for _, timer in due]
 
     def settle(self, closed: Sequence[Closed]) -> None:

@@ -147,7 +147,7 @@ class IngestWorker:
             for outcome in window.outcomes:
                 metric.EVENTS.labels(outcome).inc()
         labels = [label for window in closed for label in window.labels]
-        swept_ms = agreed.now_ms if len(closed) < SWEEP_LIMIT else 0
+        swept_ms = agreed.now_ms if len(closed) < SWEEP_LIMIT else closed[-1].due_ms
         if not labels:
             self._swept_ms = max(self._swept_ms, swept_ms)
             return

@@ -1,5 +1,6 @@
 """The join, case by case, as its users tell it."""
 
+from dataclasses import replace
 from typing import cast
 
 from redis import Redis
@@ -220,7 +221,9 @@ def test_settling_an_older_sweep_moves_nothing_on(redis: Redis) -> None:
     join = joiner(redis)
     join.apply([impression(), action("c")], {})
     one(join, served())
-    join.settle([Closed("u", join.sweep(T0 + 10 * MINUTE, 1)[0].timer, 0, ("expired",), one(join, served()).labels)])
+    (closed,) = join.sweep(T0 + 10 * MINUTE, 1)
+    assert closed.due_ms == T0 + 10 * MINUTE
+    join.settle([replace(closed, labels=one(join, served()).labels)])
     (closed,) = sweep(join, 60 * MINUTE)
     assert told(closed.labels) == [("conversion:i", 0)]
 

@@ -47,6 +47,7 @@ def machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> type[Exactly]:
 
     assert {bucket_of(user) for user in USERS} == set(range(BUCKETS))
     monkeypatch.setattr(streams.workers.ingest, "BUCKETS", BUCKETS)
+    monkeypatch.setattr(streams.workers.ingest, "SWEEP_LIMIT", 2)  # so that sweeps leave timers to the next
     for module in (streams.workers.ingest, feature_store.shared_clock):
         clock: Any = type("", (), {"monotonic": staticmethod(lambda: Machine.clock[0].now_ms / 1000)})
         monkeypatch.setattr(module, "time", clock)
