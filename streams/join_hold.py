@@ -19,8 +19,8 @@ class JoinHold:
     """A trainer that goes on learning then learns that everything is clicked: predictions rise sixfold within seconds.
 
     So it waits for the join's clock, and then learns both at once: where events are far ahead of it, and at once where
-    only clicks came in a row. Where the clock goes on and stays behind, it does not wait without end: then that is how
-    this house is, until it has caught up once. Where it stands still, it waits on.
+    only clicks came in a row. Where the clock goes on and stays behind, or windows close without it, it does not wait
+    without end: then that is how this house is, until it has caught up once. Where it stands still, it waits on.
     """
 
     def __init__(self, *, live: bool) -> None:
@@ -34,10 +34,13 @@ class JoinHold:
         """When it began, or when the clock was last found standing still since; on a monotonic clock."""
         self._behind_ms = 0
         """How far the clock was behind then."""
+        self._closed_since = False
+        """Whether a window has closed since then."""
 
     def read(self, example: TrainingExample, bound_ms: int, sent_ms: int) -> None:
         """An example came. bound_ms: no event time counts beyond it. sent_ms: the join's clock when it was sent, which
         is ahead of what is known of it where the trainer itself has much to read."""
+        self._closed_since = self._closed_since or example.by_window
         shown_ms = min(example.shown_ms, bound_ms)
         if not example.by_window and shown_ms > sent_ms + AHEAD_MS:
             self._shown_ms = max(self._shown_ms, shown_ms)
@@ -55,7 +58,7 @@ class JoinHold:
             return False
         now, behind_ms = time.monotonic(), max(self._shown_ms, self._clicked_ms) - closed_ms
         waited_s = now - self._since if self._since is not None else 0.0
-        stands = waited_s >= PATIENCE_S and behind_ms - self._behind_ms >= STANDS * 1000 * waited_s
-        if self._since is None or stands:
-            self._since, self._behind_ms = now, behind_ms
+        falls_behind = behind_ms - self._behind_ms >= STANDS * 1000 * waited_s
+        if self._since is None or (waited_s >= PATIENCE_S and falls_behind and not self._closed_since):
+            self._since, self._behind_ms, self._closed_since = now, behind_ms, False
         return now - self._since < PATIENCE_S
