@@ -287,19 +287,23 @@ def audit(recipe: str | None, as_json: bool) -> None:
 def freshness(seconds: float, as_json: bool) -> None:
     """Watch a running system: how long after an event the weights that serve have learned from it, by stage.
 
+    Ctrl-C ends the watching and shows what there is.
     By the first answer that knows it, whatever its tier; and by the first of each tier (`by_tier` of --json).
     """
     from streams.freshness import summarize
     from streams.freshness_feed import measure
 
-    found = measure(_kafka(), seconds)
+    kafka = _kafka()
+    click.echo(f"watching for {seconds:g} s", err=True)
+    watched = measure(kafka, seconds)
+    found = watched.by_tier
     summary = summarize(found.pop(None))
     by_tier = {tier or "": summarize(events) for tier, events in sorted(found.items(), key=str)}
     if as_json:
         click.echo(json.dumps(summary | {"by_tier": by_tier}))
         return
     if not summary:
-        click.echo(f"in {seconds:g} s no event reached what is served; run `tiderank simulate` in another terminal")
+        click.echo(f"no event reached what is served: {watched.what_is_missing()}")
     lines = [
         *summary.items(),
         *((f"click, {t}", causes["click"]) for t, causes in by_tier.items() if "click" in causes),

@@ -1,7 +1,9 @@
 """Measuring freshness on a running system: its topics → the meter."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
 
 from ranker.updates import MalformedRecord, UpdateHeader, peek_header
 from streams.codec import CONTENT_TYPE, decode
@@ -66,26 +68,44 @@ def _feed_update(meter: FreshnessMeter, record: Record) -> UpdateHeader | None:
     return header
 
 
-def measure(kafka: Kafka, seconds: float) -> dict[str | None, list[Fresh]]:
-    """Events that reached what is served within the next `seconds`: by any answer (None), and by those of each tier
-    that answered.
+@dataclass(slots=True)
+class Watched:
+    """What `measure` saw. by_tier: events that reached what is served, by any answer (None) and by each tier's."""
 
-    Raises StartError where the topics are missing.
-    """
+    by_tier: dict[str | None, list[Fresh]]
+    records: Counter[str]
+    """By topic."""
+
+    def what_is_missing(self) -> str:
+        """Where no event reached what is served: why, as far as the topics tell."""
+        if not self.records[EXAMPLES]:
+            return "no example came: does anybody send events (`tiderank simulate` does), and is ingest well?"
+        if not self.records[UPDATES]:
+            return f"{self.records[EXAMPLES]} examples came and no update of the weights: is train well?"
+        if not self.records[RESPONSES]:
+            return f"{self.records[UPDATES]} updates came and no response: does anybody ask, and is rank well?"
+        return "examples, updates and responses came, and no response yet by weights that know an example: watch longer"
+
+
+def measure(kafka: Kafka, seconds: float) -> Watched:
+    """What happens within the next `seconds`, or until Ctrl-C. Raises StartError where the topics are missing."""
     meters: dict[str | None, FreshnessMeter] = {None: FreshnessMeter()}
     settled: defaultdict[str | None, list[Fresh]] = defaultdict(list)
+    records: Counter[str] = Counter()
     tail = Tail(kafka, FOLLOWED)
     try:
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            for record in tail.poll(timeout_s=min(left, 0.2)):
-                message = feed(meters[None], record)
-                if isinstance(message, RankingResponse) and message.tier is not None:
-                    meters.setdefault(message.tier, FreshnessMeter())
-                for tier in meters.keys() - {None}:
-                    feed(meters[tier], record, tier)
-            for tier, meter in meters.items():
-                settled[tier] += meter.settle()
-        return {tier: settled[tier] + meter.settle(grace_ms=0) for tier, meter in meters.items()}
+        with suppress(KeyboardInterrupt):
+            while (left := deadline - time.monotonic()) > 0:
+                for record in tail.poll(timeout_s=min(left, 0.2)):
+                    records[record.topic] += 1
+                    message = feed(meters[None], record)
+                    if isinstance(message, RankingResponse) and message.tier is not None:
+                        meters.setdefault(message.tier, FreshnessMeter())
+                    for tier in meters.keys() - {None}:
+                        feed(meters[tier], record, tier)
+                for tier, meter in meters.items():
+                    settled[tier] += meter.settle()
+        return Watched({tier: settled[tier] + meter.settle(grace_ms=0) for tier, meter in meters.items()}, records)
     finally:
         tail.close()

@@ -130,5 +130,8 @@ def _named(snapshots: "list[Snapshot]", to: str, root: str) -> "Snapshot":
     found = [s for s in snapshots if to and s.name.startswith(to)]
     if len(found) != 1:
         there = ", ".join(s.name for s in snapshots) or "none"
-        raise StartError(f"--to must name one snapshot of this recipe's model under {root}, got {to!r}; there: {there}")
+        raise StartError(
+            f"--to must name one snapshot of this recipe's model under {root}, got {to!r}; there: {there}. Only "
+            "the newest training.snapshots_kept stay: `tiderank snapshot restore` copies one to where it is kept"
+        )
     return found[0]

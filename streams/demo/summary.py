@@ -53,6 +53,7 @@ def summarize_demo(observer: Observer, part: Part, ending: Ending) -> dict[str, 
         "requests": traffic.get("requests", 0),
         "responses": traffic.get("responses", 0),
         "fallbacks": by_status.get("fallback", 0),
+        "fallback_reasons": dict(part.fallbacks),
         "latency_ms": {name: latency[name] for name in ("p50", "p99")} if latency else None,
         "scoring_ms": _rounded(quantiles(list(part.server_ms))),
         "freshness_ms": clicks["click"]["ms"] if "click" in clicks else None,
@@ -122,8 +123,10 @@ def _after_freeze(observer: Observer) -> int | None:
 
 def _ranking(s: Mapping[str, Any]) -> str:
     latency = s["latency_ms"] or {"p50": None, "p99": None}
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in s["fallback_reasons"].items())
     return (
-        f"{s['responses']:,} of {s['requests']:,} requests answered, {s['fallbacks']:,} by fallback;"
+        f"{s['responses']:,} of {s['requests']:,} requests answered, {s['fallbacks']:,} by fallback"
+        f"{f' ({reasons})' if reasons else ''};"
         f" p50 {milliseconds(latency['p50'])}, p99 {milliseconds(latency['p99'])}"
         " from when a request was due until its answer was read"
     )

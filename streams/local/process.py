@@ -115,6 +115,13 @@ class Child:
             self._process.kill()
             self._process.wait()
 
+    def end(self) -> str:
+        """How it ended, for people."""
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return "has not ended"
+        return f"was killed by signal {-code}" if code < 0 else f"ended by itself with status {code}"
+
     def last_words(self) -> str:
         """The end of what it has logged since its start, set for the end of an error message."""
         lines = tail(self.log_path, since=self._log_start)

@@ -58,9 +58,10 @@ def up(
 
 def _windows(recipe: str | None) -> str:
     chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    said_ms = chosen.join.click_elapsed_ms or chosen.join.click_window_ms
     return (
-        f"recipe {chosen.name}: what is not clicked within {chosen.join.click_window_ms / 1000:g} s becomes a negative "
-        "example then; until the first have, the model sees clicks alone"
+        f"recipe {chosen.name}: what is not clicked within {said_ms / 1000:g} s is learned as such then; until the "
+        "first is, a new model learns nothing"
     )
 
 
@@ -78,5 +79,8 @@ def _watch(stack: LocalStack, workers: Sequence[WorkerProcess]) -> None:
                 raise StackError(f"{server.version} ended by itself{server.last_words()}")
         for worker in workers:
             if not worker.child.alive():
-                raise StackError(f"{worker.name} ended by itself{worker.child.last_words()}")
+                raise StackError(
+                    f"{worker.name} {worker.child.end()}, so the servers and the other workers are stopped too; called "
+                    f"again, `tiderank up --workers` goes on where they were{worker.child.last_words()}"
+                )
         time.sleep(WATCH_S)
