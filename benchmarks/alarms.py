@@ -50,7 +50,7 @@ class Found:
 
 
 class Watched:
-    """A learner, its reference of before the newest snapshot, and the tests between them."""
+    """A learner, its references of before the newest snapshot, and the tests between them."""
 
     def __init__(self, stream: Stream, model: ModelConfig, config: GateConfig) -> None:
         self.learner = Learner(model, LearnerConfig(), bind("decomposed"))
@@ -83,6 +83,9 @@ class Watched:
             elder_N = self._predict(self._elder[0], first, last) if self._elder is not None else reference_N
             compared = compare(click_N, served_N, reference_N, elder_N, event_ms_N)
             breach = self._tests.observe({"click": compared}, now_ms)
+            if breach is not None and breach.test == "reference":
+                self._reference, self._elder, breach = self._elder, None, None
+                self._tests.restart(now_ms)
         lesson = lesson_of(stream, self._tier, first, last, self._featurizer, self._side, self.learner)
         lesson = replace(lesson, click_N=torch.from_numpy(click_N))
         self.learner.learn_from([lesson], click_N, stream.conversion_N[cut])

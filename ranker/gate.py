@@ -127,6 +127,10 @@ class LabelTests:
         self.labels = 0
         for cohort in self._cohorts.values():
             cohort.clear()
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Forget what was found; labels that wait for their windows to close still count."""
         for detector in self._detectors.values():
             detector.reset()
 

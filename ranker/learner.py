@@ -38,11 +38,11 @@ class StepReport:
     """Of one call of learn. Grades are of predictions made before learning."""
 
     applied: bool
-    """False: nothing changed, because loss or gradients were not finite or there was no label."""
+    """False: nothing changed, because loss or gradients were not finite or no label teaches anything."""
     click: LossSums = LossSums()
     conversion: LossSums = LossSums()
     loss: float = 0.0
-    """Mean over labels, summed over the tiers that learned."""
+    """Mean over labels that are learned, summed over the tiers that learned."""
     grad_norm: float = 0.0
     """Of dense gradients, before the clip."""
     admitted: int = 0
@@ -98,8 +98,9 @@ class Learner:
     def learn(self, examples: Sequence[LabelledRequest]) -> StepReport:
         """Grade the predictions, then take one step.
 
-        Each tier's loss is the mean over the batch's labels; shared rows learn from the heaviest tier that learns from
-        a response. Leaves everything as it was, optimizer state included, if loss or gradients are not finite.
+        Each tier's loss is the mean over the batch's labels that its policies learn; shared rows learn from the
+        heaviest tier that learns from a response. Leaves everything as it was, optimizer state included, if loss or
+        gradients are not finite.
         """
         taught = [example for example in examples if self._learned(*example.emissions())]
         lessons = self._lessons(taught, self._settings.dearer_share)

@@ -32,7 +32,8 @@ class Counterparts:
     close as open, and both come side by side. But where traffic begins, or begins again after a break, there are
     clicks alone for a whole window; where it ends, or clicks are reported no more, there is what was not clicked alone.
     A model that learned on would forget the base rate within seconds. What is left out is not missed: the clicks of
-    traffic's first window have their counterpart in the negatives of its last.
+    traffic's first window have their counterpart in the negatives of its last. A trainer that reads one partition's
+    backlog before another's takes the one's labels for company of the other's.
     """
 
     def __init__(self, policies: Mapping[str, Policy], *, resumed: bool) -> None:

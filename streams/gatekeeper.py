@@ -38,6 +38,8 @@ class _Candidate(NamedTuple):
     judged: frozenset[str]
     """Kinds of labels that it has learned enough of."""
     watermark_ms: int
+    since_ms: int = 0
+    """The event time at which it became the reference: labels of later pages are judged by it alone."""
 
 
 class Gatekeeper:
@@ -122,7 +124,11 @@ class Gatekeeper:
             return
         if self._next is not None:
             self._drop(self._elder)
-            self._refer_to(self._next, self._reference)
+            elder = self._reference
+            if elder is not None and not self._next.judged <= elder.judged:  # it would find nothing strange
+                self._drop(elder)
+                elder = None
+            self._refer_to(self._next._replace(since_ms=self._watermark_ms + _UNDER_WAY_MS), elder)
         self._next, self._begun = self._begun, None
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
@@ -154,7 +160,7 @@ class Gatekeeper:
         for test, level in self._tests.levels().items():
             metric.GATE_LEVEL.labels(test).set(level)
         if breach is not None and breach.test == "reference":
-            self._back_to_elder(breach, watermark_ms)
+            self._doubt(breach, watermark_ms)
             return None
         if not self.closed:
             return breach
@@ -225,7 +231,14 @@ class Gatekeeper:
         self._learner.reference = reference.model if reference is not None else None
         self._learner.elder = elder.model if elder is not None else None
 
-    def _back_to_elder(self, breach: Breach, watermark_ms: int) -> None:
+    def _doubt(self, breach: Breach, watermark_ms: int) -> None:
+        """An older reference finds nothing of it. Labels are compared as they come and tested when their window closes:
+        of some that came before this reference was one, it is not known which of three models is wrong."""
+        assert self._reference is not None
+        if breach.since_ms is None or breach.since_ms <= self._reference.since_ms:
+            log.warning("the gate: %s. It has changed meanwhile: that is not held against it", breach.reason)
+            self._tests.begin_again()
+            return
         metric.GATE_REFERENCES_DROPPED.inc()
         log.warning("the gate: %s. The one before it judges from here on; nothing else changes", breach.reason)
         self._drop(self._reference)

@@ -81,7 +81,7 @@ class IngestWorker:
         self._sweeping = False
         self._swept_ms = 0
         """All windows of this worker's buckets that end before this event time have closed, and their labels are on the
-        broker."""
+        broker; but for attribution windows that ended with their click window, after a silence: one sweep later."""
         self._closed_ms = 0
         """Those of all buckets."""
         self._part = (0, 0)

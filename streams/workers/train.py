@@ -105,7 +105,7 @@ class TrainWorker(BaseWorker):
         """The newest broker time of an example."""
         self._step_due = 0.0
         self._begun_ms = 0
-        self._quarantine_from: dict[str, int] | None = None
+        self._quarantine_from = dict(offsets) if gate.closed else None
         self._learned = 0
         self._frozen = False
 
@@ -185,7 +185,7 @@ class TrainWorker(BaseWorker):
         metric.LEARNED.inc(len(examples))
         metric.LEARNED_RESPONSES.inc(len(requests))
         metric.STEPS.labels(str(report.applied).lower()).inc()
-        if not report.applied and report.loss:  # 0: all of them are held out, or cannot be learned any more
+        if not report.applied and report.loss:  # 0: all are held out, teach nothing or cannot be read any more
             log.warning("a step of %d examples was not applied: loss %s", len(examples), report.loss)
         counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
         clicks_ms = [e.trigger_ms for e in examples if e.kind == "click" and e.label > 0 and e.trigger_ms]
@@ -225,7 +225,9 @@ class TrainWorker(BaseWorker):
         breach = self._gate.judge_update()
         if breach is not None:
             return breach
-        self._quarantine_from = None
+        if self._quarantine_from is not None:
+            self._quarantine_from = None
+            self._schedule.soon()  # the newest snapshot says that the gate is closed
         self._gate.published()
         metric.UPDATE_BYTES.inc(self._writer.send(records))
         for kind, sums in (("click", report.click), ("conversion", report.conversion)):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,8 +28,8 @@ def record(offset: int, age_s: float) -> Record:
 
 def worker(config: TrainingConfig) -> TrainWorker:
     """For `handle` alone."""
-    parts: dict[str, Any] = dict.fromkeys(
-        ("learner", "writer", "gate", "user_log", "schedule", "counterparts", "outbox", "stop", "heartbeat")
+    parts: dict[str, Any] = {"gate": SimpleNamespace(closed=False)} | dict.fromkeys(
+        ("learner", "writer", "user_log", "schedule", "counterparts", "outbox", "stop", "heartbeat")
     )
     return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="", join_hold=JoinHold(live=True))
 
