@@ -253,6 +253,7 @@ class TestSnapshots:
             "offsets": {"0": 10},
             "watermark_ms": image.watermark_ms,
             "created_ms": 3,
+            "gate_closed": False,
         }
         assert {name: [sorted(s) for s in shards] for name, shards in parts.items()} == {
             "image": [["blake2b", "file", "size"]],
