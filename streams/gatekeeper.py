@@ -73,6 +73,7 @@ class Gatekeeper:
         self._published_since_breach = _SOON
         self._window_ms = windows_ms["click"]
         self._elder: _Candidate | None = None
+        """The reference before this one."""
         self._reference: _Candidate | None = None
         self._next: _Candidate | None = None
         """The next reference, once it is old enough."""
