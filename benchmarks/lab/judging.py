@@ -120,7 +120,7 @@ def tell(up: House, report: AuditReport) -> None:
             for record in read_topic(up.kafka, topic):
                 if re.search(rb"%b(?!\d)" % re.escape(asked.encode()), record.value or b""):
                     said = decode(TOPICS[topic], record.value, record.header(CONTENT_TYPE))
-                    print(f"{asked}: {record} at {record.timestamp_ms} {said}"[:600])
+                    print(f"{asked}: {record} at {record.timestamp_ms} {said}"[:2000])
 
 
 def tell_of_gate(up: House) -> None:

@@ -2,10 +2,11 @@
 
 Expected is what `feature_store.offline` makes of the same facts, whatever their order was. The join cannot wait for
 ever, so of an action that came after its window could be closed it may say less. Such differences are told apart as
-`late`, by when the action was on the broker; everything else that differs is wrong.
+`late`, by when the action was on the broker; everything else that differs is wrong. Where Redis forgot that less was
+said, all may be said in a second delivery (docs/wire.md, "Redis killed"): `taken_after_all`.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -54,9 +55,11 @@ class Joins:
         self._produced: dict[str, Produced] = {}
         """By example id, as first delivered."""
         self._again: list[str] = []
-        self._changed: list[str] = []
+        self._changed: defaultdict[str, list[Produced]] = defaultdict(list)
+        """By example id, later deliveries that say something else than the first."""
         self._counts: Counter[str] = Counter()
-        self._ids: dict[str, list[str]] = {name: [] for name in ("late", "missing", "extra", "different")}
+        kinds = ("late", "taken_after_all", "missing", "extra", "different", "changed")
+        self._ids: dict[str, list[str]] = {name: [] for name in kinds}
 
     def positives_before(self, kafka_ms: int) -> list[str]:
         """Ids of the examples that earned something, delivered before a time of the broker."""
@@ -73,7 +76,7 @@ class Joins:
         if first is not made:
             self._again.append(e.example_id)
             if first != made:
-                self._changed.append(e.example_id)
+                self._changed[e.example_id].append(made)
 
     def compare(
         self, events: Events, clock: ClockBound, redis: Redis, now_ms: int, read_on: Callable[[], Iterable[Record]]
@@ -92,10 +95,16 @@ class Joins:
             self.add(record)
         for label in due:
             self._settle_missing(label, label in standing, judge, now_ms)
-        for name in expected.keys() & self._produced.keys():
-            difference = judge.difference(expected[name], self._produced[name])
+        differences = {
+            name: judge.difference(expected[name], self._produced[name])
+            for name in expected.keys() & self._produced.keys()
+        }
+        for name, difference in differences.items():
             if difference is not None:
                 self._ids[difference].append(name)
+        for name, said in self._changed.items():
+            after_all = differences.get(name) == "late" and not any(judge.difference(expected[name], s) for s in said)
+            self._ids["taken_after_all" if after_all else "changed"].append(name)
         self._counts["expected"] = len(expected)
 
     def _settle_missing(self, label: Label, standing: bool, judge: "_Judge", now_ms: int) -> None:
@@ -117,7 +126,8 @@ class Joins:
             section.count(name, self._counts[name])
         section.count("late", len(self._ids["late"]), self._ids["late"])
         section.count("delivered_again", len(self._again), self._again)
-        section.fault("delivered_again_changed", self._changed)
+        section.count("taken_after_all", len(self._ids["taken_after_all"]), self._ids["taken_after_all"])
+        section.fault("delivered_again_changed", self._ids["changed"], verifiable=events_whole)
         section.fault("missing", self._ids["missing"], verifiable=examples_whole)
         section.fault("extra", self._ids["extra"], verifiable=events_whole)
         section.fault("different", self._ids["different"], verifiable=events_whole)

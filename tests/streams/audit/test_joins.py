@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from redis import Redis
 
-from feature_store.keys import bucket_of, due_key
+from feature_store.keys import bucket_of, due_key, join_key
 from streams.codec import decode, encode
 from streams.topics import EXAMPLES, TOPICS
 from tests.streams.audit.history import JOIN, SECOND, History, counts, faults
@@ -119,6 +119,32 @@ def test_a_click_that_came_in_time_is_not_late(history: History) -> None:
     history.serve("later", at=CLOSED)
     history.act("c", "i", at=SECOND, arrives=2 * SECOND)
     assert faults(history.joins()) == {"different": ("click:i",)}
+
+
+@pytest.mark.parametrize(
+    ("arrives", "found", "after_all"),
+    [
+        pytest.param(CLOSED + 1, {}, 1, id="late"),
+        pytest.param(2 * SECOND, {"delivered_again_changed": ("click:i",), "different": ("click:i",)}, 0, id="in-time"),
+    ],
+)
+def test_what_redis_forgot_to_have_refused_may_be_taken_after_all(
+    history: History, arrives: int, found: dict[str, tuple[str, ...]], after_all: int
+) -> None:
+    history.serve()
+    history.show("i", "a")
+    history.serve("later", at=CLOSED)
+    keys = (join_key("u"), due_key(bucket_of("u")))
+    remembered = [history.redis.dump(key) for key in keys]
+    history.sweep(CLOSED)
+    for key, value in zip(keys, remembered, strict=True):
+        history.redis.restore(key, 0, value or b"", replace=True)
+    history.act("c", "i", at=SECOND, arrives=arrives)
+    history.sweep(CLOSED)  # the attribution window
+    history.sweep(CLOSED)
+    section = history.joins()
+    assert faults(section) == found
+    assert counts(section).get("taken_after_all", 0) == after_all
 
 
 def test_a_click_that_names_its_item_may_find_an_earlier_impression(history: History) -> None:
