@@ -151,8 +151,9 @@ def fatal_error(error: KafkaError) -> Exception:
     """What to raise for it. As an event it has no code of its own, only its words."""
     if "group.instance.id" in error.str():
         return StreamError(
-            "another process has joined under this one's name; give each a name of its own with --instance or "
-            "TIDERANK_INSTANCE"
+            "the group no longer counts this process in: another one has joined under its name (give each a name of "
+            "its own with --instance or TIDERANK_INSTANCE), or it stood still for longer than the broker waits (start "
+            "it again)"
         )
     return KafkaException(error)
 
