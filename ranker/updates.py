@@ -40,6 +40,7 @@ from torch import Tensor
 
 from ranker.changes import Changes, TableChange
 from ranker.encoding import Encoded
+from ranker.tensor_file import pieces
 from ranker.update_parts import split
 
 MAGIC = b"TIDE"
@@ -244,7 +245,7 @@ def _seal(header: Header, tensors: dict[str, Tensor]) -> bytes:
     text = _ENCODER.encode(header)
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"a header may have {MAX_HEADER_BYTES} bytes, got {len(text)}")
-    body = safetensors.torch.save(tensors) if tensors else b""
+    body = b"".join(pieces(tensors)) if tensors else b""
     front = _FRONT.pack(MAGIC, VERSION, 0, 0, len(text))
     record = b"".join((front, text, _LENGTH.pack(len(body)), body))
     return record + _checksum(record)

@@ -331,10 +331,13 @@ def demo(seconds: float, rate: float, seed: int, broker: BrokerChoice, data: Pat
 
 
 def _kafka() -> "Kafka":
+    """It answers."""
     from streams.kafka import Kafka
     from streams.settings import BOOTSTRAP, required
 
-    return Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port"))
+    kafka = Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port"))
+    kafka.check()
+    return kafka
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Kafka:
             }
         )
 
-    def reader(self, *, fetch_wait_ms: int = 10, eof: bool = True, group: str = "tiderank-reader") -> Consumer:
+    def reader(self, *, eof: bool = True, group: str = "tiderank-reader") -> Consumer:
         """A consumer outside any group: assigned by hand, committing nothing. `group`: whose offsets it may ask for."""
         return Consumer(
             self._base()
