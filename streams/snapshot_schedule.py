@@ -70,6 +70,7 @@ class SnapshotSchedule:
         gate.snapshot_begun(position, updates.image.watermark_ms)
         updates.snapshot_begun(position)
         self._began = time.monotonic()
+        self._due = self._began + self._period_s  # now: what asks for one while this one is written is not forgotten
         self._writer.start(state, created_ms=now_ms(), needed=gate.needed)
         metric.SNAPSHOT_PAUSE_SECONDS.observe(self._began - now)
         log.info("snapshot of update %d: copied in %.0f ms", position.number, 1000 * (self._began - now))
@@ -90,7 +91,6 @@ class SnapshotSchedule:
         if outcome is None:
             return False
         now = time.monotonic()
-        self._due = now + self._period_s
         if isinstance(outcome, Failure):
             metric.SNAPSHOTS_FAILED.inc()
             self._retry = now + min(RETRY_S, self._period_s)

@@ -22,7 +22,7 @@ from streams.snapshot_schedule import SnapshotSchedule
 from streams.update_writer import UpdateWriter
 from streams.updates import UpdateReader
 from streams.workers.train import TrainWorker
-from tests.ranker.samples import COMPRESS
+from tests.ranker.samples import COMPRESS, at
 
 
 def new_writer(engine: Engine, kafka: Kafka, outbox: Outbox) -> UpdateWriter:
@@ -33,20 +33,32 @@ def new_writer(engine: Engine, kafka: Kafka, outbox: Outbox) -> UpdateWriter:
 
 
 def new_trainer(
-    model: ModelConfig, stack: LocalStack, kafka: Kafka, outbox: Outbox, snapshots: Path
+    model: ModelConfig,
+    stack: LocalStack,
+    kafka: Kafka,
+    outbox: Outbox,
+    snapshots: Path,
+    *,
+    closed_at: dict[str, int] | None = None,
 ) -> tuple[TrainWorker, Learner, SnapshotSchedule]:
-    """Of an untrained model, whose first update is out; a step at every tick."""
+    """Of an untrained model, whose first update is out; a step at every tick.
+
+    closed_at: it takes up a snapshot of these offsets, taken while the gate was closed.
+    """
     recipe = default()
     learner, engine = Learner(model, recipe.training.learner, COMPRESS), Engine(model, COMPRESS)
     writer = new_writer(engine, kafka, outbox)
     writer.write(learner, offsets={}, watermark_ms=0, grades={})
     config = replace(TrainingConfig(), step_s=1e-6, snapshot_s=1e6)
     schedule = SnapshotSchedule(str(snapshots), digest=model.digest, config=config)
+    gate = Gatekeeper(config.gate, learner, engine, {"click": 100, "conversion": 200})
+    if closed_at is not None:
+        gate.start_at(at(1), closed=True)
     worker = TrainWorker(
         learner=learner,
         writer=writer,
-        gate=Gatekeeper(config.gate, learner, engine, {"click": 100, "conversion": 200}),
-        offsets={},
+        gate=gate,
+        offsets=dict(closed_at or {}),
         user_log=UserLog(connect(stack.redis_url), recipe.log),
         log_length=8,
         config=config,
