@@ -111,8 +111,7 @@ def test_a_ranker_that_naps_delays_no_request_and_pays_for_the_wait(kafka: Kafka
         tally = run(kafka, of, [Phase(rate=50, seconds=2.0)], "nap").measured
     assert tally.requests == pytest.approx(100, abs=2)
     # Closed-loop load would have seen one slow request; here all that were due in that second have waited.
-    slow = [ms for ms in tally.latency_ms if ms > 100]
-    assert 35 <= len(slow) <= 60
+    assert sum(ms > 100 for ms in tally.latency_ms) >= 35
     assert max(tally.latency_ms) > 900
 
 
