@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ListOffsetsResultInfo,
@@ -32,8 +32,10 @@ class Ends:
 class EndsQuestion:
     """One question under way at a time: `ask`, then take the answer when it is there."""
 
-    def __init__(self, admin: AdminClient) -> None:
+    def __init__(self, admin: AdminClient, *, committed: bool = False) -> None:
+        """committed: asks for the end of what no open transaction holds back."""
         self._admin = admin
+        self._isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         self._asked_ms = 0
         self._futures: dict[TopicPartition, Future[ListOffsetsResultInfo]] = {}
 
@@ -45,7 +47,9 @@ class EndsQuestion:
         """Asks about these partitions; a question that is open is forgotten."""
         wanted = {TopicPartition(*place): OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
         self._asked_ms = int(time.time() * 1000)
-        self._futures = self._admin.list_offsets(wanted, request_timeout=TIMEOUT_S) if wanted else {}
+        self._futures = {}
+        if wanted:
+            self._futures = self._admin.list_offsets(wanted, isolation_level=self._isolation, request_timeout=TIMEOUT_S)
 
     def answer(self) -> Ends | None:
         """The answer, once; None while it is under way, and where the broker does not give one."""

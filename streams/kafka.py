@@ -79,8 +79,12 @@ class Kafka:
         except KafkaException:
             return 50  # it does not answer: the client will say so
 
-    def group_consumer(self, group: str, instance: str) -> Consumer:
-        """A member of a group, known to the broker by name, so that a quick restart moves no partition."""
+    def group_consumer(self, group: str, instance: str, *, uncommitted: bool = False) -> Consumer:
+        """A member of a group, known to the broker by name, so that a quick restart moves no partition.
+
+        uncommitted: records of open and of aborted transactions are read too. Else one sender's open transaction holds
+        back all that came after it in its partitions.
+        """
         return Consumer(
             self._base()
             | {
@@ -94,6 +98,7 @@ class Kafka:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": self._fetch_wait_ms(),
+                "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
                 "topic.metadata.refresh.interval.ms": 30_000,
             }
         )

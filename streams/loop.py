@@ -8,15 +8,16 @@ keyed by an id of its record. An exception from the worker ends the loop with no
 import gc
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.errors import StreamError
-from streams.kafka import denied, is_denied
+from streams.gaps import GapWatch
+from streams.kafka import CONNECT_TIMEOUT_S, denied, is_denied, topic_partitions
 from streams.outbox import Outbox
-from streams.record import Record
+from streams.record import Place, Record
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 class ReadAgain(Exception):
     """Raised by a worker: what it has not sealed had no lasting effect, read again from these places."""
 
-    def __init__(self, places: dict[tuple[str, int], int]) -> None:
+    def __init__(self, places: Mapping[Place, int]) -> None:
         super().__init__(f"reading again from {places}")
         self.places = places
 
@@ -40,12 +41,13 @@ class Worker(Protocol):
         """Called between batches, at least every `idle_s`: timers, weight updates, windows."""
         ...
 
-    def at_end(self, topic: str, partition: int) -> None:
-        """Everything of this partition has been handed over; more may come."""
+    def at_end(self, topic: str, partition: int, offset: int) -> None:
+        """Everything of this partition before `offset` has been handed over; more may come."""
         ...
 
-    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """New partitions, to be read on from the committed offset; returns them, perhaps with another."""
+    def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> Mapping[Place, int]:
+        """New partitions. Returns the offset to begin at, by place; what it does not name is read on from the offset
+        that the group has committed."""
         ...
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
@@ -59,11 +61,11 @@ class BaseWorker:
     def tick(self) -> None:
         return
 
-    def at_end(self, topic: str, partition: int) -> None:
+    def at_end(self, topic: str, partition: int, offset: int) -> None:
         return
 
-    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        return partitions
+    def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> Mapping[Place, int]:
+        return {}
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         return
@@ -84,35 +86,44 @@ def run(
     # collection walks all of it, of torch above all: 200 ms in which nothing is answered.
     gc.collect()
     gc.freeze()
+    gaps = GapWatch(consumer)
 
     def on_assign(member: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("assigned %s", _names(partitions))
-        member.incremental_assign(worker.assigned(member, partitions))
+        places = [(p.topic, p.partition) for p in partitions]
+        starts = _starts(member, places, worker.assigned(member, places))
+        log.info("assigned %s", ", ".join(f"{topic}[{p}] from {at}" for (topic, p), at in starts.items()) or "nothing")
+        gaps.start(starts)
+        member.incremental_assign(topic_partitions(starts))
 
     def on_revoke(member: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("revoked %s", _names(partitions))
         outbox.drain(member, 1.0)
-        worker.revoked(partitions)
-        member.incremental_unassign(partitions)
+        give_up(member, partitions)
 
     def on_lost(member: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("lost %s", _names(partitions))
+        give_up(member, partitions)
+
+    def give_up(member: Consumer, partitions: list[TopicPartition]) -> None:
         worker.revoked(partitions)
+        gaps.drop((p.topic, p.partition) for p in partitions)
         member.incremental_unassign(partitions)
 
     consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
     try:
         while not stop.is_set():
             records, ended = _poll(consumer, batch_max, idle_s)
+            gaps.see(records)
             try:
                 if records:
                     worker.handle(records)
-                for place in ended:  # after their records: they are what the worker has seen of the partition
-                    worker.at_end(*place)
+                for place, offset in ended.items():  # after their records: they are what the worker has seen of it
+                    worker.at_end(*place, offset)
                 worker.tick()
             except ReadAgain as again:
                 outbox.discard()
                 _seek(consumer, again.places)
+                gaps.start(again.places)
             outbox.commit(consumer)
         if not outbox.drain(consumer, 5.0):
             log.warning("stopped with deliveries under way: their records will be read again")
@@ -120,24 +131,39 @@ def run(
         consumer.close()
 
 
-def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Record], set[tuple[str, int]]]:
-    """Records, and the partitions that end with them.
+def _starts(consumer: Consumer, places: Sequence[Place], said: Mapping[Place, int]) -> dict[Place, int]:
+    """Where to begin: as the worker says, else as the group has committed, else at the beginning.
+
+    In so many words, so that what is read first is what was said, and what is missing before it is noticed.
+    """
+    unsaid = [place for place in places if place not in said]
+    try:
+        committed = consumer.committed(topic_partitions(dict.fromkeys(unsaid, OFFSET_STORED)), CONNECT_TIMEOUT_S)
+    except KafkaException as error:
+        log.warning("kafka: %s; the client itself looks up where to begin", error.args[0].str())
+        return dict.fromkeys(places, OFFSET_STORED) | said
+    known = {(c.topic, c.partition): c.offset if c.offset >= 0 else OFFSET_BEGINNING for c in committed}
+    return {place: said.get(place, known.get(place, OFFSET_BEGINNING)) for place in places}
+
+
+def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Record], dict[Place, int]]:
+    """Records, and the partitions that end with them, each with the offset of its end.
 
     Waits for one, then takes what is there: `consume(n, timeout)` would hold a lone record for the whole timeout.
     """
     first = consumer.poll(idle_s)
     if first is None:
-        return [], set()
+        return [], {}
     records: list[Record] = []
-    ended: set[tuple[str, int]] = set()
+    ended: dict[Place, int] = {}
     for message in (first, *consumer.consume(batch_max - 1, timeout=0)):
         place = (message.topic() or "", message.partition() or 0)
         error = message.error()
         if error is None:
             records.append(Record.of(message))
-            ended.discard(place)
+            ended.pop(place, None)
         elif error.code() == KafkaError._PARTITION_EOF:
-            ended.add(place)
+            ended[place] = message.offset() or 0
         elif error.fatal() or error.code() == KafkaError._FATAL:  # as an event the flag is not set
             raise fatal_error(error)
         elif is_denied(error):  # waiting does not mend it
@@ -158,7 +184,7 @@ def fatal_error(error: KafkaError) -> Exception:
     return KafkaException(error)
 
 
-def _seek(consumer: Consumer, places: dict[tuple[str, int], int]) -> None:
+def _seek(consumer: Consumer, places: Mapping[Place, int]) -> None:
     for (topic, partition), offset in places.items():
         log.warning("reading %s[%d] again from %d", topic, partition, offset)
         consumer.seek(TopicPartition(topic, partition, offset))

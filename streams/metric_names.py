@@ -4,6 +4,15 @@ from prometheus_client import Counter, Gauge, Histogram
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
+RECORDS_MISSED = Counter(
+    "tiderank_records_missed", "Offsets that the broker had deleted before they were read", ["topic"]
+)
+OPEN_TRANSACTION_SECONDS = Gauge(
+    "tiderank_open_transaction_seconds",
+    "How long the oldest open transaction of a sender has held back what came after it",
+    ["topic"],
+    multiprocess_mode="max",
+)
 REFUSED = Counter("tiderank_refused_records", "Records sent to the dead-letter topic", ["worker"])
 RESPONSES = Counter("tiderank_responses", "Responses by status, with the reason of those not ok", ["status", "reason"])
 DEADLINE_LIMITED = Counter(

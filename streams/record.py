@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
+Place = tuple[str, int]
+"""Topic and partition."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

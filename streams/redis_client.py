@@ -90,6 +90,9 @@ class ReconnectGuard:
     def __init__(self, redis: Redis) -> None:
         self._allowed = False
         redis.connection_pool.connection_kwargs["redis_connect_func"] = self._on_connect
+        # Connections that are there already were made without it, and would come back in silence.
+        redis.connection_pool.disconnect()
+        redis.connection_pool.reset()
 
     def _on_connect(self, connection: object) -> None:
         connection.on_connect()  # type: ignore[attr-defined]

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Iterable
 
-from confluent_kafka import TopicPartition
-
-from streams.kafka import Kafka, watermarks
+from streams.gaps import GapWatch
+from streams.kafka import Kafka, topic_partitions, watermarks
 from streams.record import Record
 
 log = logging.getLogger(__name__)
@@ -18,10 +17,14 @@ class Tail:
         """Raises StartError where a topic does not exist. What is produced after this returns is seen."""
         self._reader = kafka.reader(eof=False)
         ends = {(t, p): watermarks(self._reader, t, p)[1] for t in topics for p in kafka.partitions(t)}
-        self._reader.assign([TopicPartition(topic, p, end) for (topic, p), end in ends.items()])
-        self._next = ends
-        self.missed = 0
+        self._reader.assign(topic_partitions(ends))
+        self._gaps = GapWatch(self._reader)
+        self._gaps.start(ends)
+
+    @property
+    def missed(self) -> int:
         """Records that the broker had let go of before they were read."""
+        return self._gaps.missed
 
     def poll(self, limit: int = 5_000, timeout_s: float = 0.0) -> list[Record]:
         """What has come, at most `limit` records; waits for the first up to `timeout_s`."""
@@ -33,11 +36,8 @@ class Tail:
             if (error := message.error()) is not None:
                 log.warning("kafka: %s", error.str())
                 continue
-            record = Record.of(message)
-            place = (record.topic, record.partition)
-            self.missed += record.offset - self._next[place]
-            self._next[place] = record.offset + 1
-            records.append(record)
+            records.append(Record.of(message))
+        self._gaps.see(records)
         return records
 
     def close(self) -> None:

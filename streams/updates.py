@@ -5,6 +5,7 @@ import logging
 from confluent_kafka import KafkaError, TopicPartition
 
 from streams import metric_names as metric
+from streams.gaps import GapWatch
 from streams.kafka import Kafka, denied, is_denied
 from streams.record import Record
 from streams.topics import UPDATES
@@ -18,14 +19,13 @@ class UpdateReader:
     def __init__(self, kafka: Kafka, *, start: int) -> None:
         self._reader = kafka.reader()
         self._signer = kafka.signer
-        self._reader.assign([TopicPartition(UPDATES, 0, start)])
+        self._gaps = GapWatch(self._reader)
+        self.seek(start)
         self.next = start
         """Offset of the record after the newest that was read."""
         self._heard = False
         self.at_end = False
         """Everything that was there at the last poll has been handed over."""
-        self.missed = 0
-        """Records that the broker had let go of before they were read."""
 
     def poll(self, limit: int, timeout_s: float = 0.0) -> list[Record]:
         """Up to `limit` records in order; waits for the first up to `timeout_s`.
@@ -49,7 +49,7 @@ class UpdateReader:
                 continue
             self.at_end, self._heard = False, True
             record = Record.of(message)
-            self.missed += record.offset - self.next
+            self._gaps.see([record])
             self.next = record.offset + 1
             if self._signer is not None and not self._signer.vouches_for(record):
                 log.warning("%s: skipped, it is not signed with this key", record)
@@ -60,6 +60,7 @@ class UpdateReader:
 
     def seek(self, offset: int) -> None:
         self._reader.assign([TopicPartition(UPDATES, 0, offset)])
+        self._gaps.start({(UPDATES, 0): offset})
         self.next, self.at_end = offset, False
 
     def close(self) -> None:

@@ -164,6 +164,8 @@ def server_properties(data: Path, *, port: int, controller_port: int, listener: 
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         "transaction.state.log.num.partitions": 8,
+        # An open transaction holds back every event after it: nobody may ask for the broker's own 15 minutes.
+        "transaction.max.timeout.ms": 60_000,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         # A group is joined at once, not after 3 s.

@@ -27,10 +27,12 @@ from streams.dead_letters import bury
 from streams.ends import Ends, EndsQuestion
 from streams.errors import Refused, StreamError
 from streams.events import EventKinds, to_example, to_fact, to_outcome
+from streams.kafka import CONNECT_TIMEOUT_S
 from streams.loop import ReadAgain, run
 from streams.messages import CLOSED_MS
+from streams.open_transactions import OpenTransactions
 from streams.outbox import Outbox
-from streams.record import Record, next_offsets
+from streams.record import Place, Record, next_offsets
 from streams.redis_client import ReconnectGuard, check, connect, raise_if_forbidden
 from streams.service import Heartbeat
 from streams.settings import Settings
@@ -47,7 +49,7 @@ HOLD_S = 10.0
 """After partitions were given up no window closes for so long, with any worker: until someone reads them, they hold no
 clock, and what stands in them would be late. So too after Redis was away."""
 
-Places = dict[tuple[str, int], int]
+Places = dict[Place, int]
 
 
 class IngestWorker:
@@ -59,6 +61,7 @@ class IngestWorker:
         clock: EventClock,
         shared_clock: SharedClock,
         ends: EndsQuestion,
+        transactions: OpenTransactions,
         kinds: EventKinds,
         max_future_ms: int,
         wall_lag_ms: int | None,
@@ -71,6 +74,7 @@ class IngestWorker:
         self._clock = clock
         self._shared_clock = shared_clock
         self._ends = ends
+        self._transactions = transactions
         self._kinds = kinds
         self._max_future_ms = max_future_ms
         self._wall_lag_ms = wall_lag_ms
@@ -89,7 +93,6 @@ class IngestWorker:
         self._hold_until = float("-inf")
         self._read_before_ms = 0
         """The newest event that had been read when the question about the ends was asked."""
-        self._consumer: Consumer | None = None
         self._next: Places = {}
         """Of each assigned partition the next offset to handle; below 0 while that is not known."""
 
@@ -134,6 +137,7 @@ class IngestWorker:
             return
         if not self._next:
             return  # without a partition there is nothing to tell the time by
+        self._transactions.look(ends.offsets, self._next)
         try:
             agreed = self._shared_clock.agree(self._reached_ms(ends), self._swept_ms, self._part)
             buckets = range(agreed.place, BUCKETS, agreed.readers)
@@ -155,11 +159,12 @@ class IngestWorker:
         self._sweeping = True
         self._outbox.seal({}, then=lambda: self._settle(closed, swept_ms))
 
-    def at_end(self, topic: str, partition: int) -> None:
-        """All is handled, also where the first record kept lies beyond the offset that was begun at, or none is."""
-        if self._consumer is not None and (topic, partition) in self._next:
-            _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-            self._next[topic, partition] = max(self._next[topic, partition], end)
+    def at_end(self, topic: str, partition: int, offset: int) -> None:
+        """All before it is handled, also where the first record kept lies beyond the offset that was begun at, where
+        none is, and where the last are no records but markers of transactions. What an open one holds back lies
+        beyond."""
+        if (topic, partition) in self._next:
+            self._next[topic, partition] = max(self._next[topic, partition], offset)
 
     def _reached_ms(self, ends: Ends) -> int:
         """Event time that this worker has reached. 0, which holds all, while partitions are on their way to others.
@@ -182,18 +187,18 @@ class IngestWorker:
             bound_ms = max(bound_ms, wall_ms)
         return 0 if time.monotonic() < self._hold_until else min(self._clock.now_ms(), bound_ms)
 
-    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> Places:
         """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
-        self._consumer = consumer
         stored = self._stored_offsets()
         with suppress(RedisError):  # while it is away, nobody's clock goes on
             self._shared_clock.agree(0)  # at once: the others must not pass what is unread here
-        for partition in consumer.committed(partitions, timeout=10.0):
-            key = (partition.topic, partition.partition)
-            self._clock.add(*key)
-            partition.offset = self._next[key] = _start(stored.get(key), partition.offset)
-            log.info("%s[%d] from %d", *key, partition.offset)
-        return [TopicPartition(p.topic, p.partition, p.offset) for p in partitions]
+        asked = [TopicPartition(*place) for place in partitions]
+        committed = {(c.topic, c.partition): c.offset for c in consumer.committed(asked, CONNECT_TIMEOUT_S)}
+        starts = {place: _start(stored.get(place), committed[place]) for place in partitions}
+        for place in starts:
+            self._clock.add(*place)
+        self._next |= starts
+        return starts
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         self._hold_until = time.monotonic() + HOLD_S
@@ -272,13 +277,14 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     # Here, not when they are first needed: who only reads the logs may have no right to load functions.
     functions.load(redis)
     redis.set(WINDOWS, windows(recipe.join))
-    outbox = Outbox(kafka.producer(linger_ms=1.0))
+    outbox, admin = Outbox(kafka.producer(linger_ms=1.0)), kafka.admin()
     worker = IngestWorker(
         joiner=Joiner(redis, recipe.log, recipe.join),
         guard=ReconnectGuard(redis),
         clock=EventClock(),
         shared_clock=SharedClock(redis, settings.instance),
-        ends=EndsQuestion(kafka.admin()),
+        ends=EndsQuestion(admin),
+        transactions=OpenTransactions(admin),
         kinds=recipe.kinds,
         max_future_ms=recipe.max_future_ms,
         wall_lag_ms=recipe.wall_lag_ms,

@@ -26,7 +26,7 @@ from streams.kafka import CONNECT_TIMEOUT_S, Kafka, watermarks
 from streams.loop import BaseWorker, run
 from streams.messages import Reward, RouterModel
 from streams.outbox import Outbox
-from streams.record import Record
+from streams.record import Place, Record
 from streams.seen import SeenIds
 from streams.service import Heartbeat
 from streams.settings import Settings
@@ -139,16 +139,18 @@ class LearnWorker(BaseWorker):
             self._publish_due = now + self._publish_s
             self._publish()
 
-    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> dict[Place, int]:
         """From a little before what was learned, to know the ids of what was delivered last."""
-        for partition in partitions:
-            first, end = watermarks(consumer, partition.topic, partition.partition)
-            learned = self._knowledge.offsets.get(partition.partition, 0)
-            if learned > end:
-                log.warning("%s[%d] was made anew: reading all of it", partition.topic, partition.partition)
-                learned = self._knowledge.offsets[partition.partition] = 0
-            partition.offset = min(max(learned - READ_BEFORE, first), end)
-        return partitions
+        return {place: self._start(consumer, *place) for place in partitions}
+
+    def _start(self, consumer: Consumer, topic: str, partition: int) -> int:
+        first, end = watermarks(consumer, topic, partition)
+        learned = self._knowledge.offsets.get(partition, first)
+        if learned > end:
+            log.warning("%s[%d] was made anew: reading all of it", topic, partition)
+            learned = self._knowledge.offsets[partition] = first
+        # From before `first` where what was not learned is kept no more: who reads it notices and says so.
+        return min(learned, max(learned - READ_BEFORE, first))
 
     def _is_new(self, record: Record) -> bool:
         return record.offset >= self._knowledge.offsets.get(record.partition, 0)

@@ -194,7 +194,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         heartbeat=heartbeat,
         name=settings.instance,
     )
-    consumer = kafka.group_consumer(GROUP, settings.instance)
+    # An aborted request that is answered harms nobody; one sender's open transaction would hold up all others.
+    consumer = kafka.group_consumer(GROUP, settings.instance, uncommitted=True)
     run(consumer, [REQUESTS], worker, outbox, stop=stop, batch_max=recipe.ranking.batch_max, idle_s=0.01)
 
 

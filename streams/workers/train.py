@@ -40,7 +40,7 @@ from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
 from streams.outbox import Offsets, Outbox
 from streams.recipe import Recipe, TrainingConfig
-from streams.record import Record, next_offsets
+from streams.record import Place, Record, next_offsets
 from streams.redis_client import check, connect, raise_if_forbidden
 from streams.seen import SeenIds
 from streams.service import Heartbeat
@@ -143,17 +143,16 @@ class TrainWorker(BaseWorker):
         many = len(self._waiting) >= _HELD_STEPS * self._config.batch_max
         return self._join_hold.holds(self._closed.now_ms()) and not many
 
-    def at_end(self, topic: str, partition: int) -> None:
+    def at_end(self, topic: str, partition: int, offset: int) -> None:
         for clock in (self._clock, self._closed):
             clock.at_end(topic, partition)
 
-    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> dict[Place, int]:
         """From where the weights stand, not from what the group has committed: the weights are what must agree."""
-        for partition in partitions:
-            partition.offset = self._offsets.get(str(partition.partition), OFFSET_BEGINNING)
+        for place in partitions:
             for clock in (self._clock, self._closed):
-                clock.add(partition.topic, partition.partition)
-        return partitions
+                clock.add(*place)
+        return {place: self._offsets.get(str(place[1]), OFFSET_BEGINNING) for place in partitions}
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:

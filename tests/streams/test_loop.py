@@ -44,8 +44,8 @@ def message(offset: int, partition: int = 0) -> ScriptedMessage:
     return ScriptedMessage("t", partition, offset)
 
 
-def end(partition: int = 0) -> ScriptedMessage:
-    return ScriptedMessage("t", partition, 0, KafkaError(KafkaError._PARTITION_EOF))
+def end(partition: int = 0, offset: int = 5) -> ScriptedMessage:
+    return ScriptedMessage("t", partition, offset, KafkaError(KafkaError._PARTITION_EOF))
 
 
 class ScriptedConsumer:
@@ -55,6 +55,7 @@ class ScriptedConsumer:
         self._batches = [list(batch) for batch in batches]
         self._stop = stop
         self.steps: list[str] = []
+        self.kept = 0
 
     def subscribe(self, topics: list[str], **_: Any) -> None:
         self.steps.append(f"subscribe {topics}")
@@ -71,6 +72,9 @@ class ScriptedConsumer:
     def consume(self, count: int, timeout: float) -> list[ScriptedMessage]:
         batch = self._batches.pop(0)
         return batch[:count]
+
+    def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        return self.kept, 1_000
 
     def seek(self, place: TopicPartition) -> None:
         self.steps.append(f"seek {place.partition} {place.offset}")
@@ -109,8 +113,8 @@ class Recorder(BaseWorker):
             raise failure
         self._outbox.seal(next_offsets(records))
 
-    def at_end(self, topic: str, partition: int) -> None:
-        self._steps.append(f"end {partition}")
+    def at_end(self, topic: str, partition: int, offset: int) -> None:
+        self._steps.append(f"end {partition} at {offset}")
 
 
 def play(*batches: Sequence[ScriptedMessage], fail: Exception | None = None) -> list[str]:
@@ -134,11 +138,11 @@ def test_a_batch_is_drained_handled_and_sealed() -> None:
 
 def test_an_end_counts_after_the_records_before_it() -> None:
     steps = play([message(4), end(0)])
-    assert steps[1:4] == ["handle [4]", "seal [5]", "end 0"]
+    assert steps[1:4] == ["handle [4]", "seal [5]", "end 0 at 5"]
 
 
 def test_an_end_with_records_behind_it_is_none() -> None:
-    assert "end 0" not in play([end(0), message(4)])
+    assert "end 0 at 5" not in play([end(0), message(5)])
 
 
 def test_read_again_seeks_and_commits_nothing_of_the_batch() -> None:

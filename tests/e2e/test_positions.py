@@ -1,0 +1,121 @@
+"""What a worker reads first is what it said it would: told by what was read, never by what was logged."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from feature_store.keys import OFFSETS, log_key
+from streams.kafka import Kafka
+from streams.local.kafka import why_not
+from streams.local.process import Child
+from streams.redis_client import connect
+from streams.scan import committed, ends
+from streams.topics import CONVERSIONS
+from streams.workers import ingest
+from tests.e2e.running import House, running
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(why_not() is not None, reason=f"needs offsets that survive their group: {why_not()}"),
+]
+
+PATIENCE_S = 60.0
+USERS = 20
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with running(tmp_path, ["ingest"], broker="kafka") as up:
+        yield up
+
+
+def search(house: House, prefix: str) -> list[str]:
+    """Sends a search of each of some users; returns their names once the broker has them."""
+    producer = house.kafka.producer()
+    users = [f"{prefix}-{i}" for i in range(USERS)]
+    for user in users:
+        event = {"event_id": f"e-{user}", "user": user, "kind": "search", "item": "ad-1", "event_ms": now_ms()}
+        producer.produce(CONVERSIONS, json.dumps(event), key=user)
+    assert producer.flush(10) == 0
+    return users
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def await_logs(house: House, users: list[str]) -> None:
+    redis, deadline = connect(house.stack.redis_url), time.monotonic() + PATIENCE_S
+    while missing := [user for user in users if not redis.exists(log_key(user))]:
+        assert time.monotonic() < deadline, f"{len(missing)} of {len(users)} events were never read"
+        time.sleep(0.1)
+
+
+def await_committed(house: House) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while committed(house.kafka, ingest.GROUP, CONVERSIONS) != {
+        p: high for p, (_, high) in ends(house.kafka, CONVERSIONS).items()
+    }:
+        assert time.monotonic() < deadline, "the group never committed what it had read"
+        time.sleep(0.1)
+
+
+def move_group_to_the_end(kafka: Kafka) -> None:
+    """As an operator would with Kafka's own tool, while no member is there."""
+    places = [TopicPartition(CONVERSIONS, p, high) for p, (_, high) in ends(kafka, CONVERSIONS).items()]
+    admin = kafka.admin()  # kept, for its questions end with it
+    moved = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(ingest.GROUP, places)])
+    moved[ingest.GROUP].result(timeout=PATIENCE_S)
+
+
+def child(house: House) -> Child:
+    return house.workers["ingest"].child
+
+
+def restart(house: House) -> None:
+    child(house).start()
+    house.workers["ingest"].await_ready()
+
+
+def test_what_an_emptied_redis_forgot_is_read_again(house: House) -> None:
+    users = search(house, "before")
+    await_logs(house, users)
+    await_committed(house)
+    child(house).stop()
+    connect(house.stack.redis_url).flushall()
+    restart(house)
+    await_logs(house, users)
+
+
+def test_a_group_moved_by_an_operator_skips_nothing(house: House) -> None:
+    await_logs(house, search(house, "before"))
+    child(house).stop()
+    users = search(house, "moved")
+    stop_left_group(house)
+    move_group_to_the_end(house.kafka)
+    restart(house)
+    await_logs(house, users)
+
+
+def stop_left_group(house: House) -> None:
+    """A static member counts as there until its session ends."""
+    admin, deadline = house.kafka.admin(), time.monotonic() + PATIENCE_S
+    while admin.describe_consumer_groups([ingest.GROUP])[ingest.GROUP].result(timeout=PATIENCE_S).members:
+        assert time.monotonic() < deadline, "the stopped member stays in its group"
+        time.sleep(0.2)
+
+
+def test_what_redis_forgot_while_ingest_runs_is_read_again(house: House) -> None:
+    """By the path of a reconnect: the same process seeks."""
+    users = search(house, "before")
+    await_logs(house, users)
+    await_committed(house)
+    redis = connect(house.stack.redis_url)
+    redis.flushall()
+    redis.client_kill_filter(_type="normal", skipme=True)
+    assert redis.hgetall(OFFSETS) == {}
+    await_logs(house, [*users, *search(house, "after")])
