@@ -141,7 +141,7 @@ def _starts(consumer: Consumer, places: Sequence[Place], said: Mapping[Place, in
         committed = consumer.committed(topic_partitions(dict.fromkeys(unsaid, OFFSET_STORED)), CONNECT_TIMEOUT_S)
     except KafkaException as error:
         log.warning("kafka: %s; the client itself looks up where to begin", error.args[0].str())
-        return dict.fromkeys(places, OFFSET_STORED) | said
+        return {place: said.get(place, OFFSET_STORED) for place in places}
     known = {(c.topic, c.partition): c.offset if c.offset >= 0 else OFFSET_BEGINNING for c in committed}
     return {place: said.get(place, known.get(place, OFFSET_BEGINNING)) for place in places}
 

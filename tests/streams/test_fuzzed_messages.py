@@ -154,6 +154,7 @@ def test_ingest(stack: LocalStack, kafka: Kafka) -> None:
         clock=EventClock(),
         shared_clock=SharedClock(redis, "test"),
         ends=EndsQuestion(kafka.admin()),
+        transactions=OpenTransactions(kafka.admin()),
         kinds=EventKinds(),
         max_future_ms=60_000,
         wall_lag_ms=0,
