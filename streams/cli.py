@@ -269,13 +269,23 @@ def dlq_replay(numbers: tuple[int, ...], all_of_them: bool) -> None:
 
 @cli.command()
 @recipe_option
+@click.option(
+    "--patience",
+    type=Finite(min=0),
+    default=10.0,
+    show_default=True,
+    help="Seconds in which what waits for a worker must be seen to get on.",
+)
 @json_option
-def audit(recipe: str | None, as_json: bool) -> None:
-    """Account for every id on the topics and in Redis: answered, stored, joined, learned, lost, doubled."""
+def audit(recipe: str | None, patience: float, as_json: bool) -> None:
+    """Account for every id on the topics and in Redis: answered, stored, joined, learned, lost, doubled.
+
+    Exit status 1 if anything is wrong. The system may be running, and should be: what no worker brings on is a fault.
+    """
     from streams.audit import run_audit
     from streams.settings import from_environment
 
-    report = run_audit(from_environment(recipe=recipe))
+    report = run_audit(from_environment(recipe=recipe), patience_s=patience)
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     if not report.ok:
         sys.exit(1)

@@ -103,8 +103,11 @@ class Kafka:
             }
         )
 
-    def reader(self, *, eof: bool = True, group: str = "tiderank-reader") -> Consumer:
-        """A consumer outside any group: assigned by hand, committing nothing. `group`: whose offsets it may ask for."""
+    def reader(self, *, eof: bool = True, group: str = "tiderank-reader", uncommitted: bool = False) -> Consumer:
+        """A consumer outside any group: assigned by hand, committing nothing.
+
+        group: whose offsets it may ask for. uncommitted: it also sees records of open and of aborted transactions.
+        """
         return Consumer(
             self._base()
             | {
@@ -112,6 +115,7 @@ class Kafka:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": eof,
+                "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
                 "fetch.wait.max.ms": self._fetch_wait_ms(),
             }
         )

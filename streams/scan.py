@@ -12,9 +12,10 @@ from streams.record import Record
 STALL_S = 15.0
 
 
-def ends(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
-    """(first offset kept, next offset) of each partition."""
-    reader = kafka.reader()
+def ends(kafka: Kafka, topic: str, *, uncommitted: bool = False) -> dict[int, tuple[int, int]]:
+    """(first offset kept, next offset) of each partition; the next that is stable, unless `uncommitted`: an open
+    transaction holds that back."""
+    reader = kafka.reader(uncommitted=uncommitted)
     try:
         return {p: watermarks(reader, topic, p) for p in kafka.partitions(topic)}
     finally:
@@ -31,21 +32,32 @@ def committed(kafka: Kafka, group: str, topic: str) -> dict[int, int]:
         reader.close()
 
 
-def read_topic(kafka: Kafka, topic: str, since: Mapping[int, int] | None = None) -> Iterator[Record]:
+def read_topic(
+    kafka: Kafka,
+    topic: str,
+    since: Mapping[int, int] | None = None,
+    until: Mapping[int, int] | None = None,
+    *,
+    uncommitted: bool = False,
+) -> Iterator[Record]:
     """Every record that the broker keeps of the topic as it stands now; in order within each partition.
 
-    since: by partition, the offset to begin at.
+    since: by partition, the offset to begin at. until: the one to end before; partitions not named are left out.
+    uncommitted: with the records of open and of aborted transactions.
     Raises StreamError if the broker stops handing records out before the end.
     """
     since = since or {}
-    kept = {p: (max(low, since.get(p, 0)), high) for p, (low, high) in ends(kafka, topic).items()}
-    spans = {p: span for p, span in kept.items() if span[1] > span[0]}
-    if not spans:
+    kept = {
+        p: (max(low, since.get(p, 0)), high) for p, (low, high) in ends(kafka, topic, uncommitted=uncommitted).items()
+    }
+    if until is not None:
+        kept = {p: (low, min(high, until[p])) for p, (low, high) in kept.items() if p in until}
+    left = {p: high for p, (low, high) in kept.items() if high > low}
+    if not left:
         return
-    reader = kafka.reader()
+    reader = kafka.reader(uncommitted=uncommitted)
     try:
-        reader.assign([TopicPartition(topic, p, low) for p, (low, _) in spans.items()])
-        left = {p: high for p, (_, high) in spans.items()}
+        reader.assign([TopicPartition(topic, p, kept[p][0]) for p in left])
         heard = time.monotonic()
         while left:
             for message in reader.consume(1000, timeout=0.2):
@@ -57,12 +69,12 @@ def read_topic(kafka: Kafka, topic: str, since: Mapping[int, int] | None = None)
                     raise KafkaException(error)
                 heard = time.monotonic()
                 record = Record.of(message)
-                if record.offset >= left.get(record.partition, 0):
-                    continue  # came after the count was taken
-                if record.offset + 1 == left[record.partition]:
-                    del left[record.partition]
-                yield record
-            if time.monotonic() - heard > STALL_S:
+                end = left.get(record.partition, 0)
+                if record.offset + 1 >= end:
+                    left.pop(record.partition, None)
+                if record.offset < end:
+                    yield record
+            if left and time.monotonic() - heard > STALL_S:
                 raise StreamError(f"{topic}: the broker handed out nothing for {STALL_S:.0f} s before the end")
     finally:
         reader.close()

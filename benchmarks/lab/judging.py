@@ -36,7 +36,7 @@ PATIENCE_S = 240.0
 """For anything to come right; importing torch alone takes a while on a busy machine."""
 SETTLING_S = 3.0
 """After an outage, requests of which may still be answered late."""
-WAITING = (("requests", "pending"), ("events", "not_yet_read"), ("joins", "pending"), ("rewards", "pending"))
+WAITING = (("requests", "pending"), ("events", "not_read"), ("joins", "pending"), ("rewards", "pending"))
 
 
 def settled_audit(up: House) -> AuditReport:

@@ -18,6 +18,7 @@ from feature_store.facts import ActionFact, Label, example_id
 from feature_store.keys import bucket_of, due_key, timer
 from feature_store.offline import Expected, expected_labels
 from streams.audit.events import NEVER_MS, ClockBound, EventFact, Events
+from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.codec import CONTENT_TYPE, decode
 from streams.errors import Refused
@@ -58,17 +59,19 @@ class Joins:
         self._changed: defaultdict[str, list[Produced]] = defaultdict(list)
         """By example id, later deliveries that say something else than the first."""
         self._counts: Counter[str] = Counter()
+        self._since: dict[str, float] = {}
+        """By example id, the label of those that came behind the cut."""
         kinds = ("late", "taken_after_all", "missing", "extra", "different", "changed")
         self._ids: dict[str, list[str]] = {name: [] for name in kinds}
+        self._overdue: set[Label] = set()
 
     def positives_before(self, kafka_ms: int) -> list[str]:
         """Ids of the examples that earned something, delivered before a time of the broker."""
         return [name for name, made in self._produced.items() if made.label > 0 and made.kafka_ms < kafka_ms]
 
     def add(self, record: Record) -> None:
-        try:
-            e: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
-        except Refused:
+        e = _example(record)
+        if e is None:
             self._counts["refused"] += 1  # none of ours
             return
         made = Produced(e.label, e.value, e.response_id, e.user, e.item, e.position, e.trigger_ms, record.timestamp_ms)
@@ -79,9 +82,18 @@ class Joins:
                 self._changed[e.example_id].append(made)
 
     def compare(
-        self, events: Events, clock: ClockBound, redis: Redis, now_ms: int, read_on: Callable[[], Iterable[Record]]
+        self,
+        events: Events,
+        clock: ClockBound,
+        redis: Redis,
+        now_ms: int,
+        *,
+        read_on: Callable[[], Iterable[Record]],
+        catch_up: Callable[[], None],
+        patience: Patience,
     ) -> None:
-        """read_on: the examples that came since, read after the timers: a window without one has delivered by then."""
+        """read_on: the examples that came since, read after the timers: a window without one has delivered by then.
+        catch_up: reads the events on, which may have made another label of one that is missing."""
         expected = expected_labels(events.facts(), self._config, NEVER_MS)
         judge = _Judge(events, clock, self._config, self._produced)
         for name in self._produced.keys() - expected.keys():
@@ -89,12 +101,14 @@ class Joins:
             self._ids["late" if late else "extra"].append(name)
         missing = [e.label for name, e in expected.items() if e.certain and name not in self._produced]
         due = [label for label in missing if judge.is_due(label, now_ms)]
-        self._counts["pending"] = len(missing) - len(due)
-        standing = _standing(due, judge, redis)
-        for record in read_on():
-            self.add(record)
+        standing = self._await_timers(due, judge, redis, now_ms, patience)
+        self._since = {e.example_id: e.label for record in read_on() if (e := _example(record)) is not None}
+        self._counts["pending"] = len(missing) - len(due) + len(standing)
         for label in due:
-            self._settle_missing(label, label in standing, judge, now_ms)
+            if label not in standing and example_id(label) not in self._since:
+                self._ids["late" if judge.click_was_refused(label, self._since) else "missing"].append(
+                    example_id(label)
+                )
         differences = {
             name: judge.difference(expected[name], self._produced[name])
             for name in expected.keys() & self._produced.keys()
@@ -106,23 +120,32 @@ class Joins:
             after_all = differences.get(name) == "late" and not any(judge.difference(expected[name], s) for s in said)
             self._ids["taken_after_all" if after_all else "changed"].append(name)
         self._counts["expected"] = len(expected)
+        if self._ids["missing"]:
+            catch_up()
+            now_expected = expected_labels(events.facts(), self._config, NEVER_MS)
+            self._ids["missing"] = [n for n in self._ids["missing"] if now_expected.get(n) == expected[n]]
 
-    def _settle_missing(self, label: Label, standing: bool, judge: "_Judge", now_ms: int) -> None:
-        name = example_id(label)
-        if name in self._produced:
-            return
-        if standing:
-            self._counts["pending"] += 1
-            self._counts["overdue"] += judge.clock.passed_ms(label.label_ms) + OVERDUE_MS < now_ms
-        else:
-            self._ids["late" if judge.click_was_refused(label) else "missing"].append(name)
+    def _await_timers(
+        self, due: Sequence[Label], judge: "_Judge", redis: Redis, now_ms: int, patience: Patience
+    ) -> set[Label]:
+        """Those whose window or action stands. One that is overdue is given time to go."""
+        standing = _standing(due, judge, redis)
+        overdue = {label for label in standing if judge.clock.passed_ms(judge.fires_ms(label)) + OVERDUE_MS < now_ms}
+
+        def left() -> int:
+            self._overdue &= _standing(list(self._overdue), judge, redis)
+            return len(self._overdue)
+
+        self._overdue = overdue
+        patience.wait(left)
+        return (standing - overdue) | self._overdue
 
     def section(self, *, events_whole: bool, examples_whole: bool) -> Section:
         section = Section("joins")
         kinds = Counter((name.partition(":")[0], made.label > 0) for name, made in self._produced.items())
         for (kind, positive), count in sorted(kinds.items()):
             section.count(f"{kind}_{'positive' if positive else 'negative'}", count)
-        for name in ("expected", "pending", "overdue", "refused"):
+        for name in ("expected", "pending", "refused"):
             section.count(name, self._counts[name])
         section.count("late", len(self._ids["late"]), self._ids["late"])
         section.count("delivered_again", len(self._again), self._again)
@@ -131,7 +154,17 @@ class Joins:
         section.fault("missing", self._ids["missing"], verifiable=examples_whole)
         section.fault("extra", self._ids["extra"], verifiable=events_whole)
         section.fault("different", self._ids["different"], verifiable=events_whole)
+        section.fault("overdue", [example_id(label) for label in self._overdue])
         return section
+
+
+def _example(record: Record) -> TrainingExample | None:
+    """None where it is none of ours."""
+    try:
+        example: TrainingExample = decode(TOPICS[EXAMPLES], record.value, record.header(CONTENT_TYPE))
+    except Refused:
+        return None
+    return example
 
 
 def _standing(labels: Sequence[Label], judge: "_Judge", redis: Redis) -> set[Label]:
@@ -175,14 +208,20 @@ class _Judge:
 
     def is_due(self, label: Label, now_ms: int) -> bool:
         """False while ingest need not have delivered it: its window can be open, or its facts are not all read."""
-        if self._events.unsure & {label.response_id, label.impression_id, label.trigger_id}:
+        if any(name in self._events.unsure for name in (label.response_id, label.impression_id, label.trigger_id)):
             return False
         return not label.by_window or self.clock.passed_ms(label.label_ms) <= now_ms
 
-    def click_was_refused(self, label: Label) -> bool:
-        """There can be no conversion example, because the click example turned out negative."""
-        click = self._produced.get(f"click:{label.impression_id}")
-        return label.kind == "conversion" and click is not None and click.label == 0
+    def fires_ms(self, label: Label) -> int:
+        """Event time at which the join lets it go: an action that comes before its impression waits for that."""
+        return label.label_ms if label.by_window else label.label_ms + self._config.early_ms
+
+    def click_was_refused(self, label: Label, since: Mapping[str, float]) -> bool:
+        """There can be no conversion example, because the click example turned out negative. since: labels that came
+        behind the cut."""
+        name = f"click:{label.impression_id}"
+        click = self._produced[name].label if name in self._produced else since.get(name)
+        return label.kind == "conversion" and click == 0
 
     def difference(self, expected: Expected, made: Produced) -> str | None:
         """`late`, `different`, or None."""
@@ -223,7 +262,8 @@ class _Judge:
         """Whether the join can have closed the window, or given the action up, before it read what decides."""
         mine = self._events.of_user[self.user_of(label)]
         action, shown = mine[label.trigger_id], mine[label.impression_id]
-        if not isinstance(action, ActionFact) or self._events.unsure & {action.event_id, shown.event_id}:
+        unsure = action.event_id in self._events.unsure or shown.event_id in self._events.unsure
+        if not isinstance(action, ActionFact) or unsure:
             return True
         window_ms = self._config.click_window_ms if label.kind == "click" else self._config.attribution_window_ms
         patience_ms = self._config.early_ms if action.impression_id is not None else 0

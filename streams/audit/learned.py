@@ -29,7 +29,25 @@ class Learned:
         self._before: _Epoch | None = None
         self._counts: Counter[str] = Counter()
         self._gaps: list[str] = []
-        self._unread: list[str] = []
+        self._left_out: list[str] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether a trainer has ever written weights of this model."""
+        return self._live is not None and self._live.number > 0
+
+    @property
+    def kept_out(self) -> bool:
+        """Whether the gate is closed, as far as this log tells: the trainer has opened its epoch anew, to send replicas
+        back, and has published nothing since. Then it reads examples and learns none, and its next update says so."""
+        live, before = self._live, self._before
+        return live is not None and before is not None and live.number == 1 and live.trainer == before.trainer
+
+    def behind(self, wanted: Mapping[int, int]) -> dict[int, int]:
+        """By partition, how far the weights are behind these offsets of training.examples; none at 0."""
+        offsets = self._live.offsets if self._live is not None and self._live.number else {}
+        behind = {partition: offset - offsets.get(str(partition), 0) for partition, offset in wanted.items()}
+        return {partition: count for partition, count in behind.items() if count > 0}
 
     def add(self, record: Record) -> None:
         try:
@@ -75,21 +93,34 @@ class Learned:
             self._counts["examples_learned_again"] += max(0, -step)
             kept_out = header.quarantined.get(partition, (begun, begun))
             if step > 0 and not kept_out[0] <= left < begun <= kept_out[1]:
-                self._unread.append(f"{record}: {step} examples of partition {partition}")
+                self._left_out.append(f"{record}: {step} examples of partition {partition}")
 
     def section(self, ends: Mapping[int, int], *, updates_whole: bool) -> Section:
         """ends: next offset of each partition of training.examples, read after the updates."""
-        offsets = self._live.offsets if self._live is not None and self._live.number else {}
-        learned = {partition: offsets.get(str(partition), 0) for partition in ends}
         section = Section("learned")
         for name in ("epochs", "updates", "void", "malformed", "of_other_models"):
             section.count(name, self._counts[name])
+        offsets = self._live.offsets if self._live is not None and self._live.number else {}
+        learned = {partition: offsets.get(str(partition), 0) for partition in ends}
         section.count("examples", sum(learned.values()))
-        section.count("not_yet_learned", sum(max(0, end - learned[p]) for p, end in ends.items()))
         for name in ("examples_learned_again", "examples_quarantined"):
             section.count(name, self._counts[name])
         section.fault("gaps", self._gaps, verifiable=updates_whole)
-        section.fault("never_learned", self._unread, verifiable=updates_whole)
+        section.fault("never_learned", self._left_out, verifiable=updates_whole)
         beyond = [f"partition {p}: {learned[p]} of {end}" for p, end in ends.items() if learned[p] > end]
         section.fault("learned_beyond_the_end", beyond)
         return section
+
+    def add_not_learned(self, section: Section, wanted: Mapping[int, int]) -> None:
+        """Adds what is not learned, however long that was waited for, to the section made at the cut.
+
+        wanted: by partition of training.examples, the offset behind the last record before the cut.
+        """
+        behind = self.behind(wanted)
+        count = sum(behind.values())
+        if not self.begun or self.kept_out:
+            section.count("kept_out_so_far" if self.kept_out else "not_yet_learned", count)
+            return
+        section.fault(
+            "not_learned", [f"partition {p}: {n} before {wanted[p]}" for p, n in behind.items()], number=count
+        )

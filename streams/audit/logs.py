@@ -168,7 +168,7 @@ class Logs:
             self._differences[user] = difference
 
     def _expired_by_age(self, events: Mapping[str, EventFact]) -> bool:
-        newest_ms = max(event.kafka_ms for event in events.values())
+        newest_ms = max((event.kafka_ms for event in events.values()), default=0)
         return newest_ms + 1000 * self._config.ttl_s < self._now_ms
 
     def section(self, *, events_whole: bool) -> Section:

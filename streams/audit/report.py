@@ -28,6 +28,12 @@ class Line:
 class Section:
     title: str
     lines: list[Line] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    """What is behind a fault, in words, where the audit can tell."""
+
+    def total(self, name: str) -> int:
+        """The count of a line; 0 where there is none."""
+        return sum(line.count for line in self.lines if line.name == name)
 
     def count(self, name: str, number: int, ids: Collection[str] = ()) -> None:
         self.lines.append(Line(name, number, ids=_some(ids)))
@@ -42,7 +48,7 @@ class Section:
 class AuditReport:
     sections: tuple[Section, ...]
     let_go: dict[str, int]
-    """Records that the broker no longer had, by topic; topics that are whole are left out."""
+    """By topic, offsets at its beginning whose records the broker no longer had; topics that are whole are left out."""
 
     @property
     def ok(self) -> bool:
@@ -64,7 +70,8 @@ class AuditReport:
                 for title, line in self._lines()
                 if line.verdict == verdict and line.count
             ]
-        return found | {"let_go": self.let_go}
+        reasons = [reason for section in self.sections for reason in section.reasons]
+        return found | {"reasons": reasons, "let_go": self.let_go}
 
     def text(self) -> str:
         """A table for people."""
@@ -73,8 +80,10 @@ class AuditReport:
         for section in self.sections:
             rows.append(section.title)
             rows += [_row(line, width) for line in section.lines]
+            rows += [f"  {reason}" for reason in section.reasons]
         rows += [
-            f"{topic}: the broker has let go of {count} records; what would need them is unknown, not verified"
+            f"{topic}: the broker has let go of the first {count:,} offsets; what would need their records is unknown, "
+            "not verified"
             for topic, count in sorted(self.let_go.items())
         ]
         wrong = sum(1 for _, line in self._lines() if line.verdict == "fault" and line.count)

@@ -1,9 +1,10 @@
 """Requests against responses: what was answered, how, how often, and what was not. Knows nothing of Kafka."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from streams.audit.events import RecordPlace
 from streams.audit.report import Section
 from streams.client import DEADLINE_MS
 from streams.codec import CONTENT_TYPE, decode
@@ -30,21 +31,22 @@ class _Answers:
 class Requests:
     """Feed it all responses before the requests: then every response finds its request."""
 
-    def __init__(self, letters: Collection[tuple[str, int, int]], *, default_deadline_ms: int, now_ms: int) -> None:
+    def __init__(self, letters: Collection[RecordPlace], *, default_deadline_ms: int, now_ms: int) -> None:
         """now_ms: when the reading of responses began; what was due shortly before is not judged."""
         self._letters = letters
         self._default_deadline_ms = default_deadline_ms
         self._now_ms = now_ms
         self._answers: dict[str, _Answers] = {}
         self._sent: Counter[str] = Counter()
-        self._refused = self._pending = 0
-        self._unanswered: list[str] = []
+        self._refused = self._pending = self._aborted = self._held_back = 0
+        self._late: set[str] = set()
+        """Requests that were answered behind the cut."""
+        self._unanswered: dict[RecordPlace, str] = {}
 
     def add_response(self, record: Record) -> None:
-        try:
-            response: RankingResponse = decode(TOPICS[RESPONSES], record.value, record.header(CONTENT_TYPE))
-        except Refused:
-            return  # somebody else's record on a shared reply topic
+        response = _response(record)
+        if response is None:
+            return
         known = self._answers.get(response.request_id)
         if known is None:
             answers = _Answers(1, record.timestamp_ms, response.status, response.reason)
@@ -65,7 +67,33 @@ class Requests:
         if record.timestamp_ms + self._deadline_ms(record) + GRACE_MS >= self._now_ms:
             self._pending += 1
         else:
-            self._unanswered.append(address.request_id if address is not None else str(record))
+            place = (record.topic, record.partition, record.offset)
+            self._unanswered[place] = address.request_id if address is not None else str(record)
+
+    def unanswered(self, responses: Iterable[Record] = (), letters: Collection[RecordPlace] = ()) -> list[RecordPlace]:
+        """Where the requests are that had to be answered and are not, now that these have come behind the cut."""
+        for record in responses:
+            response = _response(record)
+            if response is not None:
+                self._late.add(response.request_id)
+        settled = {p for p, name in self._unanswered.items() if name in self._late or p in letters}
+        for place in settled:
+            del self._unanswered[place]
+        return list(self._unanswered)
+
+    def excuse(self, committed: Collection[RecordPlace], stable: Mapping[tuple[str, int], int]) -> None:
+        """Requests of aborted transactions may be answered or not; those of open ones cannot be told yet.
+
+        Args:
+            committed: places of the records, among those unanswered, that no transaction holds back or took back.
+            stable: by (topic, partition), the offset before which all transactions have ended.
+        """
+        for place in self._unanswered.keys() - set(committed):
+            del self._unanswered[place]
+            if place[2] < stable[place[:2]]:
+                self._aborted += 1
+            else:
+                self._held_back += 1
 
     def section(self, *, requests_whole: bool, responses_whole: bool) -> Section:
         section = Section("requests")
@@ -80,7 +108,9 @@ class Requests:
         again = {name: a.count - self._sent[name] for name, a in self._answers.items() if name in self._sent}
         section.count("answered_again", sum(n for n in again.values() if n > 0), [i for i, n in again.items() if n > 0])
         section.count("pending", self._pending)
-        section.fault("unanswered", self._unanswered, verifiable=responses_whole)
+        section.count("aborted_unanswered", self._aborted)
+        section.count("behind_open_transaction", self._held_back)
+        section.fault("unanswered", self._unanswered.values(), verifiable=responses_whole)
         strangers = [name for name in self._answers if name not in self._sent]
         section.fault("responses_to_no_request", strangers, verifiable=requests_whole)
         return section
@@ -90,3 +120,12 @@ class Requests:
         if text.isascii() and text.isdigit() and len(text) <= 9:
             return min(int(text), MAX_DEADLINE_MS)
         return self._default_deadline_ms
+
+
+def _response(record: Record) -> RankingResponse | None:
+    """None where it is somebody else's record, on a shared reply topic."""
+    try:
+        response: RankingResponse = decode(TOPICS[RESPONSES], record.value, record.header(CONTENT_TYPE))
+    except Refused:
+        return None
+    return response

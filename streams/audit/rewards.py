@@ -10,13 +10,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from redis import Redis
 
 from router_bandit.windows import WindowOptions
-from streams.audit.events import ClockBound
+from streams.audit.events import ClockBound, RecordPlace
+from streams.audit.joins import OVERDUE_MS
+from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.codec import CONTENT_TYPE, decode
 from streams.errors import Refused
 from streams.messages import Decision, Outcome, Reward
 from streams.record import Record
-from streams.topics import TOPICS
+from streams.topics import DECISIONS, TOPICS
+
+PREFIX = WindowOptions().prefix
 
 
 class Rewards:
@@ -24,14 +28,14 @@ class Rewards:
 
     def __init__(
         self,
-        letters: Collection[tuple[str, int, int]],
+        letters: Collection[RecordPlace],
         frontier: Mapping[tuple[str, int], int],
         *,
         window_ms: int,
         wall_lag_ms: int | None,
     ) -> None:
         """frontier: by (topic, partition), the offset before which the rewards worker has surely taken all in."""
-        self._letters = letters
+        self._letters = set(letters)
         self._frontier = frontier
         self._window_ms = window_ms
         self._wall_lag_ms = wall_lag_ms
@@ -40,8 +44,10 @@ class Rewards:
         self._decided: dict[str, int] = {}
         """Event time by response id."""
         self._outcomes: dict[str, Outcome] = {}
-        self._unsure: set[str] = set()
-        """Responses of what may not have been taken in yet."""
+        self._unsure: dict[RecordPlace, tuple[str, str]] = {}
+        """What may not have been taken in yet: its response, and its own id."""
+        self._strangers: list[str] = []
+        self._overdue: list[str] = []
         self._moments: list[tuple[int, int]] = []
         self._counts: Counter[str] = Counter()
         self._again: list[str] = []
@@ -65,51 +71,86 @@ class Rewards:
 
     def add_fact(self, record: Record) -> None:
         """A decision or an outcome."""
-        if (record.topic, record.partition, record.offset) in self._letters:
-            return
-        try:
-            fact: Decision | Outcome = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
-        except Refused:
-            return  # not taken in yet: once it is, it is a dead letter
+        place = (record.topic, record.partition, record.offset)
+        fact = None if place in self._letters else _fact(record)
+        if fact is None:
+            return  # a dead letter, or one to be: once it is read
         self._moments.append((min(fact.event_ms, record.timestamp_ms), record.timestamp_ms))
-        if record.offset >= self._frontier.get((record.topic, record.partition), 0):
-            self._unsure.add(fact.response_id)
+        if record.offset >= self._frontier.get(place[:2], 0):
+            name = fact.response_id if isinstance(fact, Decision) else fact.outcome_id
+            self._unsure[place] = (fact.response_id, name)
         if isinstance(fact, Decision):
             self._decided.setdefault(fact.response_id, fact.event_ms)
         else:
             self._outcomes.setdefault(fact.outcome_id, fact)
 
+    def settle(self, frontier: Mapping[tuple[str, int], int], letters: Collection[RecordPlace]) -> None:
+        """Says what has become of the facts before the cut; as in events. Then compare."""
+        for place in self._unsure.keys() & set(letters):
+            _, name = self._unsure.pop(place)
+            (self._decided if place[0] == DECISIONS else self._outcomes).pop(name, None)
+        self._unsure = {place: names for place, names in self._unsure.items() if place[2] >= frontier.get(place[:2], 0)}
+
     def without_outcome(self, positives: Iterable[str]) -> list[str]:
         """Those positive examples that no outcome was told of."""
         return [name for name in positives if name not in self._outcomes]
 
-    def compare(self, redis: Redis, now_ms: int, read_on: Callable[[], Iterable[Record]]) -> None:
-        """read_on: the rewards that came since, read after Redis: a window that no longer stands has delivered."""
+    def compare(
+        self,
+        redis: Redis,
+        now_ms: int,
+        *,
+        read_on: Callable[[], Iterable[Record]],
+        catch_up: Callable[[], Iterable[Record]],
+        patience: Patience,
+    ) -> None:
+        """read_on: the rewards that came since, read after Redis: a window that no longer stands has delivered.
+        catch_up: the outcomes that came since, read after those: they may be in such a reward."""
         clock = ClockBound(self._moments, self._wall_lag_ms)
+        unsure = {response for response, _ in self._unsure.values()}
+        self._strangers = [name for name in self._of_response if name not in self._decided]
         missing = [name for name in self._decided if name not in self._rewards]
-        due = [name for name in missing if clock.passed_ms(self._decided[name] + self._window_ms) <= now_ms]
-        due = [name for name in due if name not in self._unsure]
+        closing_ms = {name: clock.passed_ms(self._decided[name] + self._window_ms) for name in missing}
+        due = [name for name in missing if closing_ms[name] <= now_ms and name not in unsure]
         of_response: defaultdict[str, list[Outcome]] = defaultdict(list)
         for outcome in self._outcomes.values():
             of_response[outcome.response_id].append(outcome)
-        closed = [name for name in of_response if name in self._rewards and name not in self._unsure]
-        prefix = WindowOptions().prefix
-        standing = _members(redis, f"{prefix}due", due) | _members(redis, f"{prefix}late", closed)
+        closed = [name for name in of_response if name in self._rewards and name not in unsure]
+        overdue = {name for name in due if closing_ms[name] + OVERDUE_MS < now_ms}
+        standing = self._await_windows(redis, due, overdue, patience)
+        waiting = _members(redis, f"{PREFIX}late", closed)
         for record in read_on():
             self.add_reward(record)
+        since = {f.outcome_id: f.response_id for record in catch_up() if isinstance(f := _fact(record), Outcome)}
+        later = Counter(response for name, response in since.items() if name not in self._outcomes)
         self._missing = [name for name in due if name not in standing and name not in self._rewards]
-        self._counts["pending"] = len(missing) - len(due) + len(standing & set(due))
+        self._counts["pending"] = len(missing) - len(due) + len(standing)
         for name in closed:
-            if name not in standing:
-                self._check_outcomes(name, of_response[name])
+            if name not in waiting:
+                self._check_outcomes(name, of_response[name], later[name])
 
-    def _check_outcomes(self, response: str, outcomes: Sequence[Outcome]) -> None:
+    def _await_windows(self, redis: Redis, due: Sequence[str], overdue: set[str], patience: Patience) -> set[str]:
+        """Those whose window stands. One that is overdue is given time to go."""
+        standing = _members(redis, f"{PREFIX}due", due)
+
+        def left() -> int:
+            self._overdue = sorted(_members(redis, f"{PREFIX}due", self._overdue))
+            return len(self._overdue)
+
+        self._overdue = sorted(standing & overdue)
+        patience.wait(left)
+        return (standing - overdue) | set(self._overdue)
+
+    def _check_outcomes(self, response: str, outcomes: Sequence[Outcome], later: int) -> None:
+        """later: how many more outcomes came behind the cut."""
         rewards = self._of_response[response]
         counted = sum(reward.outcomes for reward in rewards)
         if counted < len(outcomes):
             self._miscounted["outcomes_lost"].append(response)
-        elif counted > len(outcomes):
+        elif counted > len(outcomes) + later:
             self._miscounted["outcomes_twice"].append(response)
+        elif later:
+            return  # which of them are in it cannot be told yet
         elif not math.isclose(math.fsum(r.earned for r in rewards), math.fsum(o.value for o in outcomes), abs_tol=1e-6):
             self._miscounted["earned_wrongly"].append(response)
 
@@ -124,11 +165,21 @@ class Rewards:
         section.count("delivered_again", len(self._again), self._again)
         section.fault("delivered_again_changed", self._changed)
         section.fault("missing", self._missing, verifiable=rewards_whole)
-        strangers = [name for name in self._of_response if name not in self._decided]
-        section.fault("of_no_decision", strangers, verifiable=facts_whole)
+        section.fault("not_read", [name for _, name in self._unsure.values()])
+        section.fault("overdue", self._overdue)
+        section.fault("of_no_decision", self._strangers, verifiable=facts_whole)
         for name, ids in self._miscounted.items():
             section.fault(name, ids, verifiable=facts_whole and rewards_whole)
         return section
+
+
+def _fact(record: Record) -> Decision | Outcome | None:
+    """None where it is none."""
+    try:
+        fact: Decision | Outcome = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
+    except Refused:
+        return None
+    return fact
 
 
 def _members(redis: Redis, key: str, names: Sequence[str]) -> set[str]:

@@ -44,7 +44,7 @@ def test_two_of_each_share_the_work_and_one_of_each_leaves(tmp_path: Path) -> No
     for report in (together, alone):
         assert (report.delivery_errors, report.unsent_events) == (0, 0)
     assert audit.ok, audit.text()
-    assert audit.count("events", "not_yet_read") == audit.count("joins", "pending") == 0
+    assert audit.count("events", "not_read") == audit.count("joins", "pending") == 0
     assert audit.count("requests", "unanswered") == 0
     assert audit.count("user_logs", "lost") == audit.count("user_logs", "stored_twice") == 0
 
@@ -67,7 +67,7 @@ def settled(house: House) -> AuditReport:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         report = run_audit(house.settings)
-        waiting = report.count("events", "not_yet_read") + report.count("joins", "pending")
+        waiting = report.count("events", "not_read") + report.count("joins", "pending")
         if waiting == 0 or time.monotonic() > deadline:
             return report
         time.sleep(1.0)

@@ -13,6 +13,7 @@ from feature_store.keys import log_key
 from streams.audit.events import Events
 from streams.audit.joins import Joins
 from streams.audit.logs import Logs
+from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.codec import encode
 from streams.events import EventKinds, to_example, to_fact
@@ -38,6 +39,8 @@ class History:
         self.join = join
         self.joiner = Joiner(redis, LOG, join)
         self.letters: Collection[tuple[str, int, int]] = ()
+        self.passed: dict[tuple[str, int], int] = {}
+        """How far ingest's group has come."""
 
     def stored(self, user: str = "u") -> bytes:
         """The bytes of the user's log."""
@@ -123,11 +126,12 @@ class History:
         self.joiner.settle(closed)
 
     def events(self, *, unread: int = 0) -> Events:
-        """unread: so many records of the end of each topic are not surely ingested."""
+        """unread: so many records of the end of each topic are not ingested, however long that was waited for."""
         frontier = {(topic, 0): len(self.records[topic]) - unread for topic in INPUTS}
         events = Events(self.letters, frontier, kinds=KINDS, max_future_ms=MAX_FUTURE_MS)
         for topic in INPUTS:
             events.add_all(self.records[topic])
+        events.settle(frontier, self.letters, self.passed)
         return events
 
     def logs(self, *, unread: int = 0, whole: bool = True, now: int = 3600 * SECOND) -> Section:
@@ -135,12 +139,22 @@ class History:
         logs.compare_all()
         return logs.section(events_whole=whole)
 
-    def joins(self, *, unread: int = 0, whole: bool = True, now: int = 3600 * SECOND) -> Section:
+    def joins(self, *, unread: int = 0, whole: bool = True, now: int = 3600 * SECOND, came_since: int = 0) -> Section:
+        """came_since: so many of the last examples lie behind the cut."""
         joins = Joins(self.join)
-        for record in self.records[EXAMPLES]:
+        behind = len(self.records[EXAMPLES]) - came_since
+        for record in self.records[EXAMPLES][:behind]:
             joins.add(record)
         events = self.events(unread=unread)
-        joins.compare(events, events.clock_bound(None), self.redis, T0 + now, list)
+        joins.compare(
+            events,
+            events.clock_bound(None),
+            self.redis,
+            T0 + now,
+            read_on=lambda: self.records[EXAMPLES][behind:],
+            catch_up=lambda: None,
+            patience=Patience(0.0),
+        )
         return joins.section(events_whole=whole, examples_whole=whole)
 
 

@@ -40,18 +40,33 @@ def update(
     return record
 
 
-def audited(*records: bytes, ends: dict[int, int] = ENDS, whole: bool = True) -> Section:
+def audited(
+    *records: bytes, ends: dict[int, int] = ENDS, wanted: dict[int, int] | None = None, whole: bool = True
+) -> Section:
+    """wanted: where the last examples are; by default there are none."""
     learned = Learned("d")
     for offset, value in enumerate(records):
         learned.add(Record(UPDATES, 0, offset, 0, None, value, ()))
-    return learned.section(ends, updates_whole=whole)
+    section = learned.section(ends, updates_whole=whole)
+    learned.add_not_learned(section, wanted or {})
+    return section
 
 
 def test_what_is_not_learned_yet_is_counted() -> None:
-    section = audited(opened(1), update(1, 1, {}), update(1, 2, {"0": 90, "1": 50}))
-    assert faults(section) == {}
-    assert counts(section) == {"epochs": 1, "updates": 2, "examples": 140, "not_yet_learned": 10}
-    assert counts(audited())["not_yet_learned"] == 150
+    section = audited(opened(1), update(1, 1, {}), update(1, 2, {"0": 90, "1": 50}), wanted=ENDS)
+    assert faults(section) == {"not_learned": ("partition 0: 10 before 100",)}
+    assert counts(section) == {"epochs": 1, "updates": 2, "examples": 140, "not_learned": 10}
+    section = audited(wanted=ENDS)
+    assert (counts(section), faults(section)) == ({"not_yet_learned": 150}, {}), "no trainer ever ran"
+
+
+def test_what_a_closed_gate_keeps_out_is_no_fault_before_an_update_tells_of_it() -> None:
+    back = update(2, 1, {"0": 43}, trainer="t1", quarantined={"0": (30, 43)})
+    section = audited(opened(1), update(1, 1, {"0": 40, "1": 50}), opened(2, "t1"), back, wanted=ENDS)
+    assert (faults(section), counts(section)["kept_out_so_far"]) == ({}, 107)
+    begun = update(2, 1, {"0": 40, "1": 50})
+    section = audited(opened(1), update(1, 1, {"0": 40, "1": 50}), opened(2), begun, wanted=ENDS)
+    assert list(faults(section)) == ["not_learned"], "another trainer has begun, and learns nothing"
 
 
 def test_an_epoch_that_starts_further_back_learns_again() -> None:

@@ -86,7 +86,10 @@ def test_where_events_are_gone_from_the_broker_more_is_unknown_and_less_is_wrong
 def test_what_is_not_read_yet_may_be_stored_or_not(history: History) -> None:
     fill(history, 4, without=3)
     assert faults(history.logs(unread=2)) == {}
-    assert counts(history.events(unread=2).section())["not_yet_read"] == 2
+    assert faults(history.events(unread=2).section()) == {"not_read": ("e2", "e3")}
+    history.passed = {("ads.impressions", 0): 3}
+    found = faults(history.events(unread=2).section())
+    assert found == {"passed_unread": ("e2",), "not_read": ("e3",)}, "the group has passed one, and Redis lacks it"
     assert faults(history.logs(unread=0)) == {"lost": ("e3",)}
 
 

@@ -34,7 +34,7 @@ def test_the_table_has_a_row_for_each_count() -> None:
         ["doubled", "0", "ok"],
         ["extra", "1", "cannot", "be", "verified", "x"],
     ]
-    assert "let go of 7 records" in rows[5]
+    assert "let go of the first 7 offsets" in rows[5]
     assert rows[6].startswith("NOT OK")
 
 

@@ -6,6 +6,8 @@ from msgspec import Struct
 from redis import Redis
 
 from router_bandit.windows import WindowOptions
+from streams.audit.joins import OVERDUE_MS
+from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.audit.rewards import Rewards
 from streams.codec import encode
@@ -43,7 +45,9 @@ def audited(
         audit.add_reward(record(REWARDS, each, offset))
     for offset, fact in enumerate(facts):
         audit.add_fact(record(DECISIONS if isinstance(fact, Decision) else OUTCOMES, fact, offset))
-    audit.compare(redis, T0 + now, list)
+    frontier = {(DECISIONS, 0): read, (OUTCOMES, 0): read}
+    audit.settle(frontier, ())
+    audit.compare(redis, T0 + now, read_on=list, catch_up=list, patience=Patience(0.0))
     return audit.section(facts_whole=True, rewards_whole=True)
 
 
@@ -67,11 +71,13 @@ def test_each_decision_has_one_reward_with_each_outcome_in_it(redis: Redis) -> N
 def test_a_missing_reward_is_named_once_its_window_is_closed_and_stands_no_more(redis: Redis) -> None:
     facts: list[Decision | Outcome] = [decision()]
     assert faults(audited(redis, facts, [])) == {"missing": ("r",)}
-    for section in (audited(redis, facts, [], now=WINDOW - 1), audited(redis, facts, [], read=0)):
-        assert (faults(section), counts(section)["pending"]) == ({}, 1)
-    redis.zadd(f"{PREFIX}due", {"r": 0})
-    section = audited(redis, facts, [])
+    section = audited(redis, facts, [], now=WINDOW - 1)
     assert (faults(section), counts(section)["pending"]) == ({}, 1)
+    assert faults(audited(redis, facts, [], read=0)) == {"not_read": ("r",)}
+    redis.zadd(f"{PREFIX}due", {"r": 0})
+    section = audited(redis, facts, [], now=WINDOW + OVERDUE_MS)
+    assert (faults(section), counts(section)["pending"]) == ({}, 1)
+    assert faults(audited(redis, facts, [], now=WINDOW + OVERDUE_MS + 1)) == {"overdue": ("r",)}, "nothing sweeps"
 
 
 def test_a_reward_delivered_again_must_be_the_same(redis: Redis) -> None:
