@@ -46,6 +46,8 @@ class Rewards:
         self._outcomes: dict[str, Outcome] = {}
         self._unsure: dict[RecordPlace, tuple[str, str]] = {}
         """What may not have been taken in yet: its response, and its own id."""
+        self._since: dict[str, str] = {}
+        """By outcome id, the response of those that came behind the cut."""
         self._strangers: list[str] = []
         self._overdue: list[str] = []
         self._moments: list[tuple[int, int]] = []
@@ -92,8 +94,8 @@ class Rewards:
         self._unsure = {place: names for place, names in self._unsure.items() if place[2] >= frontier.get(place[:2], 0)}
 
     def without_outcome(self, positives: Iterable[str]) -> list[str]:
-        """Those positive examples that no outcome was told of."""
-        return [name for name in positives if name not in self._outcomes]
+        """Those positive examples that no outcome was told of, now that all was compared."""
+        return [name for name in positives if name not in self._outcomes and name not in self._since]
 
     def compare(
         self,
@@ -121,8 +123,8 @@ class Rewards:
         waiting = _members(redis, f"{PREFIX}late", closed)
         for record in read_on():
             self.add_reward(record)
-        since = {f.outcome_id: f.response_id for record in catch_up() if isinstance(f := _fact(record), Outcome)}
-        later = Counter(response for name, response in since.items() if name not in self._outcomes)
+        self._since = {f.outcome_id: f.response_id for record in catch_up() if isinstance(f := _fact(record), Outcome)}
+        later = Counter(response for name, response in self._since.items() if name not in self._outcomes)
         self._missing = [name for name in due if name not in standing and name not in self._rewards]
         self._counts["pending"] = len(missing) - len(due) + len(standing)
         for name in closed:

@@ -160,7 +160,9 @@ class Audit:
         logs.compare_all()
         if logs.suspects():
             logs.compare_again(catch_up)
+        joined = joins.section(events_whole=self._whole(*EVENTS), examples_whole=self._whole(EXAMPLES))
         self._explain(section, "ingest")
+        self._explain(joined, "ingest")
         if section.total("passed_unread"):
             section.reasons.append(
                 f"the group {INGEST} has passed them, and Redis does not have them: it has lost data, or the group's "
@@ -169,7 +171,7 @@ class Audit:
         return [
             section,
             logs.section(events_whole=self._whole(IMPRESSIONS, CONVERSIONS)),
-            joins.section(events_whole=self._whole(*EVENTS), examples_whole=self._whole(EXAMPLES)),
+            joined,
         ]
 
     def _rewards(self, joins: Joins) -> list[Section]:
@@ -229,11 +231,12 @@ class Audit:
         return reached
 
     def _explain(self, section: Section, worker: str) -> None:
-        waiting = sum(section.total(name) for name in ("passed_unread", "not_read", "not_learned", "overdue"))
-        if waiting:
+        """Says that nobody works on what waits."""
+        unread = sum(section.total(name) for name in ("passed_unread", "not_read", "not_learned"))
+        if unread or section.total("overdue"):
             section.reasons.append(
-                f"nothing reads them: {worker} has not got on for {self._patience.seconds:g} s; see that "
-                f"`tiderank {worker}` runs, and what its log says"
+                f"nothing {'reads' if unread else 'closes'} them: {worker} has not got on for "
+                f"{self._patience.seconds:g} s; see that `tiderank {worker}` runs, and what its log says"
             )
 
     def _ingested(self) -> Frontier:
