@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from ranker.tabular.plain import plain
+
 Kind = Literal["categorical", "numeric", "dropped"]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -26,9 +28,10 @@ ID_SHARE = 0.9
 """Categories numbering more than this share of the rows are an id of the rows: they could only be memorized."""
 _ID_WORDS = {"id", "ids", "uid", "uuid", "guid", "user", "item", "ad", "code", "zip", "zipcode", "hash"}
 """The last word of a name like user_id or zipCode."""
-_INT64_MAX = 2**63 - 1
 _EXACT = 2**53
 """Beyond it a float64 skips integers."""
+_WHOLE_FLOAT = r"^(-?(?:0|[1-9]\d*))\.0$"
+"""As tools write an integer in a column that has nulls too."""
 _OVERDISPERSED = 3.0
 """Median of (c1 - c2)² / (c1 + c2) over neighbouring values' counts: 0.45 for a smooth density, far more for ids."""
 
@@ -76,8 +79,8 @@ def find_columns(
 def texts(values: Any, name: str) -> Any:
     """The categories of a column as a string array: null where missing (empty text and NaN too).
 
-    Whole floats read as integers do, so that a file in which a null made floats of them means the same. Raises
-    ValueError for nested and binary columns, and for integers that lost digits as floats.
+    Whole floats read as integers do, be they numbers or text ("7.0"), so that a file in which a null made floats of
+    them means the same. Raises ValueError for nested and binary columns, and for integers that lost digits as floats.
     """
     values = plain(values, name)
     _refuse_lost_digits(values, name)
@@ -85,6 +88,8 @@ def texts(values: Any, name: str) -> Any:
         whole = _whole(values)
         values = pc.if_else(pc.is_nan(values), None, values) if whole is None else whole
     strings = values.cast(pa.string())
+    if strings.type == values.type:
+        strings = pc.replace_substring_regex(strings, _WHOLE_FLOAT, r"\1")
     return pc.if_else(pc.equal(strings, ""), None, strings)
 
 
@@ -97,18 +102,16 @@ def numbers(values: Any, name: str) -> F64:
 
     Times are seconds, since 1970 or since midnight, and so are durations. Raises ValueError where a value is no number.
     """
-    values = plain(values, name)
-    kind, scale = values.type, 1.0
-    if pat.is_string(kind) or pat.is_large_string(kind):
-        values = texts(values, name)
-    elif clock := _clock(kind):
-        # Unsafe: what is finer than a microsecond is nothing to a model.
-        values, scale = values.cast(clock[1], safe=False).cast(pa.int64()), 1e-6
+    values, scale = plain(values, name), 1.0
+    if pat.is_string(values.type):
+        values = pc.utf8_trim_whitespace(texts(values, name))
+    elif _clock(values.type):
+        values, scale = _ticks(values)
     try:
         cast = values.cast(pa.float64(), safe=False)  # and so is what a float rounds away
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {name!r} was to hold numbers: {error}; name it under categorical") from error
-    array: F64 = cast.combine_chunks().to_numpy(zero_copy_only=False).astype(np.float64) * scale
+    array: F64 = cast.to_numpy(zero_copy_only=False).astype(np.float64) * scale
     return np.where(np.abs(array) <= HUGE, array, np.nan)
 
 
@@ -129,13 +132,22 @@ def _refuse_lost_digits(values: Any, name: str) -> None:
         )
 
 
-def _clock(kind: Any) -> tuple[str, Any] | None:
-    """What a type of time is called, and the same in microseconds."""
+def _clock(kind: Any) -> str | None:
+    """What a type of time is called."""
     if pat.is_date(kind) or pat.is_timestamp(kind):
-        return "times", pa.timestamp("us")
-    if pat.is_time(kind):
-        return "times of day", pa.time64("us")
-    return ("durations", pa.duration("us")) if pat.is_duration(kind) else None
+        return "times"
+    return "times of day" if pat.is_time(kind) else "durations" if pat.is_duration(kind) else None
+
+
+def _ticks(values: Any) -> tuple[Any, float]:
+    """Times as integers, and how many seconds one is. Not by way of Arrow's own units: those of far years wrap."""
+    kind = values.type
+    ticks = values.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+    if pat.is_date(kind):
+        return ticks, 86_400.0 if pat.is_date32(kind) else 1e-3
+    if kind.unit == "ns":  # what is finer than a microsecond is nothing to a model
+        return pc.divide(ticks, 1000), 1e-6
+    return ticks, {"s": 1.0, "ms": 1e-3, "us": 1e-6}[kind.unit]
 
 
 def check_unique(names: list[str]) -> None:
@@ -159,7 +171,7 @@ def _check_names(present: list[str], label: str, told: dict[str, Collection[str]
 def _detect(name: str, values: Any) -> tuple[Kind, str]:
     kind = values.type
     if clock := _clock(kind):
-        return "numeric", f"{clock[0]}, as seconds"
+        return "numeric", f"{clock}, as seconds"
     _refuse_lost_digits(values, name)
     if pat.is_floating(kind):
         whole = _whole(values)
@@ -202,23 +214,6 @@ def _useless(values: Any, kind: Kind) -> tuple[Kind, str] | None:
         if ends["max"] - ends["min"] + 1 == distinct:
             return "dropped", "consecutive integers, each once: a row number"
     return None
-
-
-def plain(values: Any, name: str) -> Any:
-    """Dictionaries decoded, decimals as floats, nulls without a type as text, and integers that only uint64 holds too.
-
-    Raises ValueError where a value is not one thing.
-    """
-    kind = values.type.value_type if pat.is_dictionary(values.type) else values.type
-    if pat.is_nested(kind) or "binary" in str(kind):
-        raise ValueError(f"column {name!r} is of type {kind}, which cannot be learned from: ignore or flatten it")
-    if pat.is_null(kind) or str(kind) == "string_view":
-        kind = pa.string()
-    elif pat.is_decimal(kind):
-        kind = pa.float64()
-    elif pat.is_uint64(kind) and (pc.max(values).as_py() or 0) > _INT64_MAX:
-        kind = pa.string()  # hashes: no number type holds their last digits
-    return values.cast(kind)
 
 
 def _whole(values: Any) -> Any | None:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ranker.config import Slot, TableConfig
-from ranker.tabular.columns import F64, HUGE, Found, numbers, plain, texts
+from ranker.tabular.columns import F64, HUGE, Found, numbers, texts
+from ranker.tabular.plain import plain
 
 MISSING = 0
 """Row of a missing value, in every slot's table."""
@@ -137,8 +138,7 @@ def _learn_categorical(values: Any, name: str, min_count: int) -> Categorical:
     category, count = counted.field("values"), counted.field("counts")
     often = pa.table({"category": category, "count": count}).filter(pc.greater_equal(count, min_count))
     ordered = often.sort_by([("count", "descending"), ("category", "ascending")])
-    kind = plain(values, name).type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    text = pa.types.is_string(plain(values, name).type)
     return Categorical(name=name, vocabulary=ordered["category"].to_pylist(), text=text)
 
 

@@ -14,7 +14,7 @@ from ranker.config import ModelConfig
 from ranker.tabular.encoding import Encoder
 from ranker.tabular.model import TabularModel
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 
 
@@ -25,12 +25,16 @@ class Manifest:
     """Name of the label's column in training."""
     encoder: Encoder
     config: ModelConfig
+    null_words: tuple[str, ...] = ()
+    """Texts that stood for no value in training."""
     digest: str
     """Of all of the above: statistics that were changed by a hand or a disk are not scored by."""
     weights_blake2b: str
 
 
-def save_model(folder: Path, model: TabularModel, encoder: Encoder, *, label: str) -> None:
+def save_model(
+    folder: Path, model: TabularModel, encoder: Encoder, *, label: str, null_words: tuple[str, ...] = ()
+) -> None:
     """Into the folder, which is made; a model that is there is replaced. The manifest is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save({name: t.contiguous() for name, t in model.state_dict().items()})
@@ -38,7 +42,8 @@ def save_model(folder: Path, model: TabularModel, encoder: Encoder, *, label: st
         label=label,
         encoder=encoder,
         config=model.config,
-        digest=_manifest_digest(label, encoder, model.config),
+        null_words=null_words,
+        digest=_manifest_digest(label, encoder, model.config, null_words),
         weights_blake2b=_digest(weights),
     )
     (folder / WEIGHTS).write_bytes(weights)
@@ -62,7 +67,7 @@ def load_model(folder: Path) -> tuple[TabularModel, Manifest]:
         ) from error
     if manifest.format != FORMAT:
         raise ValueError(f"{folder} is of format {manifest.format}, this version reads {FORMAT}: fit it anew")
-    if manifest.digest != _manifest_digest(manifest.label, manifest.encoder, manifest.config):
+    if manifest.digest != _manifest_digest(manifest.label, manifest.encoder, manifest.config, manifest.null_words):
         raise ValueError(f"{folder / MANIFEST} was changed since it was written: bring it back, or fit it anew")
     if _digest(weights) != manifest.weights_blake2b:
         raise ValueError(f"{folder / WEIGHTS} is not what was written with {MANIFEST}: fit it anew")
@@ -72,8 +77,8 @@ def load_model(folder: Path) -> tuple[TabularModel, Manifest]:
     return model, manifest
 
 
-def _manifest_digest(label: str, encoder: Encoder, config: ModelConfig) -> str:
-    return _digest(msgspec.json.encode((label, encoder, config.digest)))
+def _manifest_digest(label: str, encoder: Encoder, config: ModelConfig, null_words: tuple[str, ...]) -> str:
+    return _digest(msgspec.json.encode((label, encoder, config.digest, null_words)))
 
 
 def _digest(data: bytes) -> str:

@@ -56,7 +56,7 @@ def test_a_manifest_that_is_none_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (("format",), 1, "is of format 1, this version reads 2: fit it anew"),
+        (("format",), 1, "is of format 1, this version reads 3: fit it anew"),
         (("config", "tiers", 0, "layers"), 2, "was changed"),
         (("config", "width"), -1, "is not a manifest of a model, or a torn one"),
         (("encoder", "categorical", 0, "vocabulary"), ["u1"], "was changed"),
