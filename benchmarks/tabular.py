@@ -93,7 +93,7 @@ def synthetic(rows: int = 200_000) -> Any:
 
 def ours(parts: list[Any], seed: int) -> tuple[F64, str]:
     """As `tiderank fit` does it."""
-    defaults = FitFiles(train=__file__, label=LABEL)  # type: ignore[arg-type]
+    defaults = FitFiles(train=__file__, label=LABEL)
     parts = [part.select([c for c in part.column_names if c != TRUTH]) for part in parts]
     encoder = learn_encoder(
         parts[0], find_columns(parts[0], label=LABEL), min_count=defaults.min_count, buckets=defaults.buckets

@@ -33,3 +33,8 @@ def start_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise StartError(str(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """What the error says, to be put into a sentence."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,17 +12,18 @@ from ranker.config import LOG, ModelConfig, TableConfig
 from ranker.hashing import hash64, salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
 from streams.cli import recipe_option
+from streams.datasets.options import TableOptions
 from streams.errors import Refused, StartError
-from streams.fit.files import check_file, read_batches, reading
 from streams.mapping import served_request
 from streams.messages import Served
-from streams.ranges import Finite, path
+from streams.ranges import Finite, table_options, tables
 from streams.recipe import load_recipe
 from streams.settings import BOOTSTRAP, RECIPE, required
 from streams.topics import SERVED, TOPICS
 
 _MIB = 1 << 20
 _BATCH = 512
+_OPTIONS = TableOptions()
 _HEADER = (
     "slot",
     "table",
@@ -42,12 +42,13 @@ _OTHER_COLUMNS = "shared"
 
 
 @click.command("plan-embeddings")
-@click.option("--from", "source", default="kafka", show_default=True, metavar="kafka|FILE.parquet|FILE.csv")
+@click.option("--from", "source", default="kafka", show_default=True, metavar="kafka|FILE")
 @click.option("--budget-mb", type=Finite(min=0, min_open=True), default=64.0, show_default=True)
 @click.option("--min-count", type=click.IntRange(min=1), default=2, show_default=True, help="A rarer key gets no row.")
 @click.option("--width", type=click.IntRange(min=1), help="Of an embedding.  [default: the recipe's]")
 @click.option("--column", "columns", multiple=True, help="Of a file, a column to plan for.  [default: all categories]")
 @click.option("--skip", multiple=True, help="Of a file, a column to leave out: the label, a time.")
+@table_options
 @click.option("--toml", "as_toml", is_flag=True, help="Print the tables of a recipe, to be pasted.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 @recipe_option
@@ -58,15 +59,17 @@ def plan_embeddings_command(
     width: int | None,
     columns: tuple[str, ...],
     skip: tuple[str, ...],
+    null_words: tuple[str, ...],
+    encoding: str | None,
     as_toml: bool,
     as_json: bool,
     recipe: str | None,
 ) -> None:
     """Size the embedding tables under a memory budget, from the cardinality and occurrences of each slot.
 
-    From Kafka: all that `ranking.served` holds, with the slots and tables of the recipe. From a file: each column is a
-    slot, in the table that the recipe gives a slot of that name, or in "shared". The budget, in MiB, is of the trainer:
-    weights, optimizer state, key map, order of use; a ranking process holds less.
+    From Kafka: all that `ranking.served` holds, with the slots and tables of the recipe. From a Parquet or CSV file, a
+    path or URL: each column is a slot, in the table that the recipe gives a slot of that name, or in "shared". The
+    budget, in MiB, is of the trainer: weights, optimizer state, key map, order of use; a ranking process holds less.
     """
     model = load_recipe(recipe or os.environ.get(RECIPE, "default")).model
     width, budget_bytes = width or model.width, round(budget_mb * _MIB)
@@ -75,7 +78,8 @@ def plan_embeddings_command(
         if source == "kafka":
             counts = count_served(_served(), model, capacity)
         else:
-            counts = count_file(path(source), model, capacity, columns=columns, skip=skip)
+            options = tables(null_words, encoding)
+            counts = count_file(source, model, capacity, columns=columns, skip=skip, options=options)
         plan = plan_tables(counts, width=width, budget_bytes=budget_bytes, min_count=min_count)
     except ValueError as error:
         raise StartError(f"{source}: {error}") from error
@@ -106,16 +110,23 @@ def count_served(messages: Iterable[Served], model: ModelConfig, capacity: int) 
 
 
 def count_file(
-    path: Path, model: ModelConfig, capacity: int, *, columns: tuple[str, ...] = (), skip: tuple[str, ...] = ()
+    address: str,
+    model: ModelConfig,
+    capacity: int,
+    *,
+    columns: tuple[str, ...] = (),
+    skip: tuple[str, ...] = (),
+    options: TableOptions = _OPTIONS,
 ) -> list[SlotCounts]:
     """Of each column of strings, integers, booleans or lists of them; of any that `columns` names.
 
     Raises StartError where the file cannot be read, lacks a column, or names one of structures, and ValueError where
     it has no rows.
     """
-    check_file(path)
-    with reading(path):
-        schema, batches = read_batches(path)
+    from streams.datasets.files import read_batches, reading
+
+    schema, batches = read_batches(address, options)
+    with reading(address):
         if unknown := {*columns, *skip} - set(schema.names):
             raise ValueError(f"no columns {sorted(unknown)}; there are {schema.names}")
         found = columns or [field.name for field in schema if _is_category(field.type)]
@@ -126,16 +137,18 @@ def count_file(
         counts = {name: SlotCounts(name, table_of.get(name, _OTHER_COLUMNS), capacity) for name in chosen}
         for batch in batches:
             for slot in counts.values():
-                _count(batch.column(slot.name), slot)
+                _count(batch.column(slot.name), slot, options)
     if not any(slot.occurrences for slot in counts.values()):
         raise ValueError("the file has no rows")
     return list(counts.values())
 
 
-def _count(values: Any, slot: SlotCounts) -> None:
-    found = _flat(values, slot.name).value_counts()
-    texts = [_category(value) for value in found.field("values").to_pylist()]
-    keys = salted(np.fromiter(map(hash64, texts), np.uint64, len(texts)), slot.name)
+def _count(values: Any, slot: SlotCounts, options: TableOptions) -> None:
+    from ranker.tabular.columns import texts
+
+    found = texts(_flat(values, slot.name, options), slot.name).value_counts()
+    words = [word or "" for word in found.field("values").to_pylist()]
+    keys = salted(np.fromiter(map(hash64, words), np.uint64, len(words)), slot.name)
     slot.add(keys, found.field("counts").to_numpy())
 
 
@@ -227,46 +240,25 @@ def _batches(messages: Iterable[Served]) -> Iterator[list[Served]]:
 
 
 def _is_category(kind: Any) -> bool:
-    """Text, integers, booleans, and lists of them."""
+    """Whether a plain type is text, an integer or a boolean, or a list of what may be one."""
     from pyarrow import types
 
-    kind = kind.value_type if _is_list(kind) else kind
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return any(
-        is_kind(kind)
-        for is_kind in (
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_integer,
-            types.is_boolean,
-            types.is_null,
-        )
-    )
+    from ranker.tabular.plain import is_list
+
+    if is_list(kind):
+        return not types.is_nested(kind.value_type) and not types.is_floating(kind.value_type)
+    return bool(types.is_string(kind) or types.is_integer(kind) or types.is_boolean(kind))
 
 
-def _is_list(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _flat(values: Any, name: str) -> Any:
+def _flat(values: Any, name: str, options: TableOptions) -> Any:
     """Lists as their elements, an empty or missing one as a missing category."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = values.type.value_type if _is_list(values.type) else values.type
-    if pa.types.is_nested(kind):
-        raise ValueError(f"column {name!r} is of type {values.type}, neither a category nor a list of them: flatten it")
-    if kind is values.type:
+    from ranker.tabular.plain import is_list, plain
+
+    if not is_list(values.type):
         return values
     missing = pc.sum(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0)).as_py() or 0
-    return pa.concat_arrays([pc.list_flatten(values), pa.nulls(missing, kind)])
-
-
-def _category(value: object) -> str:
-    """As ranker.features has it."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.15g}" if isinstance(value, int | float) else str(value)
+    elements = plain(pc.list_flatten(values), name, options.null_words)
+    return pa.concat_arrays([elements, pa.nulls(missing, elements.type)])

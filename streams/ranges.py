@@ -1,13 +1,16 @@
-"""Values of the command line: numbers, as click's ranges let nan and inf pass, and paths, as it lets URLs."""
+"""Values of the command line: numbers, as click's ranges let nan and inf pass; paths, as it lets URLs; tables."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from streams.errors import StartError
+from streams.datasets.options import NULL_WORDS, TableOptions
+from streams.errors import StartError, start_errors
 
+_SOME = ", ".join(NULL_WORDS[:6])
 SEED = click.IntRange(0, 2**63 - 1)
 
 
@@ -28,3 +31,27 @@ def path(text: str) -> Path:
             f"a path on this machine's disks is needed, got the URL {text}: copy it here first, or from here"
         )
     return Path(text)
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that reads a table: what `tables` makes TableOptions of."""
+    for option in (
+        click.option(
+            "--encoding", metavar="NAME", help="Encoding of a CSV file.  [default: UTF-8, or UTF-16 by its mark]"
+        ),
+        click.option(
+            "--null",
+            "null_words",
+            multiple=True,
+            metavar="WORD",
+            help=f"A text that means no value, as empty text does; may be repeated.  [default: {_SOME}, ...]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def tables(null_words: tuple[str, ...], encoding: str | None, default: tuple[str, ...] = NULL_WORDS) -> TableOptions:
+    """Raises StartError for an encoding that is not known."""
+    with start_errors():
+        return TableOptions(null_words=null_words or default, encoding=encoding)

@@ -16,7 +16,7 @@ from ranker.tabular.config import FitConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 from streams.errors import StartError
 from streams.fit.files import HELD_OUT, FitFiles
-from streams.ranges import SEED, Finite, path
+from streams.ranges import SEED, Finite, path, table_options, tables
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streams.fit.run import Prepared
 
 DEFAULT = FitConfig()
-FILES = FitFiles(train=Path(), label="")
+FILES = FitFiles(train="", label="")
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -46,14 +46,15 @@ def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
 
 
 @click.command("fit")
-@click.argument("train", type=path)
-@click.option("--valid", type=path, help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
-@click.option("--test", type=path, help="For the final figures. Without it they are those of validation.")
+@click.argument("train")
+@click.option("--valid", help=f"For early stopping. Without it, {HELD_OUT:.0%} of TRAIN are held out.")
+@click.option("--test", help="For the final figures. Without it they are those of validation.")
 @click.option("--label", required=True, help="Column of 0 and 1.")
 @click.option("--model", "folder", type=path, metavar="DIR", help="Save the model here, for `tiderank score`.")
 @_columns("categorical", "Columns of categories, whatever they look like.")
 @_columns("numeric", "Columns of numbers, whatever they look like.")
 @_columns("ignore", "Columns to leave aside.")
+@table_options
 @_knob("tier", click.Choice(list(TIERS)), DEFAULT_TIER, "Size of the model; the next three options overrule it.")
 @_tier_knob("layers", 64, "Wukong layers.")
 @_tier_knob("tokens", 1024, "Tokens that each block of a layer puts out.")
@@ -74,8 +75,16 @@ def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, all else on the other."
 )
-def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, **options: Any) -> None:
-    """Train the ranking model on a table of categories and numbers: TRAIN, a .parquet or .csv file.
+def fit_command(
+    train: str,
+    folder: Path | None,
+    threads: int,
+    as_json: bool,
+    null_words: tuple[str, ...],
+    encoding: str | None,
+    **options: Any,
+) -> None:
+    """Train the ranking model on a table of categories and numbers: TRAIN, a Parquet or CSV file's path or URL.
 
     Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
     Ctrl-C ends it with the best epoch so far, and exit status 130 unless a model was saved; a second one aborts.
@@ -87,7 +96,7 @@ def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, *
     from streams.service import stop_signals
 
     torch.set_num_threads(threads)
-    files = FitFiles(train=train, **{n: options[n] for n in _FIELDS})
+    files = FitFiles(train=train, options=tables(null_words, encoding), **{n: options[n] for n in _FIELDS})
     config = _config(options)
     _warn_of_one_file_twice(files)
     prepared = prepare(files, seed=config.seed)
@@ -119,12 +128,24 @@ def fit_command(train: Path, folder: Path | None, threads: int, as_json: bool, *
 
 @click.command("score")
 @click.argument("folder", type=path, metavar="MODEL_DIR")
-@click.argument("file", type=path)
+@click.argument("file")
 @click.option("--out", type=path, help="Write FILE's columns and the probability p to this .parquet or .csv file.")
 @click.option("--label", help="Column of 0 and 1: grade the predictions by it.")
+@table_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
-def score_command(folder: Path, file: Path, out: Path | None, label: str | None, as_json: bool) -> None:
-    """Score the rows of FILE by a model that `tiderank fit` saved."""
+def score_command(
+    folder: Path,
+    file: str,
+    out: Path | None,
+    label: str | None,
+    null_words: tuple[str, ...],
+    encoding: str | None,
+    as_json: bool,
+) -> None:
+    """Score the rows of FILE, a path or URL, by a model that `tiderank fit` saved.
+
+    Without --null, the words that mean no value are those that the model was fitted with.
+    """
     if out is None and label is None:
         raise StartError("nothing to do: name a file for the scores (--out), a label to grade by (--label), or both")
     import torch
@@ -132,7 +153,8 @@ def score_command(folder: Path, file: Path, out: Path | None, label: str | None,
     from streams.fit.run import score
 
     torch.set_num_threads(1)
-    scored = score(folder, file, out=out, label=label)
+    tables(null_words, encoding)
+    scored = score(folder, file, out=out, label=label, null_words=null_words, encoding=encoding)
     grades = scored.grades
     if as_json:
         found = {

@@ -17,8 +17,11 @@ from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.saved import load_model, save_model
 from ranker.tabular.training import Epoch, build_model, train
+from streams.datasets.addresses import FORMATS
+from streams.datasets.files import read_table, reading
+from streams.datasets.options import TableOptions
 from streams.errors import StartError
-from streams.fit.files import FORMATS, HELD_OUT, FitFiles, labels, read_table, reading, write_table
+from streams.fit.files import HELD_OUT, FitFiles, labels, write_table
 
 PREDICTION = "p"
 
@@ -73,7 +76,7 @@ class FitResult:
 def prepare(files: FitFiles, *, seed: int) -> Prepared:
     """Read and encode. Raises StartError for what a person must mend."""
     told_text = set(files.categorical)
-    table = read_table(files.train, text=told_text)
+    table = read_table(files.train, files.options, text=told_text)
     label_N = labels(table, files.label, files.train, both=True)
     with reading(files.train):
         found = find_columns(
@@ -90,11 +93,11 @@ def prepare(files: FitFiles, *, seed: int) -> Prepared:
         data = encoder.encode(learned, learned_label)
     extra: dict[str, list[str]] = {}
 
-    def other(path: Path, *, both: bool) -> Encoded:
+    def other(path: str, *, both: bool) -> Encoded:
         text = told_text | {c.name for c in encoder.categorical if c.text}
-        rows = read_table(path, text=text)
+        rows = read_table(path, files.options, text=text)
         if beside := [name for name in rows.column_names if name not in table.column_names]:
-            extra[str(path)] = beside
+            extra[path] = beside
         with reading(path):
             return encoder.encode(rows, labels(rows, files.label, path, both=both))
 
@@ -131,7 +134,7 @@ def fit(
     grades = grade(last.label_N.double().numpy(), model.predict(last))
     if save_to is not None:
         try:
-            save_model(save_to, model, prepared.encoder, label=files.label)
+            save_model(save_to, model, prepared.encoder, label=files.label, null_words=files.options.null_words)
         except OSError as error:
             raise StartError(f"the model cannot be saved to {save_to}: {error}") from error
     return FitResult(
@@ -166,16 +169,26 @@ class Scored:
     """None without labels."""
 
 
-def score(folder: Path, path: Path, *, out: Path | None = None, label: str | None = None) -> Scored:
-    """Score a file by a saved model; `out` gets its columns and the probability.
+def score(
+    folder: Path,
+    path: str,
+    *,
+    out: Path | None = None,
+    label: str | None = None,
+    null_words: tuple[str, ...] = (),
+    encoding: str | None = None,
+) -> Scored:
+    """Score the table at an address by a saved model; `out` gets its columns and the probability.
 
-    Raises StartError for what a person must mend.
+    null_words: those of the table; where there are none, those that the model was fitted with. Raises StartError for
+    what a person must mend.
     """
     if out is not None and out.suffix not in FORMATS:
         raise StartError(f"scores go to a {' or '.join(FORMATS)} file, got {out.name!r}")
     with reading(folder):
         model, manifest = load_model(folder)
-    table = read_table(path, text=[c.name for c in manifest.encoder.categorical if c.text])
+    options = TableOptions(null_words=null_words or manifest.null_words, encoding=encoding)
+    table = read_table(path, options, text=[c.name for c in manifest.encoder.categorical if c.text])
     with reading(path):
         probability_N = model.predict(manifest.encoder.encode(table))
     grades = None

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from streams.errors import StartError
 from tests.ranker.tabular.tables import clicks
 from tests.streams.fit.running import files, fit, refused, run, write
 
@@ -183,6 +184,22 @@ def test_scores_refuse_a_column_that_is_there_twice(tmp_path: Path) -> None:
     path = tmp_path / "twice.csv"
     path.write_text("user,user,genre,price,click\nu1,u1,g1,1.0,1\n")
     assert "several of ['user']" in refused("score", tmp_path / "model", path, "--label", "click")
+
+
+def test_words_for_null_are_those_that_the_model_was_fitted_with_unless_others_are_said(tmp_path: Path) -> None:
+    rows = ["u,x,click"] + [f"u{i % 3},{'--' if i % 5 == 0 else i / 7},{i % 2}" for i in range(600)]
+    path, empty = tmp_path / "dashes.csv", tmp_path / "empty.csv"
+    path.write_text("\n".join(rows))
+    empty.write_text(path.read_text().replace("--", ""))
+    found = fit(path, "--null", "--", "--model", tmp_path / "model")
+    assert [column["kind"] for column in found["columns"]] == ["categorical", "numeric"]
+    scored = [
+        json.loads(run("score", tmp_path / "model", f, "--label", "click", "--json").stdout) for f in (path, empty)
+    ]
+    assert scored[0] == scored[1]
+    assert fit(empty)["history"][0]["valid"] == fit(path, "--null", "--")["history"][0]["valid"]
+    with pytest.raises(StartError, match="'--'"):
+        run("score", tmp_path / "model", path, "--label", "click", "--null", "nothing")
 
 
 def test_hashes_that_only_uint64_holds_are_the_same_from_either_kind_of_file(tmp_path: Path) -> None:

@@ -17,9 +17,15 @@ def labelled(labels: list[object], folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([0, 1, 2], "label 'click' must be 0 or 1 in every row; {path} holds [0, 1, 2] and perhaps more"),
-        (["yes", "no", "no"], "label 'click' must be 0 or 1 in every row; {path} holds ['yes', 'no'] and perhaps more"),
-        ([0, 1, None], "label 'click' must be 0 or 1 in every row; 1 rows of {path} have none"),
+        (
+            [0, 1, 2],
+            "label 'click' must be 0 or 1 in every row; {path} holds [0, 1, 2] and perhaps more, row 3 the first",
+        ),
+        (
+            ["yes", "no", "no"],
+            "label 'click' must be 0 or 1 in every row; {path} holds ['yes', 'no'] and perhaps more, row 1 the first",
+        ),
+        ([0, 1, None], "label 'click' must be 0 or 1 in every row; 1 rows of {path} have none, row 3 the first"),
         ([1, 1, 1], "label 'click' is 1 in every row of {path}: both 0 and 1 are needed"),
     ],
 )
@@ -62,7 +68,7 @@ class TestFiles:
 
 def test_a_directory_or_file_of_another_kind(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "train.xlsx"):
-        assert refused("fit", path, "--label", "click") == f"a table is a .parquet or .csv file, got {path.name!r}"
+        assert refused("fit", path, "--label", "click").startswith("a table is a .parquet or .csv file")
 
 
 def test_validation_that_lacks_a_column_or_a_class(tmp_path: Path) -> None:

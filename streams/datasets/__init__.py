@@ -1,0 +1,1 @@
+"""Tables and logs as people have them, in files: one reader, whoever reads."""
