@@ -49,7 +49,8 @@ def replay_command(
     broker: BrokerChoice,
     as_json: bool,
 ) -> None:
-    """Replay LOG in event time and judge the predictions: obd, ml-100k, or a .csv or .parquet FILE with --map.
+    """Replay LOG in event time and judge the predictions: obd, ml-100k, or a Parquet or CSV file's path
+    or URL with --map.
 
     Without --up, the workers rank, ingest and train must run with `--recipe log:LOG` (of a file: `log:MAPPING.toml`).
     Exit status 1 if the audit finds an event lost or doubled.

@@ -36,5 +36,7 @@ class TrafficLog:
     """How long a shown item can be clicked, in event time."""
     candidates: int
     """Of each request: the logged item and others that were shown shortly before."""
+    begins_ms: int = 0
+    """No line of it is of an earlier time, and no event while it is replayed: they are refused (`min_event_ms`)."""
     notes: str = ""
     """What a reader of the results should know about this log."""

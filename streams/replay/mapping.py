@@ -3,7 +3,9 @@
 user = "visitor"            # column of the user's id
 item = "product"            # column of the item's id
 time = "ts"
-time_unit = "s"             # s, ms, us, or iso (2024-05-01T12:00:00+02:00)
+time_unit = "s"             # s, ms, us, ns, or iso (2024-05-01T12:00:00+02:00); a column of timestamps needs none
+earliest = 1990-01-01       # a time before it is refused, as of another unit
+latest = 2100-01-01         # and so is one after it
 label = "rating"
 click_at_least = 4          # a label from here on is a click; 1 where absent
 position = "slot"           # optional; 0 is the top
@@ -11,23 +13,26 @@ user_columns = ["age"]
 item_columns = ["brand", "price"]
 context_columns = ["device"]
 numeric_columns = ["price"] # of those above; all others are categories
-sorted = true               # lines are in the order of time: the file is not read whole
+null_words = ["NULL", "-"]  # texts that mean no value, as empty text does; those of most tools where absent
+encoding = "latin-1"        # of a CSV file; UTF-8, or UTF-16 by its mark, where absent
+delimiter = ";"             # of a CSV file
+sorted = true               # rows are in the order of time: the file is not read whole
 """
 
 import tomllib
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from ranker.config import ModelConfig
-from streams.replay.log import FeatureMap, LoggedImpression
+from streams.datasets.options import NULL_WORDS, TableOptions
 from streams.replay.model import log_model
 
-TimeUnit = Literal["s", "ms", "us", "iso"]
-_PER_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,14 +41,22 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     time: str
     label: str
     time_unit: TimeUnit = "s"
+    earliest: date = date(1990, 1, 1)
+    """A time before it is not believed: it is more likely of another unit."""
+    latest: date = date(2100, 1, 1)
+    """Nor is one after it."""
     click_at_least: float = 1.0
     position: str | None = None
     user_columns: tuple[str, ...] = ()
     item_columns: tuple[str, ...] = ()
     context_columns: tuple[str, ...] = ()
     numeric_columns: tuple[str, ...] = ()
+    null_words: tuple[str, ...] = NULL_WORDS
+    """Texts of the file that mean no value, as empty text always does."""
+    encoding: str | None = None
+    """Name of a CSV file's encoding; None: UTF-8, or UTF-16 where the file begins with its byte order mark."""
     delimiter: str = ","
-    """Of a CSV file."""
+    """Character between the cells of a CSV file."""
     sorted: bool = False
     click_window_s: float = 60.0
     """How long a shown item can be clicked, in event time."""
@@ -57,6 +70,23 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"click_window_s must be > 0, got {self.click_window_s}")
         if not 1 <= self.candidates <= 200:
             raise ValueError(f"candidates must be in 1..200 (all of them are returned), got {self.candidates}")
+        if not self.earliest < self.latest:
+            raise ValueError(f"earliest must be before latest, got {self.earliest} and {self.latest}")
+        _ = self.options  # which checks itself
+
+    @property
+    def options(self) -> TableOptions:
+        """How the file is read."""
+        return TableOptions(null_words=self.null_words, encoding=self.encoding, delimiter=self.delimiter)
+
+    @property
+    def begins_ms(self) -> int:
+        """Milliseconds since the Unix epoch before which no event of the log lies."""
+        return _ms(self.earliest)
+
+    @property
+    def ends_ms(self) -> int:
+        return _ms(self.latest)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -79,65 +109,16 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             numeric=self.numeric_columns,
         )
 
-    def impression(self, row: dict[str, Any], where: str) -> LoggedImpression:
-        """The logged impression of one line. Raises ValueError naming the column whose value cannot be read."""
-        column = self.time
-        try:
-            event_ms = self._time_ms(row[self.time])
-            column = self.label
-            clicked = float(row[self.label]) >= self.click_at_least
-            column = self.position or ""
-            position = int(row[self.position]) if self.position else 0
-            if position < 0:
-                raise ValueError("a position must be >= 0")
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{where}: column {column!r} holds {row[column]!r}: {error}") from error
-        return LoggedImpression(
-            user=_name(row, self.user, where),
-            item=_name(row, self.item, where),
-            event_ms=event_ms,
-            clicked=clicked,
-            position=position,
-            user_features=self._features(row, self.user_columns, where),
-            item_features=self._features(row, self.item_columns, where),
-            context=self._features(row, self.context_columns, where),
-        )
-
-    def _time_ms(self, value: Any) -> int:
-        if self.time_unit == "iso":
-            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-            return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-        return round(float(value) * _PER_MS[self.time_unit])
-
-    def _features(self, row: dict[str, Any], columns: tuple[str, ...], where: str) -> FeatureMap:
-        """Empty cells are left out: the model has a place for what is missing."""
-        features: FeatureMap = {}
-        for column in columns:
-            value = row[column]
-            if value is None or value == "":
-                continue
-            if column in self.numeric_columns:
-                try:
-                    features[column] = float(value)
-                except (ValueError, TypeError) as error:
-                    raise ValueError(f"{where}: numeric column {column!r} holds {value!r}") from error
-            else:
-                features[column] = [str(v) for v in value] if isinstance(value, list) else str(value)
-        return features
-
 
 def load_mapping(path: Path) -> Mapping:
     """Raises ValueError naming the file and the field that is missing, unknown or wrong."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Mapping)
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8-sig")), Mapping)
     except ValueError as error:  # TOMLDecodeError and msgspec.ValidationError are ValueErrors
         raise ValueError(f"{path}: {error}") from error
     except OSError as error:
         raise ValueError(f"{path}: a column mapping could not be read: {error.strerror}") from error
 
 
-def _name(row: dict[str, Any], column: str, where: str) -> str:
-    value = row[column]
-    if value is None or value == "":
-        raise ValueError(f"{where}: column {column!r} is empty; every line needs a user and an item")
-    return str(value)
+def _ms(day: date) -> int:
+    return round(datetime.combine(day, time(), UTC).timestamp() * 1000)

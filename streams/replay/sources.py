@@ -1,4 +1,7 @@
-"""Logs by name: the Open Bandit Dataset (small) and MovieLens-100K from their packages, or a file."""
+"""Logs by name: the Open Bandit Dataset (small) and MovieLens-100K from their packages, or a file.
+
+The packages' files are known to the byte (fetch checks a digest), so csv reads them; all others go to the one reader.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -17,9 +20,9 @@ CLICK_FROM_RATING = 4
 
 
 def open_log(name: str, mapping: Path | None = None) -> TrafficLog:
-    """`obd`, `obd/POLICY/CAMPAIGN`, `ml-100k`, or the path of a .csv or .parquet file with its mapping.
+    """`obd`, `obd/POLICY/CAMPAIGN`, `ml-100k`, or the path or URL of a .csv or .parquet file with its mapping.
 
-    Raises ValueError where there is no such log, and fetch.Unavailable where it cannot be fetched.
+    Raises ValueError or StartError where there is no such log, and fetch.Unavailable where it cannot be fetched.
     """
     first, *rest = name.split("/")
     if first == "obd" and len(rest) in (0, 2):
@@ -28,7 +31,7 @@ def open_log(name: str, mapping: Path | None = None) -> TrafficLog:
         return movielens()
     if mapping is None:
         raise ValueError(f"a log is obd, obd/POLICY/CAMPAIGN, ml-100k or a file with --map FILE.toml, got {name!r}")
-    return file_log(Path(name), load_mapping(mapping), mapping.stem)
+    return file_log(name, load_mapping(mapping), mapping.stem)
 
 
 def open_bandit(policy: str = "random", campaign: str = "all") -> TrafficLog:
@@ -62,6 +65,7 @@ def open_bandit(policy: str = "random", campaign: str = "all") -> TrafficLog:
         model=log_model("obd", user=users, item=items, numeric=items[:1], rows=2_000),
         click_window_ms=600_000,
         candidates=10,
+        begins_ms=1_546_300_800_000,  # 2019, of a log of November 2019
         notes="The log names no users: those with the same four features are one user here.",
     )
 
@@ -98,6 +102,7 @@ def movielens() -> TrafficLog:
         model=log_model("ml-100k", user=("age", "gender", "occupation"), item=("release_year", "genre"), rows=4_000),
         click_window_ms=60_000,
         candidates=20,
+        begins_ms=852_076_800_000,  # 1997, of a log from September 1997 on
         notes=f"A rating of {CLICK_FROM_RATING} or more counts as a click; people rated what they chose to.",
     )
 
