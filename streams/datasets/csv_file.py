@@ -29,7 +29,7 @@ class CsvFile:
             raise StartError(
                 f"{address} holds NUL bytes, as UTF-16 does where the byte order mark is missing: {_SAY_ENCODING}"
             )
-        self._encoding = options.encoding or mark or "utf8"
+        self._encoding = options.encoding or mark or "UTF-8"
 
     def read(self, text: Collection[str]) -> Any:
         """All of it as a Table, the columns `text` as strings."""

@@ -74,7 +74,7 @@ def test_a_heading_of_another_encoding_is_said_to_be(tmp_path: Path) -> None:
     path = tmp_path / "head.csv"
     path.write_bytes("é,b\n1,2\n".encode("latin-1"))
     for message in refused(path):
-        assert message.startswith(f"{path} is not utf8")
+        assert message.startswith(f"{path} is not UTF-8: ")
         assert "--encoding" in message
     for found in columns(path, TableOptions(encoding="latin-1")):
         assert found == {"é": [1], "b": [2]}
@@ -133,7 +133,7 @@ def test_a_url_of_a_file_is_read_as_its_path_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packing", ["", ".gz"])
 def test_batches_hold_some_blocks_and_not_the_file(packing: str, tmp_path: Path) -> None:
     path = tmp_path / f"long.csv{packing}"
-    with (gzip.open if packing else open)(path, "wb") as file:  # type: ignore[operator]
+    with (gzip.open if packing else open)(path, "wb") as file:
         file.write(b"a,b\n")
         for _ in range(120):
             file.write(b"12345,some words\n" * (BLOCK // 17))
