@@ -32,6 +32,7 @@ from streams.intake import Intake
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
 from streams.loop import Worker
+from streams.open_transactions import OpenTransactions
 from streams.outbox import Headers, Outbox
 from streams.ranking import Ranking
 from streams.recipe import default
