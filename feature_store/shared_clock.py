@@ -5,7 +5,9 @@ each tells the others how far it is, and all take the least.
 """
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from redis import Redis
 
@@ -53,13 +55,39 @@ class SharedClock:
             clocks: dict[bytes, bytes] = pipe.execute()[1]
         at = time.monotonic()
         for name, words in clocks.items():
-            if self._heard.get(name, (b"", 0.0))[0] != words:
+            if self._heard.get(name, (None, 0.0))[0] != words:
                 self._heard[name] = (words, at)
         silent = [name for name in clocks if at - self._heard[name][1] > self._silent_s and name != self._name]
         if silent:
             self._redis.hdel(CLOCKS, *silent)
         live = sorted(clocks.keys() - set(silent))
-        said = [[*map(int, clocks[name].split(b":")), 0, 0, 0][:5] for name in live]
-        reached_ms, closed_ms = min(numbers[1] for numbers in said), min(numbers[2] for numbers in said)
-        whole = sorted((place, readers) for *_, place, readers in said) == [(n, len(live)) for n in range(len(live))]
-        return Agreement(reached_ms, live.index(self._name), len(live), closed_ms if whole else 0)
+        said = [_said(clocks[name]) for name in live]
+        return Agreement(min(one.now_ms for one in said), live.index(self._name), len(live), _closed_ms(said))
+
+
+def closed_ms(clocks: Mapping[bytes, bytes]) -> int:
+    """As in Agreement, for who only looks on at what is in CLOCKS; 0 where there is no reader.
+
+    A reader that has died counts until the others notice: then all stands still, and nothing is said too early.
+    """
+    return _closed_ms([_said(words) for words in clocks.values()])
+
+
+class _Said(NamedTuple):
+    now_ms: int = 0
+    closed_ms: int = 0
+    place: int = 0
+    readers: int = 0
+
+
+def _said(words: bytes) -> _Said:
+    """What is not one of ours holds all, until its silence shows that nobody says it."""
+    try:
+        return _Said(*map(int, words.split(b":")[1:5]))
+    except ValueError:
+        return _Said()
+
+
+def _closed_ms(said: Collection[_Said]) -> int:
+    whole = sorted((one.place, one.readers) for one in said) == [(n, len(said)) for n in range(len(said))]
+    return min((one.closed_ms for one in said), default=0) if whole else 0

@@ -4,7 +4,7 @@ import time
 
 from redis import Redis
 
-from feature_store.shared_clock import CLOCKS, Agreement, SharedClock
+from feature_store.shared_clock import CLOCKS, Agreement, SharedClock, closed_ms
 
 
 def test_one_reader_goes_by_itself(redis: Redis) -> None:
@@ -61,3 +61,26 @@ def test_a_reader_that_was_there_before_us_is_heard_out_first(redis: Redis) -> N
     assert clock.agree(50).now_ms == 10
     time.sleep(0.1)
     assert clock.agree(51).now_ms == 51
+
+
+def test_who_looks_on_sees_what_the_readers_agree_on(redis: Redis) -> None:
+    assert closed_ms(redis.hgetall(CLOCKS)) == 0
+    a, b = SharedClock(redis, "a"), SharedClock(redis, "b")
+    a.agree(100, 70, (0, 1))
+    assert closed_ms(redis.hgetall(CLOCKS)) == 70
+    b.agree(100, 60)
+    assert closed_ms(redis.hgetall(CLOCKS)) == 0  # whose buckets are whose is not agreed yet
+    a.agree(100, 70, (0, 2))
+    b.agree(100, 60, (1, 2))
+    assert closed_ms(redis.hgetall(CLOCKS)) == 60
+    b.agree(0)  # has to read something again
+    assert closed_ms(redis.hgetall(CLOCKS)) == 0
+
+
+def test_garbage_holds_all_until_its_silence_shows_that_nobody_says_it(redis: Redis) -> None:
+    clock = SharedClock(redis, "a", silent_s=0.05)
+    redis.hset(CLOCKS, mapping={"x": b"\xff:nonsense:1", "y": b"", "z": b"1:2:3:4:5:6:7"})
+    assert clock.agree(50, 40, (0, 1)) == Agreement(0, 0, 4)
+    assert closed_ms(redis.hgetall(CLOCKS)) == 0
+    time.sleep(0.1)
+    assert clock.agree(51, 40, (0, 1)) == Agreement(51, 0, 1, 40)
