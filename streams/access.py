@@ -91,7 +91,7 @@ ROLES: dict[str, Role] = {
             reads=(SERVED, IMPRESSIONS, CONVERSIONS),
             writes=(EXAMPLES, OUTCOMES, DEAD_LETTERS),
             groups=("tiderank-ingest",),
-            redis=(*_INGEST_KEYS, *_CONNECT, *_TRANSACTION, *_CHANGE_LOG, *_CHANGE_JOIN, *_LOAD),
+            redis=(*_INGEST_KEYS, *_CONNECT, "+info", *_TRANSACTION, *_CHANGE_LOG, *_CHANGE_JOIN, *_LOAD),
         ),
         Role(
             name="train",
@@ -105,7 +105,7 @@ ROLES: dict[str, Role] = {
             reads=(DECISIONS, OUTCOMES),
             writes=(REWARDS, DEAD_LETTERS),
             groups=("tiderank-rewards",),
-            redis=("~rw:*", *_CONNECT, *_REWARDS, *_LOAD),
+            redis=("~rw:*", "%R~ingest:clocks", *_CONNECT, "+info", *_REWARDS, *_LOAD),
         ),
         Role(
             name="learn",

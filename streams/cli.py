@@ -99,7 +99,9 @@ def _mendable(error: Exception) -> str | None:
     if redis is not None and isinstance(error, redis.AuthenticationError | redis.NoPermissionError):
         return f"Redis: {error}; `tiderank access redis` lists what each worker needs"
     if redis is not None and isinstance(error, redis.RedisError):
-        return f"Redis: {error}; is it running, and not stalled?"
+        from streams.redis_client import reason_of
+
+        return f"Redis: {reason_of(error)[1]}; is it running, and not stalled?"
     if kafka is not None and isinstance(error, kafka.KafkaException) and error.args[0].name().endswith("ION_FAILED"):
         return f"Kafka: {error.args[0].str()}; `tiderank access kafka` lists what each worker needs"
     if kafka is not None and isinstance(error, kafka.KafkaException):

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, libversion
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # public by its manual
+from redis import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +24,7 @@ from streams.kafka import Kafka, topic_settings
 from streams.local import kafka as local_kafka
 from streams.local.health import broker_round_trip, redis_round_trip
 from streams.local.redis import found_servers
-from streams.redis_client import connect, redacted
+from streams.redis_client import connect, memory_policy, redacted
 from streams.topics import TOPICS
 
 __all__ = ["Finding", "print_report", "report"]
@@ -207,14 +208,18 @@ def _named_redis() -> list[Finding]:
     except StartError as error:
         return [Finding("Redis", False, str(error), "start it, or set TIDERANK_REDIS_URL right")]
     found = [Finding("Redis", True, f"{version} at {redacted(url)}")]
-    wanted = {
-        "appendonly": ("yes", "a crash forgets the user logs"),
-        "maxmemory-policy": ("noeviction", "logs are dropped"),
+    wanted: dict[str, tuple[str, str, Callable[[Redis], str | None]]] = {
+        "appendonly": (
+            "yes",
+            "a crash forgets the user logs",
+            lambda redis: redis.config_get("append*").get("appendonly"),
+        ),
+        "maxmemory-policy": ("noeviction", "logs are dropped", lambda redis: memory_policy(redis)[0]),
     }
-    for setting, (want, consequence) in wanted.items():
+    for setting, (want, consequence, ask) in wanted.items():
         try:
             with connect(url) as client:
-                actual = client.config_get(setting).get(setting)
+                actual = ask(client)
         except RedisError as error:  # managed services forbid CONFIG
             found.append(Finding(f"Redis {setting}", None, f"unknown: {error}"))
             continue

@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaErro
 from streams.errors import StreamError
 from streams.gaps import GapWatch
 from streams.kafka import CONNECT_TIMEOUT_S, denied, is_denied, topic_partitions
+from streams.outage import Outage
 from streams.outbox import Outbox
 from streams.record import Place, Record
 
@@ -109,10 +110,12 @@ def run(
         gaps.drop((p.topic, p.partition) for p in partitions)
         member.incremental_unassign(partitions)
 
+    said: Mapping[Place, int] = {}
+    kafka = Outage("kafka", "the client tries again by itself")
     consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
     try:
         while not stop.is_set():
-            records, ended = _poll(consumer, batch_max, idle_s)
+            records, ended = _poll(consumer, batch_max, idle_s, kafka)
             gaps.see(records)
             try:
                 if records:
@@ -122,6 +125,9 @@ def run(
                 worker.tick()
             except ReadAgain as again:
                 outbox.discard()
+                if again.places != said:  # where the same fails again, the same is not said again
+                    said = again.places
+                    log.warning("reading again from %s", ", ".join(f"{t}[{p}]@{at}" for (t, p), at in said.items()))
                 _seek(consumer, again.places)
                 gaps.start(again.places)
             outbox.commit(consumer)
@@ -146,7 +152,7 @@ def _starts(consumer: Consumer, places: Sequence[Place], said: Mapping[Place, in
     return {place: said.get(place, known.get(place, OFFSET_BEGINNING)) for place in places}
 
 
-def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Record], dict[Place, int]]:
+def _poll(consumer: Consumer, batch_max: int, idle_s: float, kafka: Outage) -> tuple[list[Record], dict[Place, int]]:
     """Records, and the partitions that end with them, each with the offset of its end.
 
     Waits for one, then takes what is there: `consume(n, timeout)` would hold a lone record for the whole timeout.
@@ -160,6 +166,7 @@ def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Recor
         place = (message.topic() or "", message.partition() or 0)
         error = message.error()
         if error is None:
+            kafka.worked()
             records.append(Record.of(message))
             ended.pop(place, None)
         elif error.code() == KafkaError._PARTITION_EOF:
@@ -169,7 +176,7 @@ def _poll(consumer: Consumer, batch_max: int, idle_s: float) -> tuple[list[Recor
         elif is_denied(error):  # waiting does not mend it
             raise denied(error, place[0])
         else:
-            log.warning("kafka: %s", error.str())  # the client retries by itself
+            kafka.failed(error.name(), error.str())
     return records, ended
 
 
@@ -186,7 +193,6 @@ def fatal_error(error: KafkaError) -> Exception:
 
 def _seek(consumer: Consumer, places: Mapping[Place, int]) -> None:
     for (topic, partition), offset in places.items():
-        log.warning("reading %s[%d] again from %d", topic, partition, offset)
         consumer.seek(TopicPartition(topic, partition, offset))
 
 

@@ -21,6 +21,8 @@ from ranker.requests import ScoringRequest
 from streams import mapping
 from streams.intake import Work
 from streams.messages import Decision, ModelVersion, RankingResponse, Served, Status, Timings
+from streams.outage import Outage
+from streams.redis_client import reason_of
 from streams.routing import Routed, Router
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Ranking:
         self._log_length = log_length
         self._replica = replica
         self._compute_clock = compute_clock
+        self._outage = Outage("redis", "requests get fallbacks")
         self.load = 0.0
 
     def answer(self, works: Sequence[Work], *, decode_ms: float = 0.0) -> list[Answer]:
@@ -110,8 +113,9 @@ class Ranking:
         try:
             slices = self._user_log.read([LogWant(w.request.user, self._log_length) for w in works])
         except RedisError as error:
-            log.warning("redis: %s", error)
+            self._outage.failed(*reason_of(error))
             return [self._unranked(work, "fallback", "redis_away") for work in works]
+        self._outage.worked()
         marks.append(time.perf_counter())
         jobs = self._route_all(works, slices)
         marks.append(time.perf_counter())

@@ -1,19 +1,36 @@
-"""The connection to Redis, with timeouts that a serving loop can live with."""
+"""The connection to Redis, with timeouts that a serving loop can live with, and what its errors mean."""
 
+import logging
 import ssl
 from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 from redis.retry import Retry
 
 from streams.errors import StartError
+
+log = logging.getLogger(__name__)
 
 PATIENT_S = 30.0
 """For a tool that can wait, where a serving loop cannot: a busy machine may stall any server for seconds."""
 
 FORBIDDEN = (AuthenticationError, NoPermissionError)
+_CODES = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
+"""Codes that redis-py takes off the error's text."""
+_ADVICE = {
+    "OOM": "raise its maxmemory",
+    "READONLY": "it is a replica; point TIDERANK_REDIS_URL at the master",
+    "MISCONF": "it cannot save its data; mend its disk",
+    "NOREPLICAS": "bring its replicas back, or lower its min-replicas-to-write",
+}
 
 
 def connect(url: str, *, timeout_s: float = 1.0) -> Redis:
@@ -66,6 +83,38 @@ def raise_if_forbidden(error: RedisError) -> None:
     """Raises StartError for what waiting does not mend: a wrong password, a missing right."""
     if isinstance(error, FORBIDDEN):
         raise StartError(f"Redis forbids it: {error}; `tiderank access redis` lists what each worker needs") from error
+
+
+def reason_of(error: RedisError) -> tuple[str, str]:
+    """(kind, reason): the kind is the server's code, such as OOM, or else the error's class; the reason says what to do
+    where that is known. Neither holds the command, which may hold a user's data."""
+    text = str(error).rpartition(" of pipeline caused error: ")[2]
+    first_word = text.partition(" ")[0]
+    kind = _CODES.get(type(error)) or (first_word if first_word.isupper() else type(error).__name__)
+    advice = _ADVICE.get(kind)
+    return kind, f"{kind}: {text.removeprefix(kind).lstrip()}" + (f" ({advice})" if advice else "")
+
+
+def memory_policy(redis: Redis) -> tuple[str, int]:
+    """(maxmemory-policy, maxmemory in bytes, 0 for no bound). Asks INFO, which managed servers allow, unlike CONFIG."""
+    memory = redis.info("memory")
+    return str(memory.get("maxmemory_policy", "unknown")), int(memory.get("maxmemory", 0))
+
+
+def warn_of_eviction(redis: Redis) -> None:
+    """One line in the log where a full Redis would drop keys, or where that cannot be known."""
+    try:
+        policy, max_bytes = memory_policy(redis)
+    except RedisError as error:
+        log.info("redis: whether it drops keys when it is full is unknown: %s", reason_of(error)[1])
+        return
+    if policy != "noeviction" and max_bytes:
+        log.warning(
+            "redis: at %d bytes it drops keys, user logs among them (maxmemory-policy %s); "
+            "CONFIG SET maxmemory-policy noeviction",
+            max_bytes,
+            policy,
+        )
 
 
 def redacted(url: str) -> str:

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from streams import metric_names as metric
 from streams.gaps import GapWatch
 from streams.kafka import Kafka, denied, is_denied
+from streams.outage import Outage
 from streams.record import Record
 from streams.topics import UPDATES
 
@@ -24,6 +25,7 @@ class UpdateReader:
         self.next = start
         """Offset of the record after the newest that was read."""
         self._heard = False
+        self._kafka = Outage("kafka", "the client tries again by itself")
         self.at_end = False
         """Everything that was there at the last poll has been handed over."""
 
@@ -45,8 +47,9 @@ class UpdateReader:
                 if is_denied(error) and not self._heard:
                     raise denied(error, UPDATES)
                 if not self.at_end:
-                    log.warning("kafka: %s", error.str())
+                    self._kafka.failed(error.name(), error.str())
                 continue
+            self._kafka.worked()
             self.at_end, self._heard = False, True
             record = Record.of(message)
             self._gaps.see([record])

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NoReturn
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -31,9 +30,10 @@ from streams.kafka import CONNECT_TIMEOUT_S
 from streams.loop import ReadAgain, run
 from streams.messages import CLOSED_MS
 from streams.open_transactions import OpenTransactions
+from streams.outage import RedisOutage
 from streams.outbox import Outbox
 from streams.record import Place, Record, next_offsets
-from streams.redis_client import ReconnectGuard, check, connect, raise_if_forbidden
+from streams.redis_client import ReconnectGuard, check, connect, warn_of_eviction
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
@@ -44,7 +44,6 @@ GROUP = "tiderank-ingest"
 INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 SWEEP_EVERY_S = 0.1
 SWEEP_LIMIT = 1000
-REDIS_RETRY_S = 0.2
 HOLD_S = 10.0
 """After partitions were given up no window closes for so long, with any worker: until someone reads them, they hold no
 clock, and what stands in them would be late. So too after Redis was away."""
@@ -81,6 +80,7 @@ class IngestWorker:
         self._outbox = outbox
         self._stop = stop
         self._heartbeat = heartbeat
+        self._outage = RedisOutage("ingest", "nothing is taken in")
         self._sweep_due = 0.0
         self._sweeping = False
         self._swept_ms = 0
@@ -113,6 +113,7 @@ class IngestWorker:
             replies = self._joiner.apply(facts, next_offsets(records))
         except RedisError as error:
             self._read_again(error, _first_offsets(records))
+        self._outage.worked()
         self._next |= next_offsets(records)
         for reply in replies:
             metric.EVENTS.labels(reply.outcome).inc()
@@ -144,6 +145,7 @@ class IngestWorker:
             closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
             self._read_again(error, {})
+        self._outage.worked()
         self._closed_ms = max(self._closed_ms, agreed.closed_ms)
         if self._part != agreed.part:  # some of these buckets were another's, who may not have swept them so far
             self._part, self._swept_ms = agreed.part, 0
@@ -190,8 +192,6 @@ class IngestWorker:
     def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> Places:
         """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
         stored = self._stored_offsets()
-        with suppress(RedisError):  # while it is away, nobody's clock goes on
-            self._shared_clock.agree(0)  # at once: the others must not pass what is unread here
         asked = [TopicPartition(*place) for place in partitions]
         committed = {(c.topic, c.partition): c.offset for c in consumer.committed(asked, CONNECT_TIMEOUT_S)}
         starts = {place: _start(stored.get(place), committed[place]) for place in partitions}
@@ -223,16 +223,14 @@ class IngestWorker:
             self._joiner.settle(closed)
         except RedisError as error:
             # They stay due: the next sweep produces the same examples, with the same ids.
-            log.warning("redis: %s; %d closed windows will be swept again", error, len(closed))
+            self._sweep_due = time.monotonic() + self._outage.failed_of(error)
 
     def _read_again(self, error: RedisError, first: Places) -> NoReturn:
         """Waits for Redis; then from what it still knows of each partition, or from `first`, whichever is smaller.
 
         Raises StartError instead where Redis forbids it.
         """
-        raise_if_forbidden(error)
-        log.warning("redis: %s; ingest pauses until it is back", error)
-        metric.REDIS_PAUSES.labels("ingest").inc()
+        self._stop.wait(self._outage.failed_of(error))
         stored = self._stored_offsets()
         # A partition that Redis knows nothing of any more is read from its beginning.
         places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._next}
@@ -245,15 +243,15 @@ class IngestWorker:
         raise ReadAgain(self._next) from error
 
     def _stored_offsets(self) -> Places:
-        """Waits until Redis answers. Raises StreamError if the worker is asked to stop before that."""
+        """Waits until Redis answers, and takes writes. Raises StreamError if asked to stop before that."""
         while not self._stop.is_set():
             self._heartbeat.beat()
             try:
                 with self._guard:
+                    self._shared_clock.agree(0)  # a write; and no other worker is to pass what is unread here
                     return self._joiner.offsets()
             except RedisError as error:
-                raise_if_forbidden(error)
-                self._stop.wait(REDIS_RETRY_S)
+                self._stop.wait(self._outage.failed_of(error))
         raise StreamError("asked to stop while Redis was away; nothing of the open batch was committed")
 
 
@@ -274,6 +272,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
+    warn_of_eviction(redis)
     # Here, not when they are first needed: who only reads the logs may have no right to load functions.
     functions.load(redis)
     redis.set(WINDOWS, windows(recipe.join))

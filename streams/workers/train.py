@@ -38,10 +38,11 @@ from streams.gatekeeper import Gatekeeper
 from streams.join_hold import JoinHold
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
+from streams.outage import RedisOutage
 from streams.outbox import Offsets, Outbox
 from streams.recipe import Recipe, TrainingConfig
 from streams.record import Place, Record, next_offsets
-from streams.redis_client import check, connect, raise_if_forbidden
+from streams.redis_client import check, connect
 from streams.seen import SeenIds
 from streams.service import Heartbeat
 from streams.settings import Settings
@@ -54,7 +55,6 @@ from streams.updates import UpdateReader
 log = logging.getLogger(__name__)
 
 GROUP = "tiderank-train"
-REDIS_RETRY_S = 0.2
 _HELD_STEPS = 16
 """So many full steps may wait for the join's windows."""
 
@@ -92,6 +92,7 @@ class TrainWorker(BaseWorker):
         self._outbox = outbox
         self._stop = stop
         self._heartbeat = heartbeat
+        self._outage = RedisOutage("train", "training pauses")
         self._clock = EventClock()
         """Of the labels that were read: how far the world is known."""
         self._closed = EventClock()
@@ -196,14 +197,14 @@ class TrainWorker(BaseWorker):
         """Waits for Redis: an example must not be lost because the log could not be read for a while."""
         while True:
             try:
-                return labelled_requests(examples, self._user_log, self._log_length) if examples else []
+                requests = labelled_requests(examples, self._user_log, self._log_length) if examples else []
             except RedisError as error:
-                raise_if_forbidden(error)
-                log.warning("redis: %s; training pauses until it is back", error)
-                metric.REDIS_PAUSES.labels("train").inc()
                 self._heartbeat.beat()
-                if self._stop.wait(REDIS_RETRY_S):
+                if self._stop.wait(self._outage.failed_of(error)):
                     raise StreamError("asked to stop while Redis was away; the open step was not committed") from error
+            else:
+                self._outage.worked()
+                return requests
 
     def _publish(self, report: StepReport, counts: Mapping[str, int], clicks_ms: Sequence[int]) -> Breach | None:
         breach = self._gate.judge_weights()
