@@ -152,12 +152,9 @@ class IngestWorker:
         for window in closed:
             for outcome in window.outcomes:
                 metric.EVENTS.labels(outcome).inc()
-        labels = [label for window in closed for label in window.labels]
         swept_ms = agreed.now_ms if len(closed) < SWEEP_LIMIT else closed[-1].due_ms
-        if not labels:
-            self._swept_ms = max(self._swept_ms, swept_ms)
-            return
-        self._send(labels)
+        self._send([label for window in closed for label in window.labels])
+        # Also where none is due: it is settled once all that was sent before is on the broker, events' labels too.
         self._sweeping = True
         self._outbox.seal({}, then=lambda: self._settle(closed, swept_ms))
 

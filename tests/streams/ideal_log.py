@@ -267,6 +267,12 @@ class Exactly(RuleBasedStateMachine):
             assert stored.startswith(self.logs[user]), f"the log of {user} was not appended to"
             self.logs[user] = stored
 
+    @invariant()
+    def outcomes_of_closed_windows_are_told(self) -> None:
+        """For who only looks on at the clock: what comes of a closed window is on the broker, or came too late."""
+        for outcome, (event_ms, late_ms) in self.broker.untold.items():
+            assert event_ms >= self.broker.closed_ms or event_ms < late_ms, f"{outcome} is not told yet"
+
     def teardown(self) -> None:
         if not hasattr(self, "sent"):
             return

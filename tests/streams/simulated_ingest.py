@@ -18,14 +18,15 @@ from redis.exceptions import RedisError
 from feature_store.clock import EventClock
 from feature_store.config import JoinConfig, LogConfig
 from feature_store.join import Joiner
-from feature_store.shared_clock import CLOCKS, SharedClock
+from feature_store.shared_clock import CLOCKS, SharedClock, closed_ms
+from streams.codec import decode
 from streams.ends import Ends
 from streams.events import EventKinds
 from streams.loop import ReadAgain
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.service import Heartbeat
-from streams.topics import CONVERSIONS, IMPRESSIONS, SERVED
+from streams.topics import CONVERSIONS, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
 from streams.workers.ingest import IngestWorker
 
 PARTITIONS = 2
@@ -49,6 +50,10 @@ class Broker:
         """Counts what the workers do: handling a record, and producing one."""
         self.passed_ms = 0
         """How far all workers' clock has gone."""
+        self.closed_ms = 0
+        """How far they said that all windows were closed, and all that came of it on the broker."""
+        self.untold: dict[str, tuple[int, int]] = {}
+        """Outcomes that were produced and have not arrived, by id: their time, and closed_ms when produced first."""
         self.handled: dict[bytes, tuple[int, int]] = {}
         """By value, the step at which a record was handled first, and passed_ms by then."""
 
@@ -76,10 +81,15 @@ class Producer:
     ) -> None:
         self._broker.steps += 1
         self._under_way.append((topic, value, {**dict(headers), SENT: self._broker.steps}, on_delivery))
+        if topic == OUTCOMES:
+            outcome = decode(TOPICS[OUTCOMES], value)
+            self._broker.untold.setdefault(outcome.outcome_id, (outcome.event_ms, self._broker.closed_ms))
 
     def arrive(self, count: int) -> None:
         for topic, value, headers, report in self._under_way[:count]:
             self._broker.arrived[topic].append((value, headers))
+            if topic == OUTCOMES:
+                self._broker.untold.pop(decode(TOPICS[OUTCOMES], value).outcome_id, None)
             self._reports.append(report)
         del self._under_way[:count]
 
@@ -202,6 +212,7 @@ class Member:
         clocks: Any = self.redis.hvals(CLOCKS)
         agreed_ms = min((int(words.split(b":")[1]) for words in clocks), default=0)
         self.broker.passed_ms = max(self.broker.passed_ms, agreed_ms)
+        self.broker.closed_ms = max(self.broker.closed_ms, closed_ms(self.redis.hgetall(CLOCKS)))
 
     def notice_that_redis_forgot(self) -> None:
         """As its next call to a Redis that was away does."""

@@ -142,6 +142,27 @@ def test_what_redis_forgot_is_read_again_before_any_window_closes_over_it(machin
     story.teardown()
 
 
+def test_the_clock_passes_no_outcome_that_is_on_its_way(machine: type[Exactly]) -> None:
+    """A click is handled and its outcome produced; nothing is due, and the broker acknowledges it only later."""
+    story = shown_at_the_start(machine)
+    story.wait(SECOND)
+    click_of_it(story, 0)
+    story.deliver_all(0)
+    for _ in range(6):
+        story.wait(SECOND)
+        story.tick(0)
+        story.commit(0, 0)
+        story.outcomes_of_closed_windows_are_told()
+    assert story.broker.closed_ms <= T0 + SECOND < story.broker.passed_ms
+    story.commit(0, 1_000)
+    for _ in range(4):
+        story.wait(SECOND)
+        story.tick(0)
+        story.commit(0, 1_000)
+    assert story.broker.closed_ms > T0 + 2 * SECOND
+    story.teardown()
+
+
 def test_ingest_is_the_ideal_log(machine: type[Exactly]) -> None:
     run_state_machine_as_test(
         machine,
