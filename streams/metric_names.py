@@ -79,6 +79,11 @@ PREDICTED = Counter("tiderank_predicted_positives", "Sum of served probabilities
 POSITIVES = Counter("tiderank_positives", "Positive labels among what was graded, by kind", ["kind"])
 
 REWARD_FACTS = Counter("tiderank_reward_facts", "Decisions and outcomes, by what became of them", ["outcome"])
+REWARDS_HELD_SECONDS = Gauge(
+    "tiderank_rewards_held_seconds",
+    "How long the join's clock has stood still while decisions wait for what they earn; 0 while it goes on",
+    multiprocess_mode="mostrecent",
+)
 REWARDS = Counter("tiderank_rewards", "Rewards produced: of closed windows, late, or of windows gone unswept", ["kind"])
 ROUTER_LEARNED = Counter("tiderank_router_rewards_learned", "Rewards that the value model took in")
 ROUTER_SKIPPED = Counter("tiderank_router_rewards_skipped", "Rewards not learned, by reason", ["reason"])

@@ -5,6 +5,8 @@ What a crash means, step by step:
     between that and the commit: it is read again, and changes nothing (decisions and outcomes are known by id);
     between a sweep and its rewards' delivery, or between that and the settling: the same rewards are swept and
     produced again, with the same ids (readers of router.rewards drop what they have).
+
+Windows close by the join's clock, which tells when all outcomes of a time are on their topic (streams.join_clock).
 """
 
 import asyncio
@@ -22,18 +24,20 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from feature_store.clock import EventClock
 from router_bandit.journal import Journal
 from router_bandit.windows import Closed, DecisionFact, OutcomeFact, RewardWindows, WindowOptions
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode, encode
 from streams.dead_letters import letter_headers, letter_value
+from streams.ends import EndsQuestion
 from streams.errors import Refused
 from streams.faust_app import make_app, run_app
 from streams.intake import check_event_time
+from streams.join_clock import JoinClock
 from streams.messages import Decision, Outcome, Reward
-from streams.record import Record, next_offsets
-from streams.redis_client import check, connect, raise_if_forbidden
+from streams.outage import RedisOutage
+from streams.record import Record
+from streams.redis_client import check, connect, warn_of_eviction
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
@@ -46,11 +50,9 @@ TICK_S = 0.1
 LINGER_S = 0.02
 """An event waits so long for others to come: rewards are in no hurry, and Redis is asked once a batch."""
 SWEEP_LIMIT = 500
-REDIS_RETRY_S = 0.2
 REDIS_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
-Place = tuple[str, int]
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -59,8 +61,6 @@ class _Batch:
     decisions: list[DecisionFact] = field(default_factory=list)
     outcomes: list[OutcomeFact] = field(default_factory=list)
     refused: list[tuple[Record, str]] = field(default_factory=list)
-    moments: list[tuple[Record, int]] = field(default_factory=list)
-    """Event time of each record that was not refused."""
 
 
 class RewardsWorker:
@@ -70,14 +70,14 @@ class RewardsWorker:
     and it always waits out its time limit.
     """
 
-    def __init__(self, app: faust.App, windows: RewardWindows, *, max_future_ms: int, wall_lag_ms: int | None) -> None:
+    def __init__(self, app: faust.App, windows: RewardWindows, clock: JoinClock, *, max_future_ms: int) -> None:
         self.inbox: asyncio.Queue[Any] = asyncio.Queue(2 * BATCH_MAX)
         self._app = app
         self._windows = windows
         self._journal = Journal(windows)
-        self._ends = _Ends(app, EventClock())
+        self._clock = clock
         self._max_future_ms = max_future_ms
-        self._wall_lag_ms = wall_lag_ms
+        self._outage = RedisOutage("rewards", "no windows are opened or closed")
         self._first: asyncio.Task[Any] | None = None
         self._tick_due = 0.0
 
@@ -89,15 +89,12 @@ class RewardsWorker:
             batch = self._sort(records)
             await self._bury(batch.refused)
             if records:
-                await _until_redis_answers(partial(self._take, batch, events))
-            for record, event_ms in batch.moments:
-                bound_ms = record.timestamp_ms  # as in ingest: a fast clock must not close others' windows
-                self._ends.clock.observe(record.topic, record.partition, min(event_ms, bound_ms), bound_ms=bound_ms)
-            self._ends.handled(records)
+                await self._until_redis_answers(partial(self._take, batch, events))
+            self._clock.handled(records, max((d.event_ms for d in batch.decisions), default=0))
             if time.monotonic() >= self._tick_due:
                 self._tick_due = time.monotonic() + TICK_S
-                await self._ends.look(self.inbox.empty(), self._wall_lag_ms)
-                await _until_redis_answers(self._journal.release)
+                await self._until_redis_answers(self._clock.look)
+                await self._until_redis_answers(self._journal.release)
                 await self._pay()
 
     async def _next_events(self) -> list[Any]:
@@ -125,7 +122,6 @@ class RewardsWorker:
             except Refused as refused:
                 batch.refused.append((record, str(refused)))
                 continue
-            batch.moments.append((record, message.event_ms))
         return batch
 
     async def _take(self, batch: _Batch, events: Sequence[Any]) -> None:
@@ -148,11 +144,7 @@ class RewardsWorker:
 
     async def _pay(self) -> None:
         """Sweeps what is due, produces it, and settles what the broker has acknowledged."""
-        try:
-            swept = await self._windows.sweep(self._ends.clock.now_ms(), SWEEP_LIMIT)
-        except RedisError as error:
-            log.warning("redis: %s; no windows are closed until it is back", error)
-            return
+        swept = await self._until_redis_answers(partial(self._windows.sweep, self._clock.now_ms, SWEEP_LIMIT))
         if swept.gone:
             log.warning("%d windows had outlived their decisions' time to live", swept.gone)
             metric.REWARDS.labels("gone").inc(swept.gone)
@@ -166,10 +158,18 @@ class RewardsWorker:
         await asyncio.gather(*deliveries)
         for closed in swept.closed:
             metric.REWARDS.labels("late" if closed.late else "closed").inc()
-        try:
-            await self._windows.settle(swept.closed)
-        except RedisError as error:
-            log.warning("redis: %s; %d rewards will be produced again, with the same ids", error, len(swept.closed))
+        await self._until_redis_answers(partial(self._windows.settle, swept.closed))
+
+    async def _until_redis_answers(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeats what changes nothing when it is repeated."""
+        while True:
+            try:
+                answer = await attempt()
+            except RedisError as error:
+                await asyncio.sleep(self._outage.failed_of(error))
+            else:
+                self._outage.worked()
+                return answer
 
     async def _send(
         self, topic: str, key: bytes | None, value: bytes, headers: Headers, *, partition: int | None = None
@@ -179,55 +179,6 @@ class RewardsWorker:
             topic, key, value, partition, timestamp=None, headers=list(headers)
         )
         return delivery
-
-
-class _Ends:
-    """Moves the event clock: by what was handled, and by which partitions are read to their ends."""
-
-    def __init__(self, app: faust.App, clock: EventClock) -> None:
-        self.clock = clock
-        self._app = app
-        self._assigned: set[Place] = set()
-        self._next: dict[Place, int] = {}
-        self._at_end_before: set[Place] = set()
-
-    def handled(self, records: Sequence[Record]) -> None:
-        self._next |= next_offsets(records)
-
-    async def look(self, idle: bool, wall_lag_ms: int | None) -> None:
-        """
-        Args:
-            idle: no event waits to be handled.
-            wall_lag_ms: how far the wall clock's say stays behind it, where it has one.
-        """
-        consumer = self._app.consumer
-        assigned = {(tp.topic, tp.partition) for tp in consumer.assignment()}
-        for place in self._assigned - assigned:
-            self.clock.drop(*place)
-            self._next.pop(place, None)
-        for place in assigned - self._assigned:
-            self.clock.add(*place)
-        self._assigned = assigned
-        at_end = {place for place in assigned if idle and await self._is_at_end(place)}
-        # Twice in a row: between the fetcher and the inbox an event is on its way for a moment.
-        for place in at_end & self._at_end_before:
-            self.clock.at_end(*place)
-        self._at_end_before = at_end
-        if assigned and wall_lag_ms is not None:
-            # A partition that is always at its end: it counts only where all is read.
-            wall_ms = int(time.time() * 1000) - wall_lag_ms
-            self.clock.observe("wall", 0, wall_ms, bound_ms=wall_ms)
-            self.clock.at_end("wall", 0)
-
-    async def _is_at_end(self, place: Place) -> bool:
-        tp = faust.types.TP(*place)
-        end = cast("int | None", self._app.consumer.highwater(tp))
-        if end is None:  # nothing was fetched yet
-            return False
-        handled = self._next.get(place)
-        if handled is None:
-            handled = await self._app.consumer.position(tp)
-        return handled is not None and handled >= end
 
 
 def to_reward(closed: Closed) -> Reward:
@@ -277,18 +228,6 @@ def _record(message: Any) -> Record:
     )
 
 
-async def _until_redis_answers(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Repeats what changes nothing when it is repeated."""
-    while True:
-        try:
-            return await attempt()
-        except RedisError as error:
-            raise_if_forbidden(error)
-            log.warning("redis: %s; rewards pauses until it is back", error)
-            metric.REDIS_PAUSES.labels("rewards").inc()
-            await asyncio.sleep(REDIS_RETRY_S)
-
-
 def build_app(settings: Settings) -> faust.App:
     """The Faust app: two agents and the task that does their work."""
     recipe = settings.recipe
@@ -301,7 +240,12 @@ def build_app(settings: Settings) -> faust.App:
     )
     options = WindowOptions(window_ms=recipe.routing.reward_window_ms)
     windows = RewardWindows(redis, options, caller=settings.instance)
-    worker = RewardsWorker(app, windows, max_future_ms=recipe.max_future_ms, wall_lag_ms=recipe.wall_lag_ms)
+    worker = RewardsWorker(
+        app,
+        windows,
+        JoinClock(app, redis, EndsQuestion(settings.kafka.admin())),
+        max_future_ms=recipe.max_future_ms,
+    )
 
     async def receive(stream: faust.StreamT[bytes]) -> None:
         async for event in (
@@ -318,5 +262,7 @@ def build_app(settings: Settings) -> faust.App:
 def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Runs a rewards worker until `stop`. Raises StartError where the broker or Redis does not answer."""
     settings.kafka.check()
-    check(connect(settings.redis_url), settings.redis_url)
+    redis = connect(settings.redis_url)
+    check(redis, settings.redis_url)
+    warn_of_eviction(redis)
     run_app(build_app(settings), stop, heartbeat)

@@ -1,4 +1,4 @@
-"""The rewards worker as a process of its own, between a real broker and a real Redis."""
+"""The rewards worker as a process of its own, between a real broker and a real Redis; ingest is the test."""
 
 import asyncio
 import signal
@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from redis.asyncio import Redis
 
+from feature_store.shared_clock import SharedClock
 from router_bandit.windows import RewardWindows, WindowOptions
 from streams.codec import MSGPACK, decode, encode
 from streams.kafka import Kafka, watermarks
@@ -22,6 +23,7 @@ from streams.local.stack import LocalStack, local_stack
 from streams.messages import Decision, Outcome, Reward
 from streams.recipe import default
 from streams.record import Record
+from streams.redis_client import PATIENT_S, connect
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
@@ -103,8 +105,9 @@ class Wire:
         self.producer.produce(topic, value, key, headers=headers)
 
     def move_clock(self, at: int) -> None:
-        """A decision in each partition: event time has come so far in all of them."""
-        self.send(*(decision(f"clock {at} {user}", at, user=user) for user in USERS))
+        """The join has closed all windows that end before, and what came of it is on the broker."""
+        with connect(self.stack.redis_url, timeout_s=PATIENT_S) as redis:
+            SharedClock(redis, "ingest").agree(T0 + at, T0 + at, (0, 1))
 
     def poll(self, timeout_s: float = 0.2) -> None:
         for message in self.consumer.consume(500, timeout_s):
@@ -170,7 +173,8 @@ def test_rewards_are_exactly_what_was_earned(stack: LocalStack, wire: Wire, tmp_
         wire.until(lambda: len(wire.of("a", "b", "c")) >= 5)
         wire.send(*first)  # all of it once more, after the windows closed
         wire.move_clock(12_000)
-        wire.until(lambda: any(r.decision.event_ms == T0 for r in wire.rewards))
+        wire.send(decision("last", at=1_000))
+        wire.until(lambda: bool(wire.of("last")))
         wire.settle()
     rewards = wire.of("a", "b", "c", "never decided")
     assert by_id(rewards) == {
@@ -265,16 +269,23 @@ def test_records_that_can_never_succeed_become_dead_letters(stack: LocalStack, w
         assert letter.header("original-content-type") == content_type
 
 
-def test_a_live_clock_closes_windows_when_nothing_comes(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+def test_no_window_closes_while_the_join_is_held(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    """In a house whose event time is the time of day: outcomes come from the join alone, and so may come much later."""
     now = int(time.time() * 1000) - T0
+    names = [f"live {user}" for user in USERS]
     with rewards_worker(stack, tmp_path, RECIPE.replace('"event"', '"live"').replace(str(WINDOW_MS), "1000")):
-        wire.send(decision("live", at=now), outcome("l1", "live", now + 10))
-        wire.until(lambda: bool(wire.of("live")))
-        wire.send(*(decision(f"live {user}", at=now, user=user) for user in USERS))
+        wire.send(*(decision(name, at=now, user=user) for name, user in zip(names, USERS, strict=True)))
         for user in USERS:
             wire.send_raw(DECISIONS, b"{", key=user)  # a refused record at its end must not hold a partition open
-        wire.until(lambda: len(wire.of(*(f"live {user}" for user in USERS))) == len(USERS))
-    assert by_id(wire.of("live")) == {"live": (1.0, 1, False)}
+        wire.until(lambda: "stood still" in (tmp_path / "rewards.log").read_text())
+        wire.settle()
+        assert wire.of(*names) == []
+        wire.send(*(outcome(f"o {name}", name, now + 10) for name in names))
+        wire.move_clock(now + 1_000)
+        wire.until(lambda: len(wire.of(*names)) == len(names))
+        wire.settle()
+    assert by_id(wire.of(*names)) == dict.fromkeys(names, (1.0, 1, False))
+    assert "goes on" in (tmp_path / "rewards.log").read_text()
 
 
 def test_the_in_memory_broker_will_do(tmp_path: Path) -> None:
