@@ -106,34 +106,37 @@ class Rewards:
         catch_up: Callable[[], Iterable[Record]],
         patience: Patience,
     ) -> None:
-        """read_on: the rewards that came since, read after Redis: a window that no longer stands has delivered.
+        """A window stands from the moment that its decision is taken in until its reward is delivered, whatever the
+        clock that it closes by.
+
+        read_on: the rewards that came since, read after Redis: a window that no longer stands has delivered.
         catch_up: the outcomes that came since, read after those: they may be in such a reward."""
         clock = ClockBound(self._moments, self._wall_lag_ms)
         unsure = {response for response, _ in self._unsure.values()}
         self._strangers = [name for name in self._of_response if name not in self._decided]
         missing = [name for name in self._decided if name not in self._rewards]
-        closing_ms = {name: clock.passed_ms(self._decided[name] + self._window_ms) for name in missing}
-        due = [name for name in missing if closing_ms[name] <= now_ms and name not in unsure]
+        taken = [name for name in missing if name not in unsure]
         of_response: defaultdict[str, list[Outcome]] = defaultdict(list)
         for outcome in self._outcomes.values():
             of_response[outcome.response_id].append(outcome)
         closed = [name for name in of_response if name in self._rewards and name not in unsure]
-        overdue = {name for name in due if closing_ms[name] + OVERDUE_MS < now_ms}
-        standing = self._await_windows(redis, due, overdue, patience)
+        closing_ms = {name: clock.passed_ms(self._decided[name] + self._window_ms) for name in taken}
+        overdue = {name for name in taken if closing_ms[name] + OVERDUE_MS < now_ms}
+        standing = self._await_windows(redis, taken, overdue, patience)
         waiting = _members(redis, f"{PREFIX}late", closed)
         for record in read_on():
             self.add_reward(record)
         self._since = {f.outcome_id: f.response_id for record in catch_up() if isinstance(f := _fact(record), Outcome)}
         later = Counter(response for name, response in self._since.items() if name not in self._outcomes)
-        self._missing = [name for name in due if name not in standing and name not in self._rewards]
-        self._counts["pending"] = len(missing) - len(due) + len(standing)
+        self._missing = [name for name in taken if name not in standing and name not in self._rewards]
+        self._counts["pending"] = len(missing) - len(taken) + len(standing)
         for name in closed:
             if name not in waiting:
                 self._check_outcomes(name, of_response[name], later[name])
 
-    def _await_windows(self, redis: Redis, due: Sequence[str], overdue: set[str], patience: Patience) -> set[str]:
+    def _await_windows(self, redis: Redis, taken: Sequence[str], overdue: set[str], patience: Patience) -> set[str]:
         """Those whose window stands. One that is overdue is given time to go."""
-        standing = _members(redis, f"{PREFIX}due", due)
+        standing = _members(redis, f"{PREFIX}due", taken)
 
         def left() -> int:
             self._overdue = sorted(_members(redis, f"{PREFIX}due", self._overdue))
