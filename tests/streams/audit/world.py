@@ -132,7 +132,8 @@ class World(History):
         for outcome in outcomes:
             self.tell(OUTCOMES, outcome)
         self.tell(DECISIONS, self.decide("r"))
-        self.tell(DECISIONS, self.decide("later", CLOSED), CLOSED)  # closes its window
+        self.tell(DECISIONS, self.decide("later", CLOSED), CLOSED)  # closes its window, and has one of its own
+        self.redis.zadd(DUE, {"later": CLOSED})
         earned = [outcome.value for outcome in outcomes if outcome.response_id == "r"]
         self.tell(REWARDS, Reward(reward_id="r", decision=self.decide("r"), earned=sum(earned), outcomes=len(earned)))
 
