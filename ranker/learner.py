@@ -29,7 +29,7 @@ from ranker.model_copy import ModelCopy
 from ranker.pending import PendingChanges
 from ranker.requests import F32, LabelledRequest
 from ranker.taught import Taught, teaches
-from ranker.torchrec_tables import TorchRecTables
+from ranker.trained_tables import trained_tables
 from ranker.update_log import Dirty
 
 
@@ -59,7 +59,7 @@ class Learner:
             raise ValueError(f"conversions = {learner.conversions!r} needs a model with learns_late = true")
         self.tiers = build_tiers(config, compress)  # first: it refuses what does not fit into memory
         self.dense = dense_tensors(self.tiers)
-        self.tables = TorchRecTables(config)
+        self.tables = trained_tables(config)
         self.step = 0
         self._settings = learner
         self.policies = {"click": POLICIES[learner.clicks], "conversion": POLICIES[learner.conversions]}

@@ -17,7 +17,7 @@ from ranker.keymap import KeyMap
 from ranker.lessons import Lesson
 from ranker.requests import F32, LabelledRequest
 from ranker.tables import PlainTables
-from ranker.torchrec_tables import TorchRecTables
+from ranker.trained_tables import TrainedTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ModelCopy:
     tables: PlainTables
 
     @classmethod
-    def of(cls, config: ModelConfig, tiers: Tiers, tables: TorchRecTables) -> "ModelCopy":
+    def of(cls, config: ModelConfig, tiers: Tiers, tables: TrainedTables) -> "ModelCopy":
         """Shares nothing with what it was copied from."""
         room = PlainTables(
             config,
@@ -38,7 +38,7 @@ class ModelCopy:
         return copied
 
     @torch.no_grad()
-    def copy_from(self, tiers: Tiers, tables: TorchRecTables) -> None:
+    def copy_from(self, tiers: Tiers, tables: TrainedTables) -> None:
         """Be as these are now: in memory that is there, a large table takes a tenth of the time of a new copy."""
         dense = dense_tensors(self.tiers)
         for name, tensor in dense_tensors(tiers).items():

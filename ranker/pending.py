@@ -13,7 +13,7 @@ from ranker.hashing import U64
 from ranker.image import Image, Tensors
 from ranker.keymap import I64
 from ranker.tables import PlainTables
-from ranker.torchrec_tables import TorchRecTables
+from ranker.trained_tables import TrainedTables
 from ranker.update_log import Dirty
 
 _ROW_OVERHEAD = 16
@@ -23,7 +23,7 @@ _ROW_OVERHEAD = 16
 class PendingChanges:
     """Marks on rows, and keys that lost theirs. Dense tensors need no marks: every step changes all of them."""
 
-    def __init__(self, tables: TorchRecTables, config: UpdateConfig) -> None:
+    def __init__(self, tables: TrainedTables, config: UpdateConfig) -> None:
         self._tables = tables
         self._config = config
         self._touched = {name: np.zeros(len(weights), np.bool_) for name, weights in tables.weights.items()}

@@ -8,6 +8,7 @@ from ranker.batch import SlotValues
 from ranker.config import LOG
 from ranker.tables import PlainTables, initial_weights
 from ranker.torchrec_tables import TorchRecTables
+from ranker.trained_tables import TrainedTables, trained_tables
 from tests.ranker.samples import tiny_model
 
 CONFIG = tiny_model()
@@ -25,10 +26,14 @@ SLOTS = {
 }
 
 
-def test_both_start_from_the_same_bits() -> None:
-    plain, torchrec = PlainTables(CONFIG), TorchRecTables(CONFIG)
+TRAINED = pytest.mark.parametrize("kind", [TrainedTables, TorchRecTables])
+
+
+@TRAINED
+def test_both_start_from_the_same_bits(kind: type[TrainedTables]) -> None:
+    plain, trained = PlainTables(CONFIG), kind(CONFIG)
     for name, weights in plain.weights.items():
-        assert torch.equal(weights, torchrec.weights[name])
+        assert torch.equal(weights, trained.weights[name])
         assert weights[:256].abs().max() == 0
         tail = weights[256:]
         assert 0.08 < tail.std() < 0.14
@@ -42,10 +47,11 @@ def test_initial_bits_never_change() -> None:
     assert not torch.equal(initial_weights(tiny_model(seed=1), CONFIG.tables[0])[256, :4], first)
 
 
-def test_torchrec_embeds_as_plain_does_any_subset_of_slots() -> None:
-    plain, torchrec = PlainTables(CONFIG), TorchRecTables(CONFIG)
+@TRAINED
+def test_training_embeds_as_serving_does_any_subset_of_slots(kind: type[TrainedTables]) -> None:
+    plain, trained = PlainTables(CONFIG), kind(CONFIG)
     for slots in (SLOTS, {"item": SLOTS["item"]}, {LOG: SLOTS[LOG]}):
-        expected, found = plain.embed(slots), torchrec.embed(slots)
+        expected, found = plain.embed(slots), trained.embed(slots)
         assert expected.keys() == found.keys()
         for name in slots:
             assert torch.equal(expected[name], found[name])
@@ -61,13 +67,14 @@ def test_pool_and_pad_agree_with_loops(lengths: list[int], length: int) -> None:
     padded = torch.zeros(len(lengths), length, 8)
     for row, piece in zip(padded, pieces, strict=True):
         row[: len(piece)] = piece[:length]
-    for tables in (PlainTables(CONFIG), TorchRecTables(CONFIG)):
+    for tables in (PlainTables(CONFIG), TrainedTables(CONFIG)):
         torch.testing.assert_close(tables.pool(values_ED, torch.tensor(lengths)), pooled)
         assert torch.equal(tables.pad(values_ED, torch.tensor(lengths), length), padded)
 
 
-def test_gradients_come_by_touched_row() -> None:
-    tables = TorchRecTables(CONFIG)
+@TRAINED
+def test_gradients_come_by_touched_row(kind: type[TrainedTables]) -> None:
+    tables = kind(CONFIG)
     embedded = tables.embed(SLOTS)
     (embedded["item"].sum() + 2 * embedded["user"][0].sum()).backward()  # type: ignore[no-untyped-call]
     found = {name: (rows.tolist(), g[:, 0].tolist()) for name, rows, g in tables.gradients()}
@@ -79,11 +86,25 @@ def test_gradients_come_by_touched_row() -> None:
     assert list(tables.gradients()) == []
 
 
+def test_training_without_torchrec_is_training_with_it_to_the_bit() -> None:
+    learned = []
+    for tables in (TrainedTables(CONFIG), TorchRecTables(CONFIG)):
+        torch.manual_seed(0)
+        embedded = tables.embed(SLOTS)
+        sum((torch.randn_like(e) * e**2).sum() for e in embedded.values()).backward()  # type: ignore[union-attr]
+        learned.append({name: (rows, gradient) for name, rows, gradient in tables.gradients()})
+    assert learned[0].keys() == learned[1].keys() == {"items", "shared"}
+    for name, (rows, gradient) in learned[0].items():
+        assert torch.equal(rows, learned[1][name][0])
+        assert torch.equal(gradient, learned[1][name][1])
+    assert type(trained_tables(CONFIG)) is TorchRecTables  # it is installed here
+
+
 def test_gradients_of_pool_and_pad_are_those_of_plain() -> None:
     torch.manual_seed(0)
     lengths, weight = torch.tensor([3, 0, 2]), torch.randn(3, 4, 8)
     grads = []
-    for tables in (PlainTables(CONFIG), TorchRecTables(CONFIG)):
+    for tables in (PlainTables(CONFIG), TrainedTables(CONFIG)):
         x = torch.arange(40.0).reshape(5, 8).requires_grad_()
         ((tables.pad(x, lengths, 4) * weight).sum() + (tables.pool(x, lengths) * weight[:, 0]).sum()).backward()  # type: ignore[no-untyped-call]
         grads.append(x.grad)

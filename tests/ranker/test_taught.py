@@ -7,19 +7,19 @@ from ranker.features import Featurizer
 from ranker.lessons import Lesson, make_lessons
 from ranker.requests import LabelledRequest
 from ranker.taught import Taught, teaches
-from ranker.torchrec_tables import TorchRecTables
+from ranker.trained_tables import TrainedTables, trained_tables
 from tests.ranker.samples import labelled, request, tiny_model
 
 CONFIG = tiny_model()
 LIGHT, HEAVY = (tier.name for tier in CONFIG.tiers)
 
 
-def lessons_of(examples: list[LabelledRequest]) -> tuple[list[Lesson], TorchRecTables]:
-    tables = TorchRecTables(CONFIG)
+def lessons_of(examples: list[LabelledRequest]) -> tuple[list[Lesson], TrainedTables]:
+    tables = trained_tables(CONFIG)
     return make_lessons(CONFIG, Featurizer(CONFIG), tables.key_maps, examples, 0.0), tables
 
 
-def rows_taught(tables: TorchRecTables, lesson: Lesson, teaches_B: Tensor) -> dict[str, set[int]]:
+def rows_taught(tables: TrainedTables, lesson: Lesson, teaches_B: Tensor) -> dict[str, set[int]]:
     """By table, the rows that the sum of all values of the lesson reaches back into."""
     item_slots = frozenset(s.name for s in CONFIG.slots if s.side == "candidate")
     taught = Taught(tables, lesson, teaches_B, item_slots)
