@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import click
 
 from streams.errors import StreamError
+from streams.installed import check_packages, check_workers, line_for
 from streams.ranges import SEED, Finite
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ def main() -> None:
 
 
 def _mendable(error: Exception) -> str | None:
-    """One line for an error of a server, a setting or a disk; None for a bug, whose traceback is wanted."""
+    """One line for an error of a server, a setting, a disk or an install; None for a bug, whose traceback is wanted."""
     redis = sys.modules.get("redis.exceptions")  # imported by whoever talks to it, not by every command
     kafka = sys.modules.get("confluent_kafka")
+    if isinstance(error, ModuleNotFoundError):
+        return line_for(error.name)
     if redis is not None and isinstance(error, redis.AuthenticationError | redis.NoPermissionError):
         return f"Redis: {error}; `tiderank access redis` lists what each worker needs"
     if redis is not None and isinstance(error, redis.RedisError):
@@ -139,6 +142,7 @@ def _worker(name: str, summary: str) -> None:
     @click.option("--metrics-port", type=int, envvar="TIDERANK_METRICS_PORT", help="Serve Prometheus metrics here.")
     @click.option("--metrics-host", envvar="TIDERANK_METRICS_HOST", default="127.0.0.1", show_default=True)
     def command(recipe: str | None, instance: str | None, metrics_port: int | None, metrics_host: str) -> None:
+        check_workers()
         from streams import service
         from streams.settings import from_environment
 
@@ -171,6 +175,7 @@ for _name, _summary in (
 @recipe_option
 def up(data: Path | None, broker: BrokerChoice, workers: bool, recipe: str | None) -> None:
     """Start a broker and a Redis on free loopback ports, until Ctrl-C."""
+    check_workers()
     from streams.local.up import up as run_up
     from streams.settings import data_dir
 
@@ -181,6 +186,7 @@ def up(data: Path | None, broker: BrokerChoice, workers: bool, recipe: str | Non
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what was found here, what is wrong, and the mend. Exit status 1 if something needed is wrong."""
+    check_packages()
     from streams.doctor import print_report, report
 
     findings = report()
@@ -337,6 +343,7 @@ def freshness(seconds: float, as_json: bool) -> None:
 @json_option
 def demo(seconds: float, rate: float, seed: int, broker: BrokerChoice, data: Path | None, as_json: bool) -> None:
     """Start everything, drive simulated traffic, and watch it learn."""
+    check_workers()
     from streams.demo import run_demo
 
     sys.exit(run_demo(seconds=seconds, rate=rate, seed=seed, broker=broker, data=data, as_json=as_json))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.errors import StartError
+from streams.installed import INSTALL, PACKAGES, fbgemm_fault, version
 from streams.kafka import Kafka, topic_settings
 from streams.local import kafka as local_kafka
 from streams.local.health import broker_round_trip, redis_round_trip
@@ -29,16 +29,6 @@ from streams.topics import TOPICS
 
 __all__ = ["Finding", "print_report", "report"]
 
-PACKAGES = (
-    "confluent-kafka",
-    "faust-streaming",
-    "msgspec",
-    "redis",
-    "safetensors",
-    "torch",
-    "torchrec",
-    "vowpalwabbit",
-)
 MIN_FREE_BYTES = 2 * 10**9
 """Kafka's segments, the append-only file and snapshots of a long demo."""
 CPU_FEATURES = {
@@ -49,6 +39,7 @@ CPU_FEATURES = {
     "amx_bf16": "amx-bf16",
 }
 TIMEOUT_S = 5.0
+GPU_INSTALL = "to train on it: pip uninstall -y fbgemm-gpu-cpu && pip install 'tiderank[gpu]'"
 NOT_SET = "not set: `up` and `demo` start their own, the other commands need it"
 
 
@@ -86,23 +77,22 @@ def print_report(findings: Iterable[Finding], console: Console | None = None) ->
 
 
 def _python() -> list[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
+    python = ".".join(map(str, sys.version_info[:3]))
     found = [
-        Finding("Python", sys.version_info >= (3, 11), version, None if sys.version_info >= (3, 11) else "need 3.11+")
+        Finding("Python", sys.version_info >= (3, 11), python, None if sys.version_info >= (3, 11) else "need 3.11+")
     ]
-    for name in PACKAGES:
-        installed = _version(name)
-        found.append(Finding(name, installed is not None, installed or "missing", None if installed else "make setup"))
+    for name in ("confluent-kafka", "msgspec", *PACKAGES):
+        installed = version(name)
+        found.append(Finding(name, installed is not None, installed or "missing", None if installed else INSTALL))
     found.append(Finding("librdkafka", True, libversion()[0]))
-    cpu, gpu = _version("fbgemm-gpu-cpu"), _version("fbgemm-gpu")
-    if cpu and gpu:
-        found.append(
-            Finding("fbgemm", False, f"cpu {cpu} and gpu {gpu}: both own the module", "uninstall one of the two")
-        )
+    if fault := fbgemm_fault():
+        found.append(Finding("fbgemm", False, *fault))
     else:
-        kind = f"cpu {cpu}" if cpu else f"gpu {gpu}" if gpu else "missing"
-        found.append(Finding("fbgemm", bool(cpu or gpu), kind, None if cpu or gpu else "make setup"))
-    triton = _version("triton")
+        cpu, gpu = version("fbgemm-gpu-cpu"), version("fbgemm-gpu")
+        found.append(Finding("fbgemm", True, f"cpu {cpu}" if cpu else f"gpu {gpu}"))
+    torchrec = version("torchrec")
+    found.append(Finding("torchrec", None, torchrec or "missing: the trainer looks rows up without, to the same bits"))
+    triton = version("triton")
     found.append(Finding("triton", None, triton or "missing: the plain kernels are used"))
     return found
 
@@ -118,8 +108,8 @@ def _processor() -> list[Finding]:
         found.append(Finding("bf16", None, "no instructions for it: slower here than fp32"))
     gpu = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     found.append(Finding("GPU", None, gpu or "none"))
-    if gpu and _version("fbgemm-gpu") is None:
-        found[-1] = Finding("GPU", None, gpu, "to train on it: pip install 'tiderank[gpu]', uninstall fbgemm-gpu-cpu")
+    if gpu and version("fbgemm-gpu") is None:
+        found[-1] = Finding("GPU", None, gpu, GPU_INSTALL)
     threads = os.environ.get("OMP_NUM_THREADS")
     mend = None if threads == "1" else "export OMP_NUM_THREADS=1: several threads a process collapse on busy cores"
     found.append(Finding("OMP_NUM_THREADS", True if mend is None else None, threads or "not set", mend))
@@ -242,13 +232,6 @@ def _disk() -> list[Finding]:
     if not writable:
         mend = "make it writable, or set TIDERANK_DATA"
     return [Finding("data folder", enough and writable, f"{folder}, {free / 1e9:.0f} GB free", mend)]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def cpu_info(path: Path) -> tuple[str, list[str]]:
