@@ -8,12 +8,15 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help demo test check lint format setup lock clean
+.PHONY: wheel-test docs-test
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    start everything on this machine and watch it learn"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types, tests"
+	@echo "make wheel-test  install the wheel by pip into empty environments and run it there (minutes, 6 GB)"
+	@echo "make docs-test   run each command of README.md, docs/wire.md and docs/operations.md (minutes)"
 	@echo "make setup   only make the environment (.venv)"
 	@echo "make format  rewrite the files in the house format"
 	@echo "make lock    resolve the versions of requirements.lock anew"
@@ -33,6 +36,13 @@ test: $(READY)
 	exit $$(( e2e > others ? e2e : others ))
 
 check: lint test
+
+# Doors: what a new user meets first. Too slow for every change.
+wheel-test: $(READY)
+	@$(BIN)/python -m tests.doors.wheel
+
+docs-test: $(READY)
+	@$(BIN)/python -m tests.doors.documents
 
 lint: $(READY)
 	@$(BIN)/ruff format --check .

@@ -93,6 +93,11 @@ def test_the_workers_ask_for_one_build_of_fbgemm(wheel: zipfile.ZipFile) -> None
     assert set(bounds[1].split(",")) == set(installed.FBGEMM.split(","))
 
 
+def test_the_readme_installs_this_wheel(wheel: zipfile.ZipFile) -> None:
+    named = set(re.findall(r"tiderank-\S+?\.whl", (ROOT / "README.md").read_text()))
+    assert named == {Path(wheel.filename or "").name}
+
+
 def test_every_extra_that_is_named_is_there(wheel: zipfile.ZipFile) -> None:
     extras = set(asked(wheel).get_all("Provides-Extra") or [])
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(ROOT / "streams").rglob("*.py"), ROOT / "Makefile"]:
