@@ -38,6 +38,8 @@ DRAIN_S = 4.0
 QUIET_S = 2.0
 """No example was learned for so long: the last windows have closed."""
 QUIET_AT_MOST_S = 15.0
+CALM_AT_MOST_S = 60.0
+"""A machine that cannot answer the measured rate at once is measured as it is, not waited for without end."""
 FIRST_UPDATE_S = 60.0
 
 EXAMPLES_A_REQUEST = 5.5
@@ -198,8 +200,8 @@ class Course:
                 scene.progress_text = f"{self._observer.learned:,} of {needed:,} examples until a copy is frozen"
             self._traffic.tell(f"rate {self._plan.rate}")
             scene.progress_text = "a copy is frozen; the last of the warm-up is answered"
-            calm = 0
-            while calm < 2:
+            calm, end_s = 0, time.monotonic() + CALM_AT_MOST_S
+            while calm < 2 and time.monotonic() < end_s:
                 calm += sum(news["waiting"] <= max(2, self._plan.rate / 4) for news in self._tick())
 
     def _steer(self, speed: float, news: dict[str, Any]) -> float:
