@@ -1,4 +1,5 @@
-# make demo | test | check, each from a bare clone. The environment is made in .venv once and again when the lock changes.
+# make demo | test | check | image-test, each from a bare clone. The environment is made in .venv once and again when
+# the lock changes.
 
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -8,13 +9,14 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help demo test check lint format setup lock clean
-.PHONY: wheel-test docs-test
+.PHONY: image-test wheel-test docs-test
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    start everything on this machine and watch it learn"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types, tests"
+	@echo "make image-test  build the image, start all services of the compose file from it and see them work (minutes)"
 	@echo "make wheel-test  install the wheel by pip into empty environments and run it there (minutes, 6 GB)"
 	@echo "make docs-test   run each command of README.md, docs/wire.md and docs/operations.md (minutes)"
 	@echo "make setup   only make the environment (.venv)"
@@ -38,6 +40,10 @@ test: $(READY)
 check: lint test
 
 # Doors: what a new user meets first. Too slow for every change.
+# The image, without a Docker engine: by buildah, as root. Its store and the base image stay in .cache/image.
+image-test: $(READY)
+	@$(BIN)/python -m tests.image.run
+
 wheel-test: $(READY)
 	@$(BIN)/python -m tests.doors.wheel
 
