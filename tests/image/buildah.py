@@ -128,13 +128,16 @@ class BuildahHouse:
         self._buildah.ask("umount", container)
 
     def start(self, service: Service) -> None:
+        """Returns once its first process runs, or has ended already."""
         command = self._run(service, [*(self._settings.get("Entrypoint") or []), *service.command])
         with self.log(service).open("ab") as log:
-            self._running[service.name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            runner = self._running[service.name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        while runner.poll() is None and not _payloads(runner.pid):
+            time.sleep(0.05)
 
     def execute(self, service: Service, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
         """Beside its first process: in its namespaces and root, as its user. Raises subprocess.TimeoutExpired."""
-        first = psutil.Process(_payload(self._running[service.name].pid))
+        first = self._first_process(service)
         where = ["--target", str(first.pid), "--net", "--mount", "--uts", "--root", "--wd"]
         user = ["--setuid", str(first.uids().effective), "--setgid", str(first.gids().effective)]
         return subprocess.run(
@@ -158,8 +161,13 @@ class BuildahHouse:
         process = self._running[service.name]
         name = service.stop_signal or self._settings.get("StopSignal") or "SIGTERM"
         began = time.monotonic()
-        os.kill(_payload(process.pid), signal.Signals[name])
+        self._first_process(service).send_signal(signal.Signals[name])
         return process.wait(service.stop_grace_s), time.monotonic() - began
+
+    def _first_process(self, service: Service) -> psutil.Process:
+        if not (processes := _payloads(self._running[service.name].pid)):
+            raise RuntimeError(f"{service.name} does not run; its log is {self.log(service)}")
+        return processes[0]
 
     def log(self, service: Service) -> Path:
         return self._scratch / f"{service.name}.log"
@@ -202,9 +210,9 @@ def _do(command: str) -> None:
         raise RuntimeError(f"{command}: {done.stderr.strip()}")
 
 
-def _payload(pid: int) -> int:
-    """The container's first process, which buildah starts through helpers of its own. Raises RuntimeError without."""
-    for process in psutil.Process(pid).children(recursive=True) if psutil.pid_exists(pid) else []:
-        if "buildah" not in process.name():
-            return process.pid
-    raise RuntimeError(f"nothing runs in the container of process {pid}")
+def _payloads(runner: int) -> list[psutil.Process]:
+    """What runs in the container, its first process first; buildah starts that through helpers of its own."""
+    try:
+        return [p for p in psutil.Process(runner).children(recursive=True) if "buildah" not in p.name()]
+    except psutil.NoSuchProcess:
+        return []

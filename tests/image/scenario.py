@@ -15,8 +15,8 @@ from tests.image.compose import Service
 from tests.image.traffic import Round, committed, send_round
 
 REQUESTS = 60
-HEALTHY_TIMEOUT_S = 300.0
-LEARNED_TIMEOUT_S = 300.0
+HEALTHY_TIMEOUT_S = 900.0
+LEARNED_TIMEOUT_S = 600.0
 """The default recipe closes a decision's window after a minute."""
 _PAGE = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/metrics', timeout=10).read().decode())"
 
@@ -94,7 +94,7 @@ class Scenario:
             if service.one_off:
                 with self._report.step(f"{service.name}: ends") as seen:
                     self._house.start(service)
-                    status = self._house.wait(service, service.stop_grace_s + 60.0)
+                    status = self._house.wait(service, HEALTHY_TIMEOUT_S)
                     seen.append(f"status {status}")
                     self._must(status == 0, service, f"ended with status {status}")
         rest = [service for service in services if not service.one_off]
@@ -197,7 +197,7 @@ class Scenario:
         return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
     def _inside(self, service: Service, *command: str) -> str:
-        done = self._house.execute(service, command, 60.0)
+        done = self._house.execute(service, command, HEALTHY_TIMEOUT_S)
         self._must(done.returncode == 0, service, f"{' '.join(command)}: {(done.stdout + done.stderr)[-1_000:]}")
         return done.stdout
 

@@ -13,7 +13,7 @@ from streams.local.process import Child, listening
 from streams.local.redis import redis_server
 
 _JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.apache.logging.log4j.level=WARN")
-_START_TIMEOUT_S = 180.0
+_START_TIMEOUT_S = 300.0
 
 __all__ = ["address_on_host", "both", "broker_properties", "redis_options"]
 
