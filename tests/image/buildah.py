@@ -4,6 +4,7 @@ What the engine would do is done here: a network with names, named volumes with 
 stays, a stop signal and its grace. Nothing of it is seen outside, so it minds no port that is taken on this machine.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -211,8 +212,15 @@ def _do(command: str) -> None:
 
 
 def _payloads(runner: int) -> list[psutil.Process]:
-    """What runs in the container, its first process first; buildah starts that through helpers of its own."""
+    """What runs in the container, its first process first. buildah's helpers have our root, or are called after it."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found = psutil.Process(runner).children(recursive=True)
+    return [process for process in found if _is_inside(process)]
+
+
+def _is_inside(process: psutil.Process) -> bool:
     try:
-        return [p for p in psutil.Process(runner).children(recursive=True) if "buildah" not in p.name()]
-    except psutil.NoSuchProcess:
-        return []
+        return "buildah" not in process.name() and not os.path.samefile(f"/proc/{process.pid}/root", "/")
+    except (psutil.NoSuchProcess, OSError):
+        return False
