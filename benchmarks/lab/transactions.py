@@ -4,10 +4,10 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS
 
@@ -49,4 +49,5 @@ def transaction(bootstrap: str, end: Literal["commit", "abort"]) -> Iterator[str
         if end == "commit":
             producer.commit_transaction(TIMEOUT_S)
         else:
-            producer.abort_transaction(TIMEOUT_S)
+            with suppress(KafkaException):  # it was open for too long: the broker has done it
+                producer.abort_transaction(TIMEOUT_S)

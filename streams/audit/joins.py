@@ -140,7 +140,8 @@ class Joins:
         patience.wait(left)
         return (standing - overdue) | self._overdue
 
-    def section(self, *, events_whole: bool, examples_whole: bool) -> Section:
+    def section(self, *, events_whole: bool, examples_whole: bool, held: bool) -> Section:
+        """held: an open transaction keeps the join's clock where it is."""
         section = Section("joins")
         kinds = Counter((name.partition(":")[0], made.label > 0) for name, made in self._produced.items())
         for (kind, positive), count in sorted(kinds.items()):
@@ -154,7 +155,7 @@ class Joins:
         section.fault("missing", self._ids["missing"], verifiable=examples_whole)
         section.fault("extra", self._ids["extra"], verifiable=events_whole)
         section.fault("different", self._ids["different"], verifiable=events_whole)
-        section.fault("overdue", [example_id(label) for label in self._overdue])
+        section.waits("overdue", [example_id(label) for label in self._overdue], held=held)
         return section
 
 

@@ -111,16 +111,16 @@ class Learned:
         section.fault("learned_beyond_the_end", beyond)
         return section
 
-    def add_not_learned(self, section: Section, wanted: Mapping[int, int]) -> None:
+    def add_not_learned(self, section: Section, wanted: Mapping[int, int], *, held: bool) -> None:
         """Adds what is not learned, however long that was waited for, to the section made at the cut.
 
-        wanted: by partition of training.examples, the offset behind the last record before the cut.
+        wanted: by partition of training.examples, the offset behind the last record before the cut. held: as in joins,
+        which a trainer waits for.
         """
         behind = self.behind(wanted)
         count = sum(behind.values())
         if not self.begun or self.kept_out:
             section.count("kept_out_so_far" if self.kept_out else "not_yet_learned", count)
             return
-        section.fault(
-            "not_learned", [f"partition {p}: {n} before {wanted[p]}" for p, n in behind.items()], number=count
-        )
+        names = [f"partition {p}: {n} before {wanted[p]}" for p, n in behind.items()]
+        section.waits("not_learned", names, number=count, held=held)

@@ -31,12 +31,19 @@ class Section:
     reasons: list[str] = field(default_factory=list)
     """What is behind a fault, in words, where the audit can tell."""
 
-    def total(self, name: str) -> int:
-        """The count of a line; 0 where there is none."""
-        return sum(line.count for line in self.lines if line.name == name)
+    def wrong(self, *names: str) -> int:
+        """What is at fault in these lines."""
+        return sum(line.count for line in self.lines if line.name in names and line.verdict == "fault")
 
     def count(self, name: str, number: int, ids: Collection[str] = ()) -> None:
         self.lines.append(Line(name, number, ids=_some(ids)))
+
+    def waits(self, name: str, ids: Collection[str], *, number: int | None = None, held: bool) -> None:
+        """What nobody works on: a fault, but where an open transaction holds the workers up."""
+        if held:
+            self.count(name, len(ids) if number is None else number, ids)
+        else:
+            self.fault(name, ids, number=number)
 
     def fault(self, name: str, ids: Collection[str], *, number: int | None = None, verifiable: bool = True) -> None:
         """A count that must be zero; `number` where not all of it have ids."""

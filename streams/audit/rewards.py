@@ -159,7 +159,8 @@ class Rewards:
         elif not math.isclose(math.fsum(r.earned for r in rewards), math.fsum(o.value for o in outcomes), abs_tol=1e-6):
             self._miscounted["earned_wrongly"].append(response)
 
-    def section(self, *, facts_whole: bool, rewards_whole: bool) -> Section:
+    def section(self, *, facts_whole: bool, rewards_whole: bool, held: bool) -> Section:
+        """held: as in joins, whose outcomes the windows wait for."""
         section = Section("rewards")
         section.count("decisions", len(self._decided))
         section.count("outcomes", len(self._outcomes))
@@ -171,7 +172,7 @@ class Rewards:
         section.fault("delivered_again_changed", self._changed)
         section.fault("missing", self._missing, verifiable=rewards_whole)
         section.fault("not_read", [name for _, name in self._unsure.values()])
-        section.fault("overdue", self._overdue)
+        section.waits("overdue", self._overdue, held=held)
         section.fault("of_no_decision", self._strangers, verifiable=facts_whole)
         for name, ids in self._miscounted.items():
             section.fault(name, ids, verifiable=facts_whole and rewards_whole)

@@ -96,6 +96,7 @@ class Audit:
         self._rewarded_before = self._rewarded()
         # An answer counts from when it is there, and an aborted request may have one.
         source.take_cut((*self._reply_topics, *EFFECTS_FIRST), uncommitted=(*self._reply_topics, REQUESTS))
+        self._held = source.behind_open_transaction(*EVENTS) > 0
         self._letters = source.letters()
 
     def run(self) -> AuditReport:
@@ -160,10 +161,10 @@ class Audit:
         logs.compare_all()
         if logs.suspects():
             logs.compare_again(catch_up)
-        joined = joins.section(events_whole=self._whole(*EVENTS), examples_whole=self._whole(EXAMPLES))
+        joined = joins.section(events_whole=self._whole(*EVENTS), examples_whole=self._whole(EXAMPLES), held=self._held)
         self._explain(section, "ingest")
         self._explain(joined, "ingest")
-        if section.total("passed_unread"):
+        if section.wrong("passed_unread"):
             section.reasons.append(
                 f"the group {INGEST} has passed them, and Redis does not have them: it has lost data, or the group's "
                 "offsets were moved; ingest, started again, reads on from where Redis stands"
@@ -199,7 +200,9 @@ class Audit:
             catch_up=lambda: source.read_on(OUTCOMES),
             patience=self._patience,
         )
-        section = rewards.section(facts_whole=self._whole(DECISIONS, OUTCOMES), rewards_whole=self._whole(REWARDS))
+        section = rewards.section(
+            facts_whole=self._whole(DECISIONS, OUTCOMES), rewards_whole=self._whole(REWARDS), held=self._held
+        )
         untold = rewards.without_outcome(joins.positives_before(self._now_ms - OUTCOME_GRACE_MS))
         section.fault("examples_without_outcome", untold, verifiable=self._whole(OUTCOMES))
         self._explain(section, "rewards")
@@ -215,7 +218,7 @@ class Audit:
 
         # A trainer waits for the join where windows are held.
         self._patience.wait(left, extra_s=JOIN_HOLD_S)
-        learned.add_not_learned(section, wanted)
+        learned.add_not_learned(section, wanted, held=self._held)
         self._explain(section, "train")
 
     def _await_reader(self, frontier: Callable[[], Frontier], topics: Sequence[str]) -> Frontier:
@@ -232,8 +235,8 @@ class Audit:
 
     def _explain(self, section: Section, worker: str) -> None:
         """Says that nobody works on what waits."""
-        unread = sum(section.total(name) for name in ("passed_unread", "not_read", "not_learned"))
-        if unread or section.total("overdue"):
+        unread = section.wrong("passed_unread", "not_read", "not_learned")
+        if unread or section.wrong("overdue"):
             section.reasons.append(
                 f"nothing {'reads' if unread else 'closes'} them: {worker} has not got on for "
                 f"{self._patience.seconds:g} s; see that `tiderank {worker}` runs, and what its log says"

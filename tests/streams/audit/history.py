@@ -139,7 +139,9 @@ class History:
         logs.compare_all()
         return logs.section(events_whole=whole)
 
-    def joins(self, *, unread: int = 0, whole: bool = True, now: int = 3600 * SECOND, came_since: int = 0) -> Section:
+    def joins(
+        self, *, unread: int = 0, whole: bool = True, now: int = 3600 * SECOND, came_since: int = 0, held: bool = False
+    ) -> Section:
         """came_since: so many of the last examples lie behind the cut."""
         joins = Joins(self.join)
         behind = len(self.records[EXAMPLES]) - came_since
@@ -155,7 +157,7 @@ class History:
             catch_up=lambda: None,
             patience=Patience(0.0),
         )
-        return joins.section(events_whole=whole, examples_whole=whole)
+        return joins.section(events_whole=whole, examples_whole=whole, held=held)
 
 
 def counts(section: Section) -> dict[str, int]:

@@ -46,6 +46,15 @@ def test_a_missing_example_is_named(joined: History, name: str) -> None:
     assert faults(joined.joins(whole=False)) == {}, "the broker may have let go of it"
 
 
+def test_an_example_behind_the_cut_is_there_and_is_not_judged_yet(joined: History) -> None:
+    joined.put(EXAMPLES, joined.records[EXAMPLES].pop(ids(joined).index("click:j")).value or b"")
+    joined.act("e", "j", at=3 * SECOND, arrives=CLOSED + 1)
+    section = joined.joins(came_since=1)
+    assert faults(section) == {}
+    joined.records[EXAMPLES].pop()
+    assert faults(joined.joins()) == {"missing": ("click:j", "conversion:j")}
+
+
 def test_an_example_of_nothing_is_extra(joined: History) -> None:
     joined.records["ads.impressions"].pop()
     assert faults(joined.joins()) == {"extra": ("click:j",)}
@@ -90,6 +99,8 @@ def test_a_window_that_is_open_is_pending(history: History) -> None:
     assert (faults(section), counts(section)["pending"]) == ({}, 1)
     section = history.joins(now=CLOSED + OVERDUE_MS + 1)
     assert (faults(section), counts(section)["pending"]) == ({"overdue": ("click:i",)}, 1), "nothing sweeps"
+    section = history.joins(held=True)
+    assert (faults(section), counts(section)["overdue"]) == ({}, 1), "an open transaction holds the clock"
     history.redis.delete(due_key(bucket_of("u")))
     assert faults(history.joins()) == {"missing": ("click:i",)}
 

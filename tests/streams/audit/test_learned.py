@@ -48,7 +48,7 @@ def audited(
     for offset, value in enumerate(records):
         learned.add(Record(UPDATES, 0, offset, 0, None, value, ()))
     section = learned.section(ends, updates_whole=whole)
-    learned.add_not_learned(section, wanted or {})
+    learned.add_not_learned(section, wanted or {}, held=False)
     return section
 
 

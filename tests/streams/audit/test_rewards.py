@@ -37,7 +37,13 @@ def reward(earned: float = 0.0, outcomes: int = 0, *, late: str | None = None, r
 
 
 def audited(
-    redis: Redis, facts: list[Decision | Outcome], rewards: list[Reward], *, read: int = 9, now: int = 3600 * SECOND
+    redis: Redis,
+    facts: list[Decision | Outcome],
+    rewards: list[Reward],
+    *,
+    read: int = 9,
+    now: int = 3600 * SECOND,
+    held: bool = False,
 ) -> Section:
     """read: so many of the facts' records the rewards worker has surely taken in."""
     audit = Rewards((), {(DECISIONS, 0): read, (OUTCOMES, 0): read}, window_ms=WINDOW, wall_lag_ms=0)
@@ -48,7 +54,7 @@ def audited(
     frontier = {(DECISIONS, 0): read, (OUTCOMES, 0): read}
     audit.settle(frontier, ())
     audit.compare(redis, T0 + now, read_on=list, catch_up=list, patience=Patience(0.0))
-    return audit.section(facts_whole=True, rewards_whole=True)
+    return audit.section(facts_whole=True, rewards_whole=True, held=held)
 
 
 def record(topic: str, message: Struct, offset: int) -> Record:
@@ -76,6 +82,8 @@ def test_a_missing_reward_is_named_where_its_window_stands_no_more(redis: Redis)
     section = audited(redis, facts, [], now=WINDOW + OVERDUE_MS)
     assert (faults(section), counts(section)["pending"]) == ({}, 1)
     assert faults(audited(redis, facts, [], now=WINDOW + OVERDUE_MS + 1)) == {"overdue": ("r",)}, "nothing sweeps"
+    section = audited(redis, facts, [], held=True)
+    assert (faults(section), counts(section)["overdue"]) == ({}, 1), "nothing may"
 
 
 def test_a_reward_delivered_again_must_be_the_same(redis: Redis) -> None:
