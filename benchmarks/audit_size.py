@@ -79,12 +79,14 @@ def main(records: int) -> None:
             history.visits(VISITS_AT_ONCE)
         history.end()
         print(f"{history.sent.total():,} records made in {time.monotonic() - began:.0f} s", flush=True)
-        began = time.monotonic()
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = _audit(up)
-        took_s = time.monotonic() - began
-        memory_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    report = json.loads(done.stdout)
-    print(f"ok: {report['ok']}; {took_s:.1f} s, {history.sent.total() / took_s:,.0f} records/s, {memory_mb:,.0f} MB")
+        took_s, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(
+        f"ok: {json.loads(done.stdout)['ok']}; {took_s:.1f} s ({cpu_s:.1f} s of processor), "
+        f"{history.sent.total() / took_s:,.0f} records/s, {after.ru_maxrss / 1024:,.0f} MB"
+    )
     sys.exit(done.returncode)
 
 
@@ -128,10 +130,10 @@ class History:
         (update,) = encode_update(Update(header, Changes({}, {})))
         self._put(UPDATES, 0, update)
         self._producer.flush()
+        admin = self._up.kafka.admin()
         for group, topics in ((INGEST, EVENTS), (REWARDS_GROUP, (DECISIONS, OUTCOMES))):
             ends = topic_partitions({place: end for place, end in self._ends.items() if place[0] in topics})
-            asked = self._up.kafka.admin().alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])
-            asked[group].result()
+            admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])[group].result()
 
     @property
     def _digest(self) -> str:

@@ -82,8 +82,8 @@ def test_what_redis_has_forgotten_is_lost_until_it_is_read_again(ingest: House) 
 def test_what_a_group_was_moved_over_is_lost_until_it_is_read_again(ingest: House) -> None:
     send(ingest)
     at_end = [TopicPartition(CONVERSIONS, p, end) for p, (_, end) in ends(ingest.kafka, CONVERSIONS).items()]
-    moved = ingest.kafka.admin().alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP, at_end)])
-    moved[GROUP].result()
+    admin = ingest.kafka.admin()
+    admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP, at_end)])[GROUP].result()
     assert_lost(run_audit(ingest.settings, patience_s=1.0), EVENTS)
     ingest.start("ingest")
     await_ok(ingest)

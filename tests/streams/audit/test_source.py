@@ -71,7 +71,8 @@ def test_what_comes_after_the_cut_is_read_on_and_not_before(kafka: Kafka) -> Non
 def test_a_head_that_the_broker_has_deleted_is_said(kafka: Kafka) -> None:
     send(kafka, IMPRESSIONS, 5)
     source = cut(kafka)
-    kafka.admin().delete_records([TopicPartition(IMPRESSIONS, 0, 2)])[TopicPartition(IMPRESSIONS, 0, 2)].result()
+    admin, before = kafka.admin(), TopicPartition(IMPRESSIONS, 0, 2)
+    admin.delete_records([before])[before].result()
     for _ in source.read(IMPRESSIONS):
         pass
     assert source.let_go[IMPRESSIONS] == 2, "also where it is deleted after the cut was taken"
