@@ -48,6 +48,9 @@ class JoinConfig:
     """From an impression's event time: how long, once clicked, it may convert."""
     early_ms: int = HOUR_MS // 6
     """How long a click or conversion waits for the impression it names, in event time."""
+    skew_ms: int = 5_000
+    """How much earlier than its request an impression may be said to be: clocks of two machines differ. One that is
+    earlier still is implausible, and gets no label: its windows could be closed before a click can come."""
     provisional: Literal["none", "click", "elapsed"] = "none"
     """Whether a click makes a conversion example before its conversion or its window's end: none; a negative one at the
     click; or a negative one once `elapsed_ms` passed without a conversion. What labels finally come is the same."""
@@ -63,8 +66,8 @@ class JoinConfig:
             raise ValueError(f"0 < click_window_ms <= attribution_window_ms must hold, got {self}")
         if not 0 <= self.click_elapsed_ms < self.click_window_ms:
             raise ValueError(f"0 <= click_elapsed_ms < click_window_ms must hold, got {self}")
-        if self.early_ms < 0:
-            raise ValueError(f"early_ms must be >= 0, got {self.early_ms}")
+        if min(self.early_ms, self.skew_ms) < 0:
+            raise ValueError(f"early_ms and skew_ms must be >= 0, got {self.early_ms} and {self.skew_ms}")
         if self.provisional not in ("none", "click", "elapsed"):
             raise ValueError(f"provisional must be none, click or elapsed, got {self.provisional!r}")
         if self.provisional == "elapsed" and not (

@@ -8,7 +8,17 @@ from typing import Literal
 
 Role = Literal["click", "conversion", "log"]
 Outcome = Literal[
-    "served", "log_only", "waiting", "matched", "repeated", "late", "unmatched", "expired", "unserved", "provisional"
+    "served",
+    "log_only",
+    "waiting",
+    "matched",
+    "repeated",
+    "late",
+    "unmatched",
+    "implausible",
+    "expired",
+    "unserved",
+    "provisional",
 ]
 """What became of a fact, or of a timer that fired:
 
@@ -19,6 +29,7 @@ matched     it completed at least one label
 repeated    its impression (of this response and item) or that one's label is already taken by another event
 late        its impression's window had closed
 unmatched   nothing to label: no such impression, an item the response did not hold, a conversion without a click
+implausible its time is before its request's, or long before that of the impression which it names
 expired     a window closed, and the label is negative
 unserved    a window closed, but the served record is not known: the label waits for it
 provisional the elapsed time passed without a conversion: an example says so, and may be corrected
@@ -38,7 +49,10 @@ NO_LOG = Position(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ServedFact:
-    """A response was served: `blob` is what its labels will be handed back with. event_ms is of the request."""
+    """A response was served: `blob` is what its labels will be handed back with.
+
+    event_ms is of the request, by no later clock than the broker's.
+    """
 
     response_id: str
     user: str

@@ -61,8 +61,12 @@ def _labels_of_user(facts: list[Fact], config: JoinConfig, now_ms: int) -> Itera
             _attribute(fact, pairs, named, config, now_ms)
     for pair in pairs.values():
         record = served.get(pair.shown.response_id)
-        if record is not None and pair.shown.item in record.items:
+        if record is not None and _may_be_shown(pair.shown, record, config):
             yield from _labels_of_pair(pair, record.blob, config, now_ms)
+
+
+def _may_be_shown(shown: ImpressionFact, record: ServedFact, config: JoinConfig) -> bool:
+    return shown.item in record.items and shown.event_ms >= record.event_ms - config.skew_ms
 
 
 def _attribute(

@@ -7,7 +7,7 @@ from feature_store.events import LogEvent, action_code, encode_event, surface_co
 from feature_store.facts import ActionFact, Fact, ImpressionFact, Label, Role, ServedFact, example_id
 from ranker.hashing import hash64
 from streams.codec import CONTENT_TYPE, decode
-from streams.intake import check_event_time
+from streams.event_time import TimeBounds
 from streams.messages import Conversion, Impression, Outcome, Served, ServedItem, TrainingExample
 from streams.record import Record
 from streams.topics import IMPRESSIONS, SERVED, TOPICS
@@ -21,24 +21,25 @@ class EventKinds:
     conversions: tuple[str, ...] = ("purchase",)
 
 
-def to_fact(record: Record, kinds: EventKinds, max_future_ms: int) -> Fact:
-    """Raises Refused for what does not decode or lies in the future."""
+def to_fact(record: Record, kinds: EventKinds, times: TimeBounds) -> Fact:
+    """Raises Refused for what does not decode, or whose time cannot be true."""
     message = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
-    check_event_time(message.event_ms, record, max_future_ms)
+    times.check(message.event_ms, record)
     if record.topic == SERVED:
-        return _served_fact(message, record.value or b"")
+        return _served_fact(message, record)
     if record.topic == IMPRESSIONS:
         return _impression_fact(message, record)
     return _action_fact(message, record, kinds)
 
 
-def _served_fact(served: Served, blob: bytes) -> ServedFact:
+def _served_fact(served: Served, record: Record) -> ServedFact:
     return ServedFact(
         response_id=served.response_id,
         user=served.user,
-        event_ms=served.event_ms,
+        # No later than the broker's time: a fast clock of who asked must not make those of who shows implausible.
+        event_ms=min(served.event_ms, record.timestamp_ms),
         items=tuple(item.item for item in served.items),
-        blob=blob,
+        blob=record.value or b"",
     )
 
 

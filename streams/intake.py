@@ -13,6 +13,7 @@ from msgspec import Struct
 from streams.client import DEADLINE_MS, REPLY_TOPIC
 from streams.codec import CONTENT_TYPE, MSGPACK, decode
 from streams.errors import Refused
+from streams.event_time import TimeBounds
 from streams.messages import MAX_TEXT, Id, RankingRequest
 from streams.record import Record
 from streams.topics import REQUESTS, RESPONSES, TOPICS
@@ -72,18 +73,18 @@ class Intake:
         topic_exists: Callable[[str], bool],
         reply_prefix: str,
         default_deadline_ms: int,
-        max_future_ms: int,
+        times: TimeBounds,
     ) -> None:
         self._topic_exists = topic_exists
         self._reply_prefix = reply_prefix
         self._default_deadline_ms = default_deadline_ms
-        self._max_future_ms = max_future_ms
+        self._times = times
 
     def take(self, record: Record) -> Work | Refusal:
         content_type = record.header(CONTENT_TYPE)
         try:
             request: RankingRequest = decode(TOPICS[REQUESTS], record.value, content_type)
-            event_ms = check_event_time(request.event_ms, record, self._max_future_ms)
+            event_ms = self._times.check(request.event_ms, record)
             deadline_ms = record.timestamp_ms + self._deadline(record.header(DEADLINE_MS))
             reply_topic = self._reply_topic(record.header(REPLY_TOPIC))
         except Refused as refused:
@@ -116,20 +117,6 @@ class Intake:
         if not (isinstance(user, str) and len(user) <= MAX_TEXT):
             user = ""
         return Refusal(record, reason, request_id, user, reply_topic, content_type)
-
-
-def check_event_time(event_ms: int | None, record: Record, max_future_ms: int) -> int:
-    """The time of an event; the record's own where the sender named none. Raises Refused where it lies ahead of it.
-
-    One event from 2099 would close every open window.
-    """
-    if event_ms is None:
-        return record.timestamp_ms
-    if event_ms > record.timestamp_ms + max_future_ms:
-        raise Refused(
-            f"event_ms must be at most {max_future_ms} ms ahead of the broker's {record.timestamp_ms}, got {event_ms}"
-        )
-    return event_ms
 
 
 def address_of(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:

@@ -16,6 +16,8 @@ DerivedId = Annotated[str, Meta(min_length=1, max_length=512)]
 MAX_TEXT = 256
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Ms = Annotated[int, Meta(ge=0, le=2**43, description="milliseconds since the Unix epoch")]
+EventMs = Annotated[int, Meta(ge=0, le=2**63 - 1, description="milliseconds since the Unix epoch")]
+"""Whether such a time can be true is asked of the recipe (`streams.event_time`): it may be in another unit."""
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Money = Annotated[float, Meta(ge=0, le=1e9)]
@@ -62,7 +64,7 @@ class RankingRequest(Struct, frozen=True, kw_only=True):
     features: Features = {}
     context: Features = {}
     surface: Id = "default"
-    event_ms: Ms | None = None
+    event_ms: EventMs | None = None
     """When the request was made; the record's broker timestamp where absent."""
     top_k: Annotated[int, Meta(ge=1, le=MAX_RETURNED)] = 20
     """How many candidates come back, best first."""
@@ -138,7 +140,7 @@ class Impression(Struct, frozen=True, kw_only=True):
     response_id: Id
     item: Id
     position: Annotated[int, Meta(ge=0, lt=MAX_RETURNED)]
-    event_ms: Ms
+    event_ms: EventMs
     surface: Id = "default"
 
 
@@ -152,7 +154,7 @@ class Conversion(Struct, frozen=True, kw_only=True):
     event_id: Id
     user: Id
     kind: Id
-    event_ms: Ms
+    event_ms: EventMs
     item: Id | None = None
     impression_id: Id | None = None
     value: Money = 0.0

@@ -23,6 +23,7 @@ from router_bandit.plans import Plan
 from router_bandit.policy import Exploration
 from router_bandit.value_model import ValueOptions
 from streams.errors import StartError
+from streams.event_time import TimeBounds
 from streams.events import EventKinds
 
 Value = Literal["bid*pctr", "bid*pctr*pcvr", "pctr"]
@@ -145,16 +146,23 @@ class Recipe:
     """How far the wall clock keeps behind, with the `live` clock: events still on their way are not late."""
     max_future_ms: int = 60_000
     """Events further ahead of the broker's clock are refused."""
+    min_event_ms: int = 10**12
+    """Events before it (September 2001) are refused: so a time in seconds is, whenever it was taken."""
 
     @property
     def wall_lag_ms(self) -> int | None:
         """None: the wall clock moves nothing."""
         return self.lateness_ms if self.clock == "live" else None
 
+    @property
+    def times(self) -> TimeBounds:
+        return TimeBounds(min_ms=self.min_event_ms, max_future_ms=self.max_future_ms)
+
     def __post_init__(self) -> None:
-        if min(self.lateness_ms, self.max_future_ms) < 0:
+        if min(self.lateness_ms, self.max_future_ms, self.min_event_ms) < 0:
             raise ValueError(
-                f"lateness_ms and max_future_ms must be >= 0, got {self.lateness_ms} and {self.max_future_ms}"
+                "lateness_ms, max_future_ms and min_event_ms must be >= 0, "
+                f"got {self.lateness_ms}, {self.max_future_ms} and {self.min_event_ms}"
             )
         for tier in (*self.routing.tiers, *(t for c in self.routing.cascades for t in (c.first, c.then))):
             self.model.tier(tier)

@@ -5,7 +5,8 @@
 --                  or {0, impression, count, event_ms}: another impression event of the same pair, an alias of it.
 --                  COUNT is where the impression stands in the log: an action that stands before it came before it
 --   n<item>        the user's pairs of this item: {{event_ms, impression, response}, ...}
---   s<response>    the served record: u32 length of the items | items | blob
+--   s<response>    the served record: u32 length of the head | head | blob; the head is the items, then the request's time
+--                  (absent where an older worker wrote it: then no impression is too early for it)
 --   o<response>    impressions that came before their served record
 --   w<impression>  clicks and conversions that came before the impression they name
 --   a<event>       a click or conversion that names only its item; decided when the clock has passed it, because only
@@ -22,8 +23,10 @@ local PAIR, ALIAS = 1, 0
 local ID, MS, KAFKA_MS, VALUE, CLOSED, BY = 1, 2, 3, 4, 5, 6
 -- STAGE is what the pair's timer stands at.
 local CLICK_WINDOW, ATTRIBUTION_WINDOW, COLLECT = 0, 1, 2
--- REFUSED: the served record does not hold the item; known when the impression came, or only later.
-local AT_ARRIVAL, AFTERWARDS = 1, 2
+-- REFUSED: the served record does not hold the item, or the impression is of before its request. AFTERWARDS is added
+-- where that was known only when the served record came.
+local NOT_SERVED, TOO_EARLY, AFTERWARDS = 1, 3, 1
+local REFUSED_AS = {'unmatched', 'unmatched', 'implausible', 'implausible'}
 
 local function open_state(key, due, user, config)
   return {key = key, due = due, user = user, config = config,
@@ -89,7 +92,7 @@ local function close_state(state)
   if #puts > 0 then redis.call('EXPIRE', state.key, state.config.state_ttl_s) end
 end
 
--- {items = set, blob = string}, or nil while the served record has not come.
+-- {items = set, ms = time of the request or nil, blob = string}, or nil while the served record has not come.
 local function served_of(state, response)
   local served = state.served[response]
   if served == nil then
@@ -97,8 +100,9 @@ local function served_of(state, response)
     served = false
     if stored then
       local length = struct.unpack('<I4', stored)
-      served = {items = {}, blob = stored:sub(5 + length)}
-      for _, item in ipairs(cmsgpack.unpack(stored:sub(5, 4 + length))) do served.items[item] = true end
+      local items, ms = cmsgpack.unpack(stored:sub(5, 4 + length))
+      served = {items = {}, ms = ms, blob = stored:sub(5 + length)}
+      for _, item in ipairs(items) do served.items[item] = true end
     end
     state.served[response] = served
   end
@@ -112,6 +116,13 @@ local function pair_of(state, named)
   if not pair then return nil, named end
   if pair[1] == PAIR then return pair, named, pair[COUNT], pair[SHOWN_MS] end
   return load_field(state, 'p' .. pair[2]), pair[2], pair[3], pair[4]
+end
+
+-- Why an impression of this item and time gets no label, whatever comes; 0 where it may get one.
+local function refusal_of(state, served, item, shown_ms)
+  if not served.items[item] then return NOT_SERVED end
+  if served.ms and shown_ms < served.ms - state.config.skew_ms then return TOO_EARLY end
+  return 0
 end
 
 local function window_of(config, kind)
@@ -207,7 +218,7 @@ local function take(state, pair, impression, action, named_ms, dry)
   local slot = pair[kind]
   if slot[ID] == action.id then return 'taken' end
   if action.ms > pair[SHOWN_MS] + window_of(state.config, kind) then return 'late' end
-  if action.ms < named_ms - state.config.early_ms then return 'unmatched' end
+  if action.ms < named_ms - state.config.early_ms then return 'implausible' end
   -- Each answer below, once given, stays: a redelivery gets it again.
   if slot[ID] ~= '' then return 'repeated' end
   if slot[CLOSED] == 1 then return 'late' end
@@ -228,9 +239,9 @@ local function serve(state, fact, blob)
   local fresh = not served_of(state, fact.id)
   local waiting = load_field(state, 'o' .. fact.id) or {}
   if fresh then
-    local items = cmsgpack.pack(fact.items)
-    store_field(state, 's' .. fact.id, struct.pack('<I4', #items) .. items .. blob)
-    state.served[fact.id] = {items = {}, blob = blob}
+    local head = cmsgpack.pack(fact.items, fact.ms)
+    store_field(state, 's' .. fact.id, struct.pack('<I4', #head) .. head .. blob)
+    state.served[fact.id] = {items = {}, ms = fact.ms, blob = blob}
     for _, item in ipairs(fact.items) do state.served[fact.id].items[item] = true end
     local last_ms = fact.ms
     for _, impression in ipairs(waiting) do
@@ -242,8 +253,9 @@ local function serve(state, fact, blob)
   for _, impression in ipairs(waiting) do
     local pair = load_field(state, 'p' .. impression)
     if pair then
-      if fresh and not state.served[fact.id].items[pair[ITEM]] then
-        pair[REFUSED] = AFTERWARDS
+      local refusal = fresh and refusal_of(state, state.served[fact.id], pair[ITEM], pair[SHOWN_MS]) or 0
+      if refusal ~= 0 then
+        pair[REFUSED] = refusal + AFTERWARDS
         store_field(state, 'p' .. impression, pair)
       end
       if fresh then resolve(state, pair, impression, by) end
@@ -267,9 +279,9 @@ end
 
 local function new_pair(state, fact, count)
   local served = served_of(state, fact.response)
-  local refused = served and not served.items[fact.item]
-  local pair = {PAIR, fact.response, fact.item, fact.position, fact.ms, count, CLICK_WINDOW,
-    refused and AT_ARRIVAL or 0, empty_slot(), empty_slot()}
+  local refusal = served and refusal_of(state, served, fact.item, fact.ms) or 0
+  local pair = {PAIR, fact.response, fact.item, fact.position, fact.ms, count, CLICK_WINDOW, refusal, empty_slot(),
+    empty_slot()}
   store_field(state, 'p' .. fact.id, pair)
   set_timer(state, 'p', fact.id, fact.ms + state.config.click_window_ms)
   keep_response(state, fact.response, fact.ms)
@@ -315,7 +327,7 @@ local function impress(state, fact, fresh, count)
   if not pair then return 'waiting', labels end
   emit(state, pair, impression, by, labels)
   if impression ~= fact.id then return 'repeated', labels end
-  if pair[REFUSED] == AT_ARRIVAL then return 'unmatched', labels end
+  if pair[REFUSED] == NOT_SERVED or pair[REFUSED] == TOO_EARLY then return REFUSED_AS[pair[REFUSED]], labels end
   return outcome_of(labels), labels
 end
 

@@ -23,7 +23,7 @@ end
 
 -- Close the window that the pair's timer stands at. Returns the outcomes, the labels.
 local function close_window(state, pair, impression)
-  if pair[REFUSED] ~= 0 then return {'unmatched'}, {} end
+  if pair[REFUSED] ~= 0 then return {REFUSED_AS[pair[REFUSED]]}, {} end
   local kind = pair[STAGE] == CLICK_WINDOW and CLICK or CONVERSION
   local slot, by = pair[kind], '~' .. pair[STAGE]
   local outcomes, labels = {}, {}

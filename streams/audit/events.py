@@ -8,6 +8,7 @@ import numpy as np
 from feature_store.facts import ActionFact, Fact, ImpressionFact, ServedFact
 from streams.audit.report import Section
 from streams.errors import Refused
+from streams.event_time import TimeBounds
 from streams.events import EventKinds, to_fact
 from streams.record import Record
 
@@ -26,13 +27,13 @@ class Events:
         frontier: Mapping[tuple[str, int], int],
         *,
         kinds: EventKinds,
-        max_future_ms: int,
+        times: TimeBounds,
     ) -> None:
         """frontier: by (topic, partition), the offset before which ingest has surely done all it has to do."""
         self._letters = set(letters)
         self._frontier = frontier
         self._kinds = kinds
-        self._max_future_ms = max_future_ms
+        self._times = times
         self.served: dict[str, ServedFact] = {}
         """By response id, without their blobs."""
         self.of_user: defaultdict[str, dict[str, EventFact]] = defaultdict(dict)
@@ -57,7 +58,7 @@ class Events:
             self._refused += 1
             return
         try:
-            fact = to_fact(record, self._kinds, self._max_future_ms)
+            fact = to_fact(record, self._kinds, self._times)
         except Refused:
             self._unburied.append(place)
             return

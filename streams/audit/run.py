@@ -138,7 +138,7 @@ class Audit:
 
     def _events(self, joins: Joins) -> list[Section]:
         recipe, source = self._recipe, self._source
-        events = Events(self._letters, self._ingested_before, kinds=recipe.kinds, max_future_ms=recipe.max_future_ms)
+        events = Events(self._letters, self._ingested_before, kinds=recipe.kinds, times=recipe.times)
         for topic in EVENTS:
             events.add_all(source.read(topic))
         ingested = self._await_reader(self._ingested, EVENTS)

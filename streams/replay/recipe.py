@@ -19,9 +19,10 @@ def log_recipe(log: str) -> Recipe:
     if log.endswith(".toml"):
         mapping = load_mapping(Path(log))
         model, window_ms = mapping.model(Path(log).stem), round(mapping.click_window_s * 1000)
+        begins_ms = 0  # a mapping does not say of which file; who reads it guards its times
     else:
         source = open_log(log)
-        model, window_ms = source.model, source.click_window_ms
+        model, window_ms, begins_ms = source.model, source.click_window_ms, source.begins_ms
     return Recipe(
         name=f"{PREFIX}{log}",
         model=model,
@@ -35,4 +36,5 @@ def log_recipe(log: str) -> Recipe:
         ranking=RankingConfig(value="pctr"),
         routing=RoutingConfig(tiers=tuple(tier.name for tier in model.tiers), cascades=(), reward_window_ms=window_ms),
         clock="event",
+        min_event_ms=begins_ms,
     )

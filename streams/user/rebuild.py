@@ -15,6 +15,7 @@ from feature_store.facts import ActionFact, ImpressionFact, Position
 from feature_store.join import Joiner
 from feature_store.rebuild import LogEntry, complete, read_whole, replace_log
 from streams.errors import Refused, StreamError
+from streams.event_time import TimeBounds
 from streams.events import EventKinds, to_fact
 from streams.kafka import Kafka
 from streams.record import Record
@@ -54,7 +55,7 @@ def rebuild(settings: Settings, user: str) -> Rebuilt:
     check(redis, settings.redis_url)
     recipe = settings.recipe
     joiner = Joiner(redis, recipe.log, recipe.join)
-    with closing(UserEvents(settings.kafka, user, recipe.max_future_ms)) as events:
+    with closing(UserEvents(settings.kafka, user, recipe.times)) as events:
         events.read(joiner.offsets())  # the long part; what comes meanwhile is read below
         for _ in range(ATTEMPTS):
             # The log first, then how far ingest is: so the events reach as far as the log does, and no further than
@@ -79,9 +80,9 @@ def _rebuilt(redis: Redis, settings: Settings, user: str, events: int, before: i
 class UserEvents:
     """The user's events up to where ingest is. One reader stays open, so that reading on takes a moment. Close it."""
 
-    def __init__(self, kafka: Kafka, user: str, max_future_ms: int) -> None:
+    def __init__(self, kafka: Kafka, user: str, times: TimeBounds) -> None:
         self._user = user
-        self._max_future_ms = max_future_ms
+        self._times = times
         self._records: defaultdict[Place, list[Record]] = defaultdict(list)
         self._seen: dict[Place, int] = {}
         """Next offset to be read, of each partition that showed something."""
@@ -120,7 +121,7 @@ class UserEvents:
         by_id: dict[str, LogEntry] = {}
         for record in heapq.merge(*reached, key=lambda record: record.timestamp_ms):
             try:
-                fact = to_fact(record, EventKinds(), self._max_future_ms)
+                fact = to_fact(record, EventKinds(), self._times)
             except Refused:  # by ingest too
                 continue
             assert isinstance(fact, ImpressionFact | ActionFact)  # of these topics

@@ -25,6 +25,7 @@ from streams.codec import encode
 from streams.dead_letters import bury
 from streams.ends import Ends, EndsQuestion
 from streams.errors import Refused, StreamError
+from streams.event_time import TimeBounds
 from streams.events import EventKinds, to_example, to_fact, to_outcome
 from streams.kafka import CONNECT_TIMEOUT_S
 from streams.loop import ReadAgain, run
@@ -62,7 +63,7 @@ class IngestWorker:
         ends: EndsQuestion,
         transactions: OpenTransactions,
         kinds: EventKinds,
-        max_future_ms: int,
+        times: TimeBounds,
         wall_lag_ms: int | None,
         outbox: Outbox,
         stop: threading.Event,
@@ -75,7 +76,7 @@ class IngestWorker:
         self._ends = ends
         self._transactions = transactions
         self._kinds = kinds
-        self._max_future_ms = max_future_ms
+        self._times = times
         self._wall_lag_ms = wall_lag_ms
         self._outbox = outbox
         self._stop = stop
@@ -101,7 +102,7 @@ class IngestWorker:
         refused: list[tuple[Record, str]] = []
         for record in records:
             try:
-                fact = to_fact(record, self._kinds, self._max_future_ms)
+                fact = to_fact(record, self._kinds, self._times)
             except Refused as reason:
                 refused.append((record, str(reason)))
                 continue
@@ -282,7 +283,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         ends=EndsQuestion(admin),
         transactions=OpenTransactions(admin),
         kinds=recipe.kinds,
-        max_future_ms=recipe.max_future_ms,
+        times=recipe.times,
         wall_lag_ms=recipe.wall_lag_ms,
         outbox=outbox,
         stop=stop,

@@ -206,5 +206,5 @@ def _intake(settings: Settings, kafka: Kafka) -> Intake:
         topic_exists=TopicNames(lambda: set(admin.list_topics(timeout=1.0).topics)),
         reply_prefix=ranking.reply_prefix,
         default_deadline_ms=ranking.default_deadline_ms,
-        max_future_ms=settings.recipe.max_future_ms,
+        times=settings.recipe.times,
     )

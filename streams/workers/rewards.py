@@ -31,8 +31,8 @@ from streams.codec import CONTENT_TYPE, decode, encode
 from streams.dead_letters import letter_headers, letter_value
 from streams.ends import EndsQuestion
 from streams.errors import Refused
+from streams.event_time import TimeBounds
 from streams.faust_app import make_app, run_app
-from streams.intake import check_event_time
 from streams.join_clock import JoinClock
 from streams.messages import Decision, Outcome, Reward
 from streams.outage import RedisOutage
@@ -70,13 +70,13 @@ class RewardsWorker:
     and it always waits out its time limit.
     """
 
-    def __init__(self, app: faust.App, windows: RewardWindows, clock: JoinClock, *, max_future_ms: int) -> None:
+    def __init__(self, app: faust.App, windows: RewardWindows, clock: JoinClock, *, times: TimeBounds) -> None:
         self.inbox: asyncio.Queue[Any] = asyncio.Queue(2 * BATCH_MAX)
         self._app = app
         self._windows = windows
         self._journal = Journal(windows)
         self._clock = clock
-        self._max_future_ms = max_future_ms
+        self._times = times
         self._outage = RedisOutage("rewards", "no windows are opened or closed")
         self._first: asyncio.Task[Any] | None = None
         self._tick_due = 0.0
@@ -114,7 +114,7 @@ class RewardsWorker:
         for record in records:
             try:
                 message = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
-                check_event_time(message.event_ms, record, self._max_future_ms)
+                self._times.check(message.event_ms, record)
                 if isinstance(message, Decision):
                     batch.decisions.append(_decision_fact(message))
                 else:
@@ -240,12 +240,8 @@ def build_app(settings: Settings) -> faust.App:
     )
     options = WindowOptions(window_ms=recipe.routing.reward_window_ms)
     windows = RewardWindows(redis, options, caller=settings.instance)
-    worker = RewardsWorker(
-        app,
-        windows,
-        JoinClock(app, redis, EndsQuestion(settings.kafka.admin())),
-        max_future_ms=recipe.max_future_ms,
-    )
+    clock = JoinClock(app, redis, EndsQuestion(settings.kafka.admin()))
+    worker = RewardsWorker(app, windows, clock, times=recipe.times)
 
     async def receive(stream: faust.StreamT[bytes]) -> None:
         async for event in (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from streams import dlq
@@ -21,6 +22,7 @@ from tests.e2e.running import House, running
 pytestmark = pytest.mark.e2e
 
 FAR_MS = 4_070_908_800_000  # 2099
+NOW_S = int(time.time())
 LONG = {"deadline-ms": "60000"}
 NOWHERE = "ranking.responses.x"
 NARROW = "ranking.responses.narrow"
@@ -54,6 +56,15 @@ def request(name: str, **changes: object) -> bytes:
     return json.dumps({"request_id": name, "user": "u", "candidates": [{"item": "i"}]} | changes).encode()
 
 
+def impression(name: str, event_ms: int) -> bytes:
+    shown = Impression(event_id=name, user="u", response_id="r", item="i", position=0, event_ms=event_ms)
+    return msgspec.json.encode(shown)
+
+
+def click(name: str, event_ms: int) -> bytes:
+    return msgspec.json.encode(Conversion(event_id=name, user="u", kind="click", item="i", event_ms=event_ms))
+
+
 BATTERY = [
     Bad("not-json", b"hello", None, "malformed"),
     Bad("nothing", b"", None, "truncated"),
@@ -70,6 +81,10 @@ BATTERY = [
     Bad("deep", b'{"request_id":"deep","user":"u","candidates":' + b"[" * 100_000, None, ""),
     Bad("long-id", request("long-id", user="u" * 129), "error", "$.user"),
     Bad("future", request("future", event_ms=FAR_MS), "error", "ahead of the broker's"),
+    Bad("seconds", request("seconds", event_ms=NOW_S), "error", "looks like seconds"),
+    Bad("microseconds", request("microseconds", event_ms=NOW_S * 10**6), "error", "looks like microseconds"),
+    Bad("zero", request("zero", event_ms=0), "error", "min_event_ms"),
+    Bad("negative", request("negative", event_ms=-NOW_S), "error", "event_ms"),
     Bad("bad-deadline", request("bad-deadline"), "error", "deadline-ms must be", headers={"deadline-ms": "soon"}),
     Bad("foreign-reply", request("foreign-reply"), "error", "must begin with", headers={"reply-topic": "dead.letters"}),
     Bad("no-such-reply", request("no-such-reply"), "error", "must exist", headers={"reply-topic": NOWHERE}),
@@ -89,6 +104,11 @@ BATTERY = [
     Bad("impression-of-what", b"{}", None, "event_id", topic=IMPRESSIONS, headers={}),
     Bad("impression-2099", json.dumps({"event_id": "e99", "user": "u", "response_id": "r", "item": "i", "position": 0,
         "event_ms": FAR_MS}).encode(), None, "ahead of the broker's", topic=IMPRESSIONS, headers={}),
+    Bad("shown-in-seconds", impression("shown-in-seconds", NOW_S), None, "looks like seconds", topic=IMPRESSIONS),
+    Bad("shown-in-ns", impression("ns", NOW_S * 10**9), None, "looks like nanoseconds", topic=IMPRESSIONS),
+    Bad("clicked-in-seconds", click("clicked-in-seconds", NOW_S), None, "looks like seconds", topic=CONVERSIONS),
+    Bad("clicked-in-us", click("us", NOW_S * 10**6), None, "looks like microseconds", topic=CONVERSIONS),
+    Bad("clicked-in-1970", click("clicked-in-1970", 0), None, "min_event_ms", topic=CONVERSIONS),
     Bad("impression-at-999", json.dumps({"event_id": "e9", "user": "u", "response_id": "r", "item": "i",
         "position": 999, "event_ms": 1}).encode(), None, "position", topic=IMPRESSIONS, headers={}),
     Bad("conversion-soup", b"\x00\x01\x02", None, "malformed", topic=CONVERSIONS, headers={}),

@@ -28,12 +28,14 @@ CONFIGS = [
         click_elapsed_ms=click_elapsed_ms,
         attribution_window_ms=60,
         early_ms=10,
+        skew_ms=skew_ms,
         state_ttl_s=1000,
         provisional=said,
         elapsed_ms=15,
     )
     for said in ("none", "click", "elapsed")
     for click_elapsed_ms in (0, 7)
+    for skew_ms in (15, 1000)
 ]
 END = 200
 USERS = ("u", "v")

@@ -170,6 +170,29 @@ def test_an_item_that_the_response_did_not_hold_labels_nothing(redis: Redis) -> 
     assert [told(c.labels) for c in closed] == [[], [("click:j", 0)]]
 
 
+def test_an_impression_of_before_its_request_labels_nothing(redis: Redis) -> None:
+    """A sender's clock that is minutes behind: its windows would be closed before a click can come."""
+    join, other = joiner(redis), "v"
+    one(join, served(at=MINUTE))
+    assert one(join, impression(at=MINUTE - 5_001)).outcome == "implausible"
+    assert one(join, impression("j", item="b", at=MINUTE - 5_000)).outcome == "waiting"
+    assert one(join, action("c", at=MINUTE)).outcome == "unmatched"
+    assert one(join, impression(at=MINUTE - 5_001)).outcome == "implausible", "delivered again"
+    join.apply([impression("k", at=MINUTE - 5_001, user=other), served(at=MINUTE, user=other)], {})
+    closed = sweep(join, 12 * MINUTE)
+    assert {c.timer[-1:]: c.outcomes for c in closed} == {
+        b"i": ("implausible",), b"j": ("expired",), b"k": ("implausible",)
+    }  # fmt: skip
+    assert [told(c.labels) for c in closed if c.labels] == [[("click:j", 0)]]
+
+
+def test_a_click_of_long_before_the_impression_that_it_names_is_implausible(redis: Redis) -> None:
+    join = joiner(redis)
+    join.apply([served(at=10 * MINUTE), impression(at=10 * MINUTE)], {})
+    assert one(join, action("c", at=5 * MINUTE - 1)).outcome == "implausible"
+    assert one(join, action("d", at=5 * MINUTE)).outcome == "matched"
+
+
 def test_a_window_that_closes_before_the_served_record_comes_is_labelled_by_it(redis: Redis) -> None:
     join = joiner(redis)
     one(join, impression())

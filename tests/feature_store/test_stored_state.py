@@ -30,7 +30,8 @@ def test_the_state_of_a_join_is_these_fields_and_timers(redis: Redis) -> None:
     join.apply([impression("k", response="r2"), action("w", names="x"), action("a", names=None, item="b")], {})
     stored = cast(dict[bytes, bytes], redis.hgetall(join_key("u")))
     blob = stored.pop(b"sr")
-    assert blob == b"\x05\0\0\0" + msgspec.msgpack.encode(["a", "b"]) + served().blob
+    head = msgspec.msgpack.encode(["a", "b"]) + msgspec.msgpack.encode(T0)
+    assert blob == bytes([len(head), 0, 0, 0]) + head + served().blob
     click = ["c", T0 + 5, T0 + 12, 0.5, 0, "ec"]
     empty = ["", 0, 0, 0, 0, ""]
     waits = {"id": "w", "role": "click", "item": False, "impression": "x", "value": 0, "ms": T0, "kafka_ms": T0 + 7}
@@ -61,3 +62,13 @@ def test_what_is_stored_goes_in_its_time(redis: Redis) -> None:
     Joiner(redis, LOG, JoinConfig()).apply([impression()], {})
     assert 0 < redis.ttl(join_key("u")) <= JoinConfig().state_ttl_s
     assert 0 < redis.ttl(log_key("u")) <= LOG.ttl_s
+
+
+def test_a_served_record_of_an_older_worker_is_read(redis: Redis) -> None:
+    """It does not hold its request's time: no impression is too early for it."""
+    items = msgspec.msgpack.encode(["a", "b"])
+    redis.hset(join_key("u"), b"sr", bytes([len(items), 0, 0, 0]) + items + served().blob)
+    early = -2 * JoinConfig().skew_ms
+    replies = Joiner(redis, LOG, JoinConfig()).apply([impression(at=early), action("c", at=early)], {})
+    assert [reply.outcome for reply in replies] == ["waiting", "matched"]
+    assert replies[1].labels[0].blob == served().blob

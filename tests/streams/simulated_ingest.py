@@ -21,6 +21,7 @@ from feature_store.join import Joiner
 from feature_store.shared_clock import CLOCKS, SharedClock, closed_ms
 from streams.codec import decode
 from streams.ends import Ends
+from streams.event_time import TimeBounds
 from streams.events import EventKinds
 from streams.loop import ReadAgain
 from streams.outbox import Outbox
@@ -30,6 +31,7 @@ from streams.topics import CONVERSIONS, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
 from streams.workers.ingest import IngestWorker
 
 PARTITIONS = 2
+TIMES = TimeBounds(min_ms=0, max_future_ms=60_000)
 SENT = "step at which it was sent"
 PLACES = [(topic, partition) for topic in (SERVED, IMPRESSIONS, CONVERSIONS) for partition in range(PARTITIONS)]
 T0 = 1_700_000_000_000
@@ -166,7 +168,7 @@ class Member:
             ends=Question(self.broker),  # type: ignore[arg-type]
             transactions=SimpleNamespace(look=lambda *_: None),  # type: ignore[arg-type]  # nobody has any
             kinds=EventKinds(),
-            max_future_ms=60_000,
+            times=TIMES,
             wall_lag_ms=1_000,
             outbox=self.outbox,
             stop=threading.Event(),

@@ -97,7 +97,7 @@ def request_json(**changes: object) -> bytes:
         (request_json(features={"x": ["v"] * 65}), "length"),
         (request_json(top_k=0), "top_k"),
         (request_json(event_ms=-1), "event_ms"),
-        (request_json(event_ms=2**60), "event_ms"),
+        (request_json(event_ms=2**63), "event_ms"),
         (b" " * 1_000_001, "at most 1000000 bytes"),
     ],
 )

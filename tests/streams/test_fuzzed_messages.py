@@ -157,7 +157,7 @@ def test_ingest(stack: LocalStack, kafka: Kafka) -> None:
         ends=EndsQuestion(kafka.admin()),
         transactions=OpenTransactions(kafka.admin()),
         kinds=EventKinds(),
-        max_future_ms=60_000,
+        times=default().times,
         wall_lag_ms=0,
         outbox=outbox,
         stop=threading.Event(),
@@ -223,7 +223,7 @@ def test_rank(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
     )
     worker = RankWorker(
         intake=Intake(topic_exists=lambda name: False, reply_prefix="ranking.responses", default_deadline_ms=10**6,
-            max_future_ms=60_000),
+            times=default().times),
         ranking=Ranking(engine=engine, user_log=UserLog(connect(stack.redis_url), recipe.log), router=router,
             value="bid*pctr", log_length=8, replica="test"),
         replica=Replica(engine, kafka, str(tmp_path)),

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from streams.codec import CONTENT_TYPE, MSGPACK
+from streams.event_time import TimeBounds
 from streams.intake import Intake, Refusal, TopicNames, Work
 from streams.record import Record
 from streams.topics import REQUESTS, RESPONSES
@@ -28,7 +29,7 @@ def take(rec: Record) -> Work | Refusal:
         topic_exists=lambda name: name == "ranking.responses.mine",
         reply_prefix="ranking.responses",
         default_deadline_ms=2000,
-        max_future_ms=60_000,
+        times=TimeBounds(min_ms=5, max_future_ms=60_000),
     )
     return intake.take(rec)
 

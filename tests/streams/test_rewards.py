@@ -249,6 +249,8 @@ def test_records_that_can_never_succeed_become_dead_letters(stack: LocalStack, w
         (OUTCOMES, b"[1, 2]", MSGPACK, "not a Outcome"),
         (OUTCOMES, b"{}", "text/plain", "content-type of router.outcomes must be"),
         (DECISIONS, encode(TOPICS[DECISIONS], decision("future", at=future - T0)), None, "event_ms must be at most"),
+        (DECISIONS, encode(TOPICS[DECISIONS], decision("1970", at=T0 // 1000 - T0)), None, "event_ms must be at least"),
+        (OUTCOMES, encode(TOPICS[OUTCOMES], outcome("1970", "good", at=-T0)), None, "event_ms must be at least"),
     ]
     with rewards_worker(stack, tmp_path):
         for topic, value, content_type, _ in bad:

@@ -16,6 +16,7 @@ from streams.audit.logs import Logs
 from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.codec import encode
+from streams.event_time import TimeBounds
 from streams.events import EventKinds, to_example, to_fact
 from streams.messages import Conversion, Impression, LogRef, ModelVersion, Served, ServedItem
 from streams.record import Record
@@ -26,7 +27,7 @@ SECOND = 1_000
 KINDS = EventKinds()
 JOIN = JoinConfig(click_window_ms=10 * SECOND, attribution_window_ms=60 * SECOND, early_ms=5 * SECOND)
 LOG = LogConfig(length=14, slack=2, tags=4)
-MAX_FUTURE_MS = 60_000
+TIMES = TimeBounds(min_ms=10**12, max_future_ms=60_000)
 INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 
 
@@ -59,7 +60,7 @@ class History:
             self.ingest(record)
         return record
 
-    def serve(self, response: str = "r", *, user: str = "u", items: str = "ab", at: int = 0) -> None:
+    def serve(self, response: str = "r", *, user: str = "u", items: str = "ab", at: int = 0) -> Record:
         served = Served(
             response_id=response,
             request_id=f"request of {response}",
@@ -74,7 +75,7 @@ class History:
             tier="light",
             model=ModelVersion(epoch=1, number=1),
         )
-        self.send(SERVED, served, at)
+        return self.send(SERVED, served, at)
 
     def show(
         self,
@@ -111,7 +112,7 @@ class History:
         return self.send(CONVERSIONS, action, at if arrives is None else arrives, ingest=ingest)
 
     def ingest(self, record: Record) -> None:
-        fact = to_fact(record, KINDS, MAX_FUTURE_MS)
+        fact = to_fact(record, KINDS, TIMES)
         (reply,) = self.joiner.apply([fact], {(record.topic, 0): record.offset + 1})
         self.deliver(reply.labels, record.timestamp_ms - T0)
 
@@ -128,7 +129,7 @@ class History:
     def events(self, *, unread: int = 0) -> Events:
         """unread: so many records of the end of each topic are not ingested, however long that was waited for."""
         frontier = {(topic, 0): len(self.records[topic]) - unread for topic in INPUTS}
-        events = Events(self.letters, frontier, kinds=KINDS, max_future_ms=MAX_FUTURE_MS)
+        events = Events(self.letters, frontier, kinds=KINDS, times=TIMES)
         for topic in INPUTS:
             events.add_all(self.records[topic])
         events.settle(frontier, self.letters, self.passed)

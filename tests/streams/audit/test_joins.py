@@ -10,7 +10,7 @@ from redis import Redis
 from feature_store.keys import bucket_of, due_key, join_key
 from streams.audit.joins import OVERDUE_MS
 from streams.codec import decode, encode
-from streams.topics import EXAMPLES, TOPICS
+from streams.topics import EXAMPLES, SERVED, TOPICS
 from tests.streams.audit.history import JOIN, SECOND, History, counts, faults
 
 CLOSED = 100 * SECOND
@@ -215,3 +215,23 @@ def test_a_provisional_example_of_a_conversion_that_was_there_is_extra(redis: Re
         assert (faults(section), counts(section)["late"]) == ({}, 1)
     else:
         assert faults(section) == {"extra": ("provisional:i",)}
+
+
+def test_an_impression_of_before_its_request_calls_for_nothing(history: History) -> None:
+    history.serve(at=20 * SECOND)
+    history.show("i", "a", at=20 * SECOND - JOIN.skew_ms - 1)
+    history.show("j", "b", at=20 * SECOND - JOIN.skew_ms)
+    history.act("c", "i", at=21 * SECOND)
+    history.sweep(CLOSED)
+    section = history.joins()
+    assert faults(section) == {}
+    assert counts(section) == {"expected": 1, "click_negative": 1}
+
+
+def test_a_fast_clock_of_who_asks_makes_no_impression_implausible(history: History) -> None:
+    served = decode(TOPICS[SERVED], history.serve(at=0).value)
+    ahead = msgspec.structs.replace(served, response_id="ahead", event_ms=served.event_ms + 50 * SECOND)
+    history.send(SERVED, ahead, 0)
+    history.show("i", "a", response="ahead", at=SECOND)
+    history.act("c", "i", at=2 * SECOND)
+    assert ids(history) == ["click:i"]

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from streams.errors import Refused
+from streams.recipe import load_recipe
+from streams.record import Record
 from streams.replay import fetch
 from streams.replay.fetch import OBP, Package, Unavailable, data_file
 from streams.replay.log import LoggedImpression
 from streams.replay.sources import open_log
+from streams.topics import IMPRESSIONS
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +91,13 @@ def test_a_package_that_was_tampered_with_is_not_read(tmp_path: Path, monkeypatc
     with pytest.raises(Unavailable, match=f"must have SHA-256 {OBP.sha256}"):
         data_file(package, "anything")
     assert not (tmp_path / package.wheel).exists()
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("log", ["ml-100k", "obd"])
+def test_while_a_log_is_replayed_its_times_are_taken_and_none_in_seconds(log: str) -> None:
+    times, first = load_recipe(f"log:{log}").times, next(iter(open_log(log).read()))
+    record = Record(IMPRESSIONS, 0, 0, 1_800_000_000_000, None, b"", ())
+    assert times.check(first.event_ms, record) == first.event_ms
+    with pytest.raises(Refused, match="min_event_ms"):
+        times.check(first.event_ms // 1000, record)
