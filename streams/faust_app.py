@@ -18,6 +18,7 @@ from faust.types.auth import CredentialsT
 from streams.errors import StartError
 from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SESSION_TIMEOUT_MS, Kafka
 from streams.service import Heartbeat
+from streams.strange_headers import let_strange_headers_pass
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _SSL_PROPERTIES = {
 
 def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
     """An app that consumes as a static member of `group`, commits what was acknowledged, and has no web server."""
+    let_strange_headers_pass()
     for chatty in ("faust", "mode", "aiokafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return faust.App(

@@ -12,7 +12,7 @@ from benchmarks.fuzzing.house import READERS, Report, run
 from streams import dlq
 from streams.kafka import Kafka
 from streams.local.kafka import why_not
-from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, REWARDS, SERVED
+from streams.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED
 from tests.e2e.running import running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(why_not() is not None, reason="records of 1 MB need a real Kafka")]
@@ -61,8 +61,8 @@ def test_what_is_refused_is_a_dead_letter_and_the_rest_is_taken_in(report: Repor
 
 
 def test_header_names_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
-    topics = [REQUESTS, SERVED, IMPRESSIONS, CONVERSIONS, EXAMPLES, REWARDS]
-    with running(tmp_path, ["rank", "ingest", "train", "learn"]) as house:
+    topics = [REQUESTS, SERVED, IMPRESSIONS, CONVERSIONS, EXAMPLES, REWARDS, DECISIONS, OUTCOMES]
+    with running(tmp_path, ["rank", "ingest", "train", "learn", "rewards"]) as house:
         command = [sys.executable, "-c", STRANGE_HEADER, house.stack.bootstrap, *topics]
         subprocess.run(command, check=True, timeout=60, env=os.environ | {"AIOKAFKA_NO_EXTENSIONS": "1"})
         house.await_model()  # a request sent later is answered: the strange one is behind
