@@ -115,7 +115,7 @@ class History:
         for number in range(self._visits, self._visits + count):
             records += self._visit(number)
         self._visits += count
-        facts = [to_fact(record, self._up.recipe.kinds, self._up.recipe.max_future_ms) for record in records]
+        facts = [to_fact(record, self._up.recipe.kinds, self._up.recipe.times) for record in records]
         for reply in self._joiner.apply(facts, next_offsets(records)):
             self._deliver(reply.labels)
         self._sweep(self._begin_ms + self._visits)

@@ -3,7 +3,7 @@
 A key is 64 bits: hash64 of the category, salted by its slot (the log's items are salted as slot `item`, and so are the
 candidates' own). What is sent is taken as it comes, because a caller's odd feature must not cost it its ranking:
 
-- a category may be a string, a list of strings (all of them count), or a number (its shortest decimal form);
+- a category may be a string, a list of strings (all of them count), or a number (an integer by all its digits);
 - a category that is missing, or an empty list, is the category "";
 - a numeric slot takes a finite number, and is 0 for anything else. Numbers are squashed to sign(x)·log1p(|x|), so
   that no scale a caller chooses can blow up a layer.
@@ -20,7 +20,7 @@ import xxhash
 
 from ranker.batch import Batch, SlotValues
 from ranker.config import HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
-from ranker.hashing import U64, salted
+from ranker.hashing import U64, number_category, salted
 from ranker.keymap import I64, KeyMap
 from ranker.requests import F32, LOG_DTYPE, Features, ScoringRequest
 
@@ -175,7 +175,7 @@ def _categories(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, (int, float)):
-        return [f"{value:.15g}"]
+        return [number_category(value)]
     if isinstance(value, Iterable):
         return [str(v) for v in value] or [""]
     return [""]

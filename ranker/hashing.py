@@ -25,3 +25,8 @@ def salted(ids: U64, feature: str) -> U64:
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
+
+
+def number_category(value: int | float) -> str:
+    """The category that a number stands for: all digits of an integer, and at most 15 of what has a fraction."""
+    return str(int(value)) if isinstance(value, int) or value.is_integer() else f"{value:.15g}"

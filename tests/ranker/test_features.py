@@ -144,3 +144,16 @@ def test_a_tier_that_reads_no_log_gets_none_of_it() -> None:
     lengths = keyed.slots[LOG].lengths
     assert lengths is not None
     assert lengths.tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", [int, float])
+def test_numbers_as_ids_stay_apart_however_large(kind: type) -> None:
+    """Up to 2^53 by their value: whoever sends 1e15 means the category "1000000000000000"."""
+    ids = [999_999_999_999_999, 10**15, 10**15 + 1, 2**53 - 1, 2**53]
+    sent = [replace(request("u", ["a"]), features={"interests": kind(n)}) for n in ids]
+    assert slot_keys(sent, "interests")[0] == keys([str(n) for n in ids], "interests")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e300, -0.0, True])
+def test_no_number_is_too_odd_to_be_a_category(value: float) -> None:
+    assert len(slot_keys(replace(request("u", ["a"]), features={"interests": value}), "interests")[0]) == 1
