@@ -24,6 +24,10 @@ SURFACE = "surface"
 LOG = "log"
 """The slot of the log's items. It has the keys of the candidates' slot `item`, and so its rows."""
 
+ARCHITECTURE = 1
+"""Version of what ranker/model makes of a configuration: raised where its parameters get other names or shapes, or the
+same ones come to mean something else. Weights of another version are another model's."""
+
 Sizes = Mapping[str, tuple[int, int]]
 """Field → the least and the most that it may be. The most is far beyond use: it stops what a slip of the keyboard would
 allocate. What a machine's memory holds is ranker/memory.py's."""
@@ -184,8 +188,8 @@ class ModelConfig:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of the configuration, whatever order Python kept its fields in."""
-        return _digest(self)
+        """16 hex digits of the configuration and the architecture, whatever order Python kept the fields in."""
+        return _digest(self, ARCHITECTURE)
 
     def tier(self, name: str) -> TierConfig:
         for tier in self.tiers:
@@ -208,8 +212,10 @@ def _check_sizes(owner: str, config: object, sizes: Sizes) -> None:
 
 
 @cache
-def _digest(config: ModelConfig) -> str:
+def _digest(config: ModelConfig, architecture: int) -> str:
     fields = asdict(config)
+    if architecture > 1:  # models of before it had a version keep their digests
+        fields["architecture"] = architecture
     if not config.learns_late:
         del fields["learns_late"]  # configurations of before it was there keep their digests
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

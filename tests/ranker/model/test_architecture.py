@@ -1,0 +1,53 @@
+"""A model's digest stands for its code too: other parameters of the same configuration are another model."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from kernels.linear_compress import bind
+from ranker import config as config_module
+from ranker.config import ARCHITECTURE, ModelConfig, Pruned, TierConfig
+from ranker.image import new_image
+from ranker.recipes import demo_model, three_tiers
+
+EVERY_OPTION = replace(
+    demo_model(),
+    learns_late=True,
+    tiers=(
+        TierConfig(name="plain", layers=2, attentive=True, distilled=True, width=32, log_sums=0),
+        TierConfig(name="exact", form="exact", encoder="gated", encoder_layers=2),
+        TierConfig(name="no log", log_length=0),
+        TierConfig(name="pruned", pruned=(Pruned(mlp="item_dense.mlp", hidden=3),)),
+    ),
+)
+FROZEN = {1: "e70e5cadd13dc4e1"}
+"""By version of the architecture."""
+
+
+def parameters(*configs: ModelConfig) -> str:
+    """Names, shapes and types of all that updates and snapshots carry."""
+    lines = [
+        f"{config.name} {name} {list(tensor.shape)} {tensor.dtype}"
+        for config in configs
+        for name, tensor in sorted(new_image(config, bind("decomposed")).dense.items())
+    ]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def test_whoever_changes_the_parameters_raises_the_version() -> None:
+    assert parameters(demo_model(), three_tiers(), EVERY_OPTION) == FROZEN.get(ARCHITECTURE), (
+        "the parameters of a model changed: weights of before do not fit any more. Raise ARCHITECTURE in "
+        "ranker/config.py, and freeze what stands on the left under it"
+    )
+
+
+def test_another_version_is_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = demo_model().digest
+    monkeypatch.setattr(config_module, "ARCHITECTURE", ARCHITECTURE + 1)
+    assert demo_model().digest != before
+
+
+def test_the_digest_of_a_configuration_stays() -> None:
+    """Of version 1 it is what it was before there were versions: snapshots and updates of then are found."""
+    assert demo_model().digest == "a77c97abbd6b1265"
