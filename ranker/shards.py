@@ -11,6 +11,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from ranker.byte_streams import ByteStreams
+from ranker.store import flush
 from ranker.tensor_file import Buffer, pieces
 
 MAX_SHARD_BYTES = 256_000_000
@@ -42,6 +43,7 @@ def write_shards(
                 digest.update(piece)
                 file.write(piece)
                 size += len(piece)
+            flush(fs, file)
         shards.append(Shard(file=name, size=size, blake2b=digest.hexdigest()))
     return shards
 

@@ -1,8 +1,9 @@
 """Snapshots: a learner's state and the published image at one number, in any store that fsspec knows.
 
 A snapshot is a directory, e00000001-n000000000042: safetensors shards of the two parts, and manifest.json with a digest
-of every shard. The manifest is written last and appears whole: a directory without one is not a snapshot (yet), and a
-crash leaves nothing that could be taken for one. It is removed first, too.
+of every shard. The manifest is written last, once the shards are on the disk, and appears whole: a directory without
+one is not a snapshot (yet), and neither a crash nor a power cut leaves what could be taken for one. It is removed
+first, too.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from ranker.retention import DEFAULT_RETENTION, Retention
 from ranker.shard_reader import ShardReader
 from ranker.shard_reader import SnapshotError as SnapshotError
 from ranker.shards import Shard, write_shards
-from ranker.store import open_root, write_whole
+from ranker.store import flush_folder, open_root, write_whole
 from ranker.update_log import Position
 
 log = logging.getLogger(__name__)
@@ -276,7 +277,10 @@ def _found(name: str, url: str, data: bytes | Exception) -> Found:
 
 
 def _write_manifest(fs: Any, folder: str, manifest: Manifest) -> None:
+    flush_folder(fs, folder)
+    flush_folder(fs, folder.rsplit("/", 1)[0])
     write_whole(fs, f"{folder}/{MANIFEST}", [json.dumps(asdict(manifest), sort_keys=True, indent=1).encode()])
+    flush_folder(fs, folder)
 
 
 def _load(snapshot: Snapshot, part: Part, reader: ShardReader | None) -> dict[str, Tensor]:
