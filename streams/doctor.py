@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ranker.memory import usable_memory
 from streams.errors import StartError
 from streams.installed import INSTALL, PACKAGES, fbgemm_fault, version
 from streams.kafka import Kafka, topic_settings
@@ -103,6 +104,7 @@ def _processor() -> list[Finding]:
     found = [
         Finding("CPU", None, f"{model}, {cores} cores"),
         Finding("CPU features", None, " ".join(features) or "none known"),
+        Finding("memory", None, usable_memory()[1]),
     ]
     if not {"avx512-bf16", "amx-bf16"} & set(features):
         found.append(Finding("bf16", None, "no instructions for it: slower here than fp32"))
