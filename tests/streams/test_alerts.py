@@ -15,12 +15,12 @@ from streams import metric_names
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "alerts.yml"
 RULES: list[dict[str, Any]] = [rule for g in yaml.safe_load(ALERTS.read_text())["groups"] for rule in g["rules"]]
-SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
+SUFFIXES: dict[Any, tuple[str, ...]] = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 
 
 def series() -> dict[str, tuple[str, ...]]:
     """Names under which Prometheus has the workers' metrics, each with its labels."""
-    metrics = [m for m in vars(metric_names).values() if isinstance(m, tuple(SUFFIXES))]
+    metrics: list[Any] = [m for m in vars(metric_names).values() if isinstance(m, tuple(SUFFIXES))]
     return {m._name + suffix: m._labelnames for m in metrics for suffix in SUFFIXES[type(m)]}
 
 
