@@ -1,0 +1,73 @@
+"""Records that are deleted on purpose, kept aside: an audit has to account for them too.
+
+What a worker had read of them is given to the audit as if the broker still had it. What it had not is truly lost, to us
+as to it: those are counted here, and no one else may miss a record.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from confluent_kafka import TopicPartition
+
+from streams.audit import run as audit
+from streams.audit.source import Source
+from streams.kafka import Kafka
+from streams.record import Record
+from streams.scan import ends, read_topic
+
+
+class Archive:
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._kept: defaultdict[str, list[Record]] = defaultdict(list)
+        self._deleted: Counter[str] = Counter()
+        """Offsets of each topic, as it is now, that retention has taken."""
+        self.lost: list[Record] = []
+        """Deleted before they were read."""
+
+    def delete(self, topic: str, before: Mapping[int, int], *, read: Callable[[int], int]) -> None:
+        """Deletes what lies before these offsets, by partition, as retention does.
+
+        read: the offset, by partition, before which all was read by whom it concerns.
+        """
+        low = {partition: first for partition, (first, _) in ends(self._kafka, topic).items()}
+        for record in read_topic(self._kafka, topic):
+            if record.offset < before[record.partition]:
+                was_read = record.offset < read(record.partition)
+                (self._kept[topic] if was_read else self.lost).append(record)
+        wanted = [TopicPartition(topic, p, offset) for p, offset in before.items() if offset > low[p]]
+        for future in self._kafka.admin().delete_records(wanted).values() if wanted else ():
+            future.result()
+        self._deleted[topic] += sum(place.offset - low[place.partition] for place in wanted)
+
+    def close(self, topic: str) -> None:
+        """All of the topic is kept; it is about to be deleted.
+
+        Its offsets will be given again. The old ones are moved below 0: before all that anyone may have yet to read.
+        """
+        end = {partition: high for partition, (_, high) in ends(self._kafka, topic).items()}
+        records = [*self._kept[topic], *read_topic(self._kafka, topic)]
+        self._kept[topic] = [replace(record, offset=record.offset - end[record.partition]) for record in records]
+        self._deleted[topic] = 0
+
+    def of(self, topic: str) -> list[Record]:
+        return self._kept[topic]
+
+    @contextmanager
+    def told_to_the_audit(self) -> Iterator[None]:
+        """Audits that run in this block know of all that is kept here."""
+        archive = self
+
+        class Whole(Source):
+            def read(self, topic: str) -> Iterator[Record]:
+                yield from archive.of(topic)
+                yield from super().read(topic)
+                self.let_go[topic] -= archive._deleted[topic]
+
+        plain, audit.Source = audit.Source, Whole  # type: ignore[misc]
+        try:
+            yield
+        finally:
+            audit.Source = plain  # type: ignore[misc]

@@ -1,0 +1,104 @@
+"""What operators do to Kafka, and retention does by itself.
+
+Each fault returns whether serving suffers.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
+from benchmarks.faults.target import Target, Wrong
+from benchmarks.lab.judging import PATIENCE_S
+from feature_store.config import JoinConfig, LogConfig
+from feature_store.join import Joiner
+from streams.redis_client import connect
+from streams.scan import committed, ends
+from streams.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED, TOPICS
+
+READS = {
+    "ingest": (SERVED, IMPRESSIONS, CONVERSIONS),
+    "train": (EXAMPLES,),
+    "rewards": (DECISIONS, OUTCOMES),
+    "learn": (REWARDS,),
+}
+"""Workers that know where they stand by themselves, or to whom a record that comes again is nothing new. Not rank: what
+its group is moved past is never answered."""
+BACKWARDS = ("rewards",)
+"""Those whose group is the only one to know."""
+QUIET_S = {REQUESTS: 1.0, IMPRESSIONS: 4.5, CONVERSIONS: 5.5}
+"""Topics that can be made anew without a loss, and how long nothing must have come before: an event may be held back by
+the simulated ad system for 2 s, and sent again 2 s later. Outsiders write them, nobody who has read them comes back to
+them, and no offset of theirs is part of a model, as those of training.examples and router.rewards are."""
+READERS = {REQUESTS: "tiderank-rank", IMPRESSIONS: "tiderank-ingest", CONVERSIONS: "tiderank-ingest"}
+EVENTS = (IMPRESSIONS, CONVERSIONS)
+EMPTY_S = 60.0
+"""For a group whose only member was killed to be without members."""
+
+
+def move_group(target: Target, worker: str, to: str) -> bool:
+    """The offsets of its group are moved while it is down: to the end, the beginning, or somewhere."""
+    target.kill(worker)
+    places = []
+    for topic in READS[worker]:
+        read = committed(target.house.kafka, f"tiderank-{worker}", topic)
+        for partition, (low, high) in ends(target.house.kafka, topic).items():
+            last = max(read[partition], low) if worker in BACKWARDS else high
+            offset = {"end": last, "beginning": low}.get(to, target.rng.randint(low, last))
+            places.append(TopicPartition(topic, partition, offset))
+    if not target.until(partial(_moved, target, f"tiderank-{worker}", places), EMPTY_S):
+        raise Wrong(f"the offsets of tiderank-{worker} could not be moved")
+    target.bring_back(worker)
+    return False
+
+
+def _moved(target: Target, group: str, places: list[TopicPartition]) -> bool:
+    """False while the group has members."""
+    wish = ConsumerGroupTopicPartitions(group, places)
+    try:
+        done = target.house.kafka.admin().alter_consumer_group_offsets([wish])[group].result()
+    except KafkaException:
+        return False
+    return not any(place.error for place in done.topic_partitions)
+
+
+def overtake(target: Target, worker: str) -> bool:
+    """Retention deletes what the worker, which is down, has not read yet."""
+    target.tend(1.5)  # so that Redis has on its disk what the worker has read
+    target.kill(worker)
+    target.wait(target.rng.uniform(2.0, 5.0))
+    topic = target.rng.choice(READS[worker])
+    read = _read_by(target, worker)
+    kafka, wanted = target.house.kafka, {}
+    for partition, (low, high) in ends(kafka, topic).items():
+        reached = max(read(topic, partition), low)
+        wanted[partition] = target.rng.randint(min(reached, high), high)
+    # Of what trains, all counts as kept: that it was produced is what is proved of it.
+    target.archive.delete(topic, wanted, read=partial(read, topic) if worker == "ingest" else wanted.__getitem__)
+    target.bring_back(worker)
+    target.await_read(f"tiderank-{worker}", [topic])
+    return False
+
+
+def _read_by(target: Target, worker: str) -> Callable[[str, int], int]:
+    """The next offset of a partition that the worker has yet to take in."""
+    if worker == "ingest":
+        stored = Joiner(connect(target.house.stack.redis_url), LogConfig(), JoinConfig()).offsets()
+        return lambda topic, partition: stored.get((topic, partition), 0)
+    group = {topic: committed(target.house.kafka, f"tiderank-{worker}", topic) for topic in READS[worker]}
+    return lambda topic, partition: group[topic][partition]
+
+
+def recreate(target: Target, topic: str) -> bool:
+    """Deleted and made again while nobody writes to it, and all of it has been read."""
+    kafka, group = target.house.kafka, READERS[topic]
+    target.hush(topic, QUIET_S[topic], group)
+    target.archive.close(topic)
+    kafka.admin().delete_topics([topic], operation_timeout=PATIENCE_S)[topic].result()
+    if not target.until(lambda: topic not in kafka.admin().list_topics(timeout=10.0).topics, PATIENCE_S):
+        raise Wrong(f"{topic} is not deleted")
+    kafka.create_topics([TOPICS[topic]])
+    if topic != REQUESTS:  # those are asked for by whoever inflicted this
+        target.tend(3 * QUIET_S[topic] + 8)  # until the ad system goes on
+        target.await_read(group, [topic])
+    return topic == REQUESTS
