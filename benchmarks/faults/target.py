@@ -7,21 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-
+from benchmarks.faults.ad_system import AdSystem
 from benchmarks.faults.archive import Archive
-from benchmarks.lab.house import House, Traffic
+from benchmarks.lab.house import House
 from benchmarks.lab.judging import PATIENCE_S
 from streams.client import RankingClient
 from streams.health import healthy
 from streams.messages import Candidate, RankingRequest
 from streams.replica import Replica
 from streams.scan import committed, ends
-from streams.topics import REQUESTS
 
+BACK_S = 600.0
+"""For a worker to come back: on a busy machine importing torch alone takes a while."""
 PROBED = 12
 """Users, enough for each partition to have one."""
-STILL_S = 1.0
 
 
 class Wrong(Exception):
@@ -31,9 +30,7 @@ class Wrong(Exception):
 @dataclass
 class Target:
     house: House
-    traffic: Traffic
-    rate: float
-    """Requests a second of that traffic."""
+    ad_system: AdSystem
     follower: Replica
     """Lives from before the first fault until after the last."""
     rng: random.Random
@@ -79,7 +76,7 @@ class Target:
 
     def bring_back(self, name: str) -> None:
         """Starts it until it lives: what it needs may be away at first."""
-        worker, deadline, started = self.house.workers[name], time.monotonic() + PATIENCE_S, 0.0
+        worker, deadline, started = self.house.workers[name], time.monotonic() + BACK_S, 0.0
         # For a moment what answered for the dead one still does.
         while time.monotonic() < started + 1.0 or not (worker.child.alive() and healthy(worker.metrics_port)[0]):
             if not worker.child.alive():
@@ -116,23 +113,3 @@ class Target:
                 if time.monotonic() > deadline:
                     raise Wrong(f"{group} does not read on in {topic} {sorted(behind)}")
                 self.tend(0.2)
-
-    def hush(self, topic: str, seconds: float, group: str) -> None:
-        """Returns once nothing has come to the topic, nor any request, for so long, and the group has read all of it.
-
-        The ad system asks nothing for a while then, and goes on by itself.
-        """
-        self.traffic.commands.put(f"rate {1 / (3 * seconds + 5)}")
-        still_since, before = time.monotonic(), None
-        try:
-            while time.monotonic() < still_since + seconds:
-                now = [ends(self.house.kafka, name) for name in (topic, REQUESTS)]
-                read = committed(self.house.kafka, group, topic)
-                behind = any(read[p] < high for p, (_, high) in now[0].items())
-                if now != before or behind:
-                    still_since, before = time.monotonic(), now
-                self.tend(0.1)
-        except KafkaException as error:
-            raise Wrong(f"{topic} cannot be watched: {error}") from error
-        finally:
-            self.traffic.commands.put(f"rate {self.rate}")

@@ -115,7 +115,7 @@ def _version(engine: Engine) -> str:
 def tell(up: House, report: AuditReport) -> None:
     """What the topics hold of the first ids that the audit finds fault with: of requests, or of responses."""
     ids = [name for found in report.as_dict()["fault"] for name in found["ids"][:3]]
-    for asked in sorted({match[0] if (match := re.search(r"chaos-\d+", name)) else name for name in ids}):
+    for asked in sorted({match[0] if (match := re.search(r"chaos\d*-\d+", name)) else name for name in ids}):
         for topic in (REQUESTS, SERVED, IMPRESSIONS, CONVERSIONS, EXAMPLES, DECISIONS, OUTCOMES, REWARDS):
             for record in read_topic(up.kafka, topic):
                 if re.search(rb"%b(?!\d)" % re.escape(asked.encode()), record.value or b""):
