@@ -140,13 +140,14 @@ def judge(target: Target, outages: Outages, followed: Engine) -> bool:
     print(f"fallbacks: {inside} in outages; {outside} of {of} requests of other times ({outside / max(of, 1):.2%})")
     for name, (version, fingerprinted) in found.items():
         print(f"{name:<16} {version:<24} {fingerprinted}")
-    lost = Counter(record.topic for record in target.archive.lost)
-    print(f"truly lost, as deleted before they were read: {dict(lost)}")
+    unread, untold = target.archive.unread, target.archive.untold(up.home / "logs")
+    print(f"deleted before they were read: {dict(Counter(record.topic for record in unread))}", *untold[:10], sep="\n")
     sent = target.ad_system.sent_events()
     wrong = [
         what
         for what, right in {
             "the audit": report.ok,
+            "what was missed": not untold,
             "the broker has let go of more than was deleted": not report.let_go,
             "something waits that nothing brings on": not any(report.count(*line) for line in WAITING),
             "more than 1 % fallbacks": outside <= 0.01 * of,

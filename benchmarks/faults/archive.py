@@ -4,10 +4,12 @@ What a worker had read of them is given to the audit as if the broker still had 
 as to it: those are counted here, and no one else may miss a record.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from confluent_kafka import TopicPartition
 
@@ -18,6 +20,10 @@ from streams.kafka import Kafka
 from streams.record import Record
 from streams.scan import ends, read_topic
 
+_MISSED = re.compile(r"(\S+)\[(\d+)\]: (\d+) to (\d+) were deleted before they were read")
+"""As workers say it (streams/gaps.py)."""
+Place = tuple[str, int]
+
 
 class Archive:
     def __init__(self, kafka: Kafka) -> None:
@@ -25,24 +31,33 @@ class Archive:
         self._kept: defaultdict[str, list[Record]] = defaultdict(list)
         self._deleted: Counter[str] = Counter()
         """Offsets of each topic, as it is now, that retention has taken."""
+        self._deleted_before: dict[Place, int] = {}
+        self.unread: list[Record] = []
+        """Deleted before whom they concern had read them."""
         self.lost: list[Record] = []
-        """Deleted before they were read."""
+        """Those of them that leave no trace anywhere."""
 
-    def delete(self, topic: str, before: Mapping[int, int], *, read: Callable[[int], int]) -> None:
+    def delete(self, topic: str, before: Mapping[int, int], *, read: Callable[[int], int], loses: bool) -> None:
         """Deletes what lies before these offsets, by partition, as retention does.
 
-        read: the offset, by partition, before which all was read by whom it concerns.
+        Args:
+            read: the offset, by partition, before which all was read by whom it concerns.
+            loses: what was not read is lost to an audit too, which else goes by what was once there.
         """
         low = {partition: first for partition, (first, _) in ends(self._kafka, topic).items()}
         for record in read_topic(self._kafka, topic):
             if record.offset < before[record.partition]:
-                was_read = record.offset < read(record.partition)
-                (self._kept[topic] if was_read else self.lost).append(record)
+                unread = record.offset >= read(record.partition)
+                (self.lost if unread and loses else self._kept[topic]).append(record)
+                self.unread += [record] if unread else []
         wanted = [TopicPartition(topic, p, offset) for p, offset in before.items() if offset > low[p]]
         admin = self._kafka.admin()  # which must outlive what it is asked
         for future in admin.delete_records(wanted).values() if wanted else ():
             future.result(PATIENCE_S)
         self._deleted[topic] += sum(place.offset - low[place.partition] for place in wanted)
+        for place in wanted:
+            key = (topic, place.partition)
+            self._deleted_before[key] = max(place.offset, self._deleted_before.get(key, 0))
 
     def close(self, topic: str) -> None:
         """All of the topic is kept; it is about to be deleted.
@@ -56,6 +71,18 @@ class Archive:
 
     def of(self, topic: str) -> list[Record]:
         return self._kept[topic]
+
+    def untold(self, logs: Path) -> list[str]:
+        """What the workers' logs did not say of what was deleted unread, and what they said of what was not."""
+        said: defaultdict[Place, set[int]] = defaultdict(set)
+        for log in logs.glob("*.log"):
+            for topic, partition, first, last in _MISSED.findall(log.read_text(errors="replace")):
+                said[topic, int(partition)] |= set(range(int(first), int(last) + 1))
+        wrong = [f"{r} was missed without a word" for r in self.unread if r.offset not in said[r.topic, r.partition]]
+        for place, offsets in said.items():
+            if beyond := [offset for offset in offsets if offset >= self._deleted_before.get(place, 0)]:
+                wrong.append(f"{len(beyond)} records of {place} were called deleted and were not")
+        return wrong
 
     @contextmanager
     def told_to_the_audit(self) -> Iterator[None]:
