@@ -6,7 +6,7 @@ as to it: those are counted here, and no one else may miss a record.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ class Archive:
         self.lost: list[Record] = []
         """Those of them that leave no trace anywhere."""
 
-    def delete(self, topic: str, before: Mapping[int, int], *, read: Callable[[int], int], loses: bool) -> None:
+    def delete(self, topic: str, before: Mapping[int, int], *, read: Mapping[int, int], loses: bool) -> None:
         """Deletes what lies before these offsets, by partition, as retention does.
 
         Args:
@@ -47,7 +47,7 @@ class Archive:
         low = {partition: first for partition, (first, _) in ends(self._kafka, topic).items()}
         for record in read_topic(self._kafka, topic):
             if record.offset < before[record.partition]:
-                unread = record.offset >= read(record.partition)
+                unread = record.offset >= read[record.partition]
                 (self.lost if unread and loses else self._kept[topic]).append(record)
                 self.unread += [record] if unread else []
         wanted = [TopicPartition(topic, p, offset) for p, offset in before.items() if offset > low[p]]

@@ -13,7 +13,8 @@ from streams.messages import Candidate, Conversion, Impression, RankingRequest
 from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, TOPICS
 
 USERS = 8
-TRANSACTION_S = 120
+TRANSACTION_S = 60
+"""As long as the broker allows."""
 OTHERS_S = 30.0
 """Within this other senders' requests are to be answered, while a transaction is open."""
 

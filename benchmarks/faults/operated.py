@@ -3,7 +3,7 @@
 Each fault returns whether serving suffers.
 """
 
-from collections.abc import Callable
+import time
 from functools import partial
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
@@ -63,29 +63,38 @@ def _moved(target: Target, group: str, places: list[TopicPartition]) -> bool:
 
 def overtake(target: Target, worker: str) -> bool:
     """Retention deletes what the worker, which is down, has not read yet."""
-    target.tend(1.5)  # so that Redis has on its disk what the worker has read
-    target.kill(worker)
+    group, topic = f"tiderank-{worker}", target.rng.choice(READS[worker])
+    read = _put_down(target, worker, topic)
     target.wait(target.rng.uniform(2.0, 5.0))
-    topic = target.rng.choice(READS[worker])
-    read = _read_by(target, worker)
-    kafka, wanted = target.house.kafka, {}
-    for partition, (low, high) in ends(kafka, topic).items():
-        reached = max(read(topic, partition), low)
+    wanted = {}
+    for partition, (low, high) in ends(target.house.kafka, topic).items():
+        reached = max(read[partition], low)
         wanted[partition] = target.rng.randint(min(reached, high), high)
     # What trains and is not read is not lost to the audit: that it was produced is what is proved of it.
-    target.archive.delete(topic, wanted, read=partial(read, topic), loses=worker == "ingest")
+    target.archive.delete(topic, wanted, read=read, loses=worker == "ingest")
     target.bring_back(worker)
-    target.await_read(f"tiderank-{worker}", [topic])
+    target.await_read(group, [topic])
     return False
 
 
-def _read_by(target: Target, worker: str) -> Callable[[str, int], int]:
-    """The next offset of a partition that the worker has yet to take in."""
-    if worker == "ingest":
+def _put_down(target: Target, worker: str, topic: str) -> dict[int, int]:
+    """Stops the worker where all that it has taken in is done with; returns how far it has read, by partition.
+
+    What it has taken in and not committed it would have to read again, for the labels that may not have been delivered.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        target.house.workers[worker].child.stop()
+        read = committed(target.house.kafka, f"tiderank-{worker}", topic)
+        if worker != "ingest":
+            return read
         stored = Joiner(connect(target.house.stack.redis_url), LogConfig(), JoinConfig()).offsets()
-        return lambda topic, partition: stored.get((topic, partition), 0)
-    group = {topic: committed(target.house.kafka, f"tiderank-{worker}", topic) for topic in READS[worker]}
-    return lambda topic, partition: group[topic][partition]
+        if all(offset in (0, stored.get((topic, partition), 0)) for partition, offset in read.items()):
+            target.wait(1.5)  # and Redis has it on its disk
+            return read
+        target.bring_back(worker)
+        target.tend(1.0)
+    raise Wrong(f"{worker} does not commit what it has taken in of {topic}")
 
 
 def recreate(target: Target, topic: str) -> bool:
