@@ -19,6 +19,7 @@ from streams.audit.source import Source
 from streams.kafka import Kafka
 from streams.record import Record
 from streams.scan import ends, read_topic
+from streams.topics import REQUESTS
 
 _MISSED = re.compile(r"(\S+)\[(\d+)\]: (\d+) to (\d+) were deleted before they were read")
 """As workers say it (streams/gaps.py)."""
@@ -65,7 +66,8 @@ class Archive:
         Its offsets will be given again. The old ones are moved below 0: before all that anyone may have yet to read.
         """
         end = {partition: high for partition, (_, high) in ends(self._kafka, topic).items()}
-        records = [*self._kept[topic], *read_topic(self._kafka, topic)]
+        # Requests are answered before their transaction ends, and so also where it is aborted.
+        records = [*self._kept[topic], *read_topic(self._kafka, topic, uncommitted=topic == REQUESTS)]
         self._kept[topic] = [replace(record, offset=record.offset - end[record.partition]) for record in records]
         self._deleted[topic] = 0
 

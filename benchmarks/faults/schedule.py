@@ -46,7 +46,7 @@ def faults(*, slow_disk: bool) -> list[Fault]:
         *of("restore redis", {"": redis.restore}, forgets=True),
         *of("refuse writes", {how: partial(redis.refuse_writes, how=how) for how in redis.REFUSALS}),
         *of("open transaction", {"": foreign.leave_open}),
-        *of("abort transaction", {"": foreign.abort, "of the dead": foreign.abandon}),
+        *of("abort transaction", {"": foreign.abort}),
         *of("move", {f"{w} to {to}": partial(operated.move_group, worker=w, to=to) for w, to in moves}),
         *of("overtake", {"ingest": partial(operated.overtake, worker="ingest")}, deletes=True),
         *of("overtake", {name: partial(operated.overtake, worker=name) for name in ("train", "learn")}),
