@@ -23,7 +23,7 @@ _HEAD = 4096
 
 
 def check_address(address: str) -> None:
-    """Raises StartError where there is no file of one of FORMATS, or an empty one; or pyarrow is missing."""
+    """Raises StartError where it names no file of one of FORMATS, or an empty one, or a package is missing."""
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
@@ -33,6 +33,7 @@ def check_address(address: str) -> None:
     if not bare.endswith((*FORMATS, *(f".csv{packing}" for packing in PACKINGS))):
         raise StartError(f"a table is a .parquet or .csv file (or .csv{', .csv'.join(PACKINGS)}), got {name!r}")
     if "://" in address:
+        _store(address)
         return
     path = Path(address)
     if not path.exists():
@@ -49,6 +50,17 @@ def open_bytes(address: str) -> Any:
 
     if "://" not in address:
         return pa.OSFile(address)
+    store, path = _store(address)
+    try:
+        return pa.PythonFile(store.open(path, "rb"), mode="r")
+    except FileNotFoundError as error:
+        raise StartError(f"no file at {address}") from error
+    except Exception as error:  # each store has its own: no credentials, no network, no such bucket
+        raise StartError(f"{address} cannot be opened: {type(error).__name__}: {error}") from error
+
+
+def _store(address: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
     try:
@@ -57,12 +69,7 @@ def open_bytes(address: str) -> Any:
         raise StartError(f"{address} needs a package that is not installed: {error}") from error
     except ValueError as error:
         raise StartError(f"{address} must be a path or a URL that fsspec can open: {error}") from error
-    try:
-        return pa.PythonFile(store.open(path, "rb"), mode="r")
-    except FileNotFoundError as error:
-        raise StartError(f"no file at {address}") from error
-    except Exception as error:  # each store has its own: no credentials, no network, no such bucket
-        raise StartError(f"{address} cannot be opened: {type(error).__name__}: {error}") from error
+    return store, path
 
 
 def open_unpacked(address: str) -> tuple[Any, bytes]:

@@ -89,6 +89,7 @@ def fit_command(
     Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
     Ctrl-C ends it with the best epoch so far, and exit status 130 unless a model was saved; a second one aborts.
     """
+    _check(train, options["valid"], options["test"])
     import torch
 
     from ranker.tabular.training import Stopped
@@ -148,6 +149,7 @@ def score_command(
     """
     if out is None and label is None:
         raise StartError("nothing to do: name a file for the scores (--out), a label to grade by (--label), or both")
+    _check(file)
     import torch
 
     from streams.fit.run import score
@@ -174,6 +176,15 @@ def score_command(
 
 
 _FIELDS = ("valid", "test", "label", "categorical", "numeric", "ignore", "min_count", "buckets")
+
+
+def _check(*addresses: str | None) -> None:
+    """Before torch is imported, which takes seconds."""
+    from streams.datasets.addresses import check_address
+
+    for address in addresses:
+        if address is not None:
+            check_address(address)
 
 
 def _config(options: dict[str, Any]) -> FitConfig:
