@@ -7,7 +7,7 @@ each tells the others how far it is, and all take the least.
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from redis import Redis
 
@@ -65,12 +65,12 @@ class SharedClock:
         return Agreement(min(one.now_ms for one in said), live.index(self._name), len(live), _closed_ms(said))
 
 
-def closed_ms(clocks: Mapping[bytes, bytes]) -> int:
-    """As in Agreement, for who only looks on at what is in CLOCKS; 0 where there is no reader.
+def closed_ms(clocks: Mapping[bytes | str, bytes | str]) -> int:
+    """As in Agreement, for who only looks on; 0 where there is no reader. clocks: what is in CLOCKS, as bytes.
 
     A reader that has died counts until the others notice: then all stands still, and nothing is said too early.
     """
-    return _closed_ms([_said(words) for words in clocks.values()])
+    return _closed_ms([_said(cast(bytes, words)) for words in clocks.values()])
 
 
 class _Said(NamedTuple):

@@ -23,7 +23,7 @@ PATIENT_S = 30.0
 """For a tool that can wait, where a serving loop cannot: a busy machine may stall any server for seconds."""
 
 FORBIDDEN = (AuthenticationError, NoPermissionError)
-_CODES = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
+_CODES: dict[type[RedisError], str] = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
 """Codes that redis-py takes off the error's text."""
 _ADVICE = {
     "OOM": "raise its maxmemory",

@@ -173,7 +173,7 @@ def replica_of_nothing(redis: Redis) -> Iterator[str]:
 @contextmanager
 def cannot_save(redis: Redis) -> Iterator[str]:
     """A snapshot that fails: a folder stands where its file is to be."""
-    in_the_way = Path(redis.config_get("dir")["dir"]) / "dump.rdb" / "x"
+    in_the_way = Path(str(redis.config_get("dir")["dir"])) / "dump.rdb" / "x"
     in_the_way.mkdir(parents=True)
     redis.config_set("save", "1 1")
     wait_until(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err", "Redis saved nevertheless")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from streams.errors import StartError
 from streams.outage import CALM_S, LONGEST_PAUSE_S, REMIND_S, Outage, RedisOutage
@@ -113,7 +113,7 @@ def test_what_waiting_does_not_mend_is_not_waited_for() -> None:
         (RedisConnectionError("Error 111 connecting"), "ConnectionError", "Error 111"),
     ],
 )
-def test_redis_own_word_and_what_to_do_are_said_and_no_command(error: Exception, kind: str, says: str) -> None:
+def test_redis_own_word_and_what_to_do_are_said_and_no_command(error: RedisError, kind: str, says: str) -> None:
     assert reason_of(error)[0] == kind
     wrapped = type(error)(f"Command # 1 (FCALL apply 3 log:alice) of pipeline caused error: {error}")
     assert reason_of(wrapped) == reason_of(error)
