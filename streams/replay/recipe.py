@@ -19,7 +19,7 @@ def log_recipe(log: str) -> Recipe:
     if log.endswith(".toml"):
         mapping = load_mapping(Path(log))
         model, window_ms = mapping.model(Path(log).stem), round(mapping.click_window_s * 1000)
-        begins_ms = 0  # a mapping does not say of which file; who reads it guards its times
+        begins_ms = mapping.begins_ms
     else:
         source = open_log(log)
         model, window_ms, begins_ms = source.model, source.click_window_ms, source.begins_ms

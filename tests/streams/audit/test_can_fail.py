@@ -23,7 +23,7 @@ from streams.topics import (
 )
 from streams.workers.ingest import GROUP as INGEST
 from streams.workers.rewards import GROUP as REWARDS_GROUP
-from tests.streams.audit.history import KINDS, MAX_FUTURE_MS, SECOND
+from tests.streams.audit.history import KINDS, SECOND, TIMES
 from tests.streams.audit.world import CLOSED, DUE, World
 
 Spoil = Callable[[World], None]
@@ -78,7 +78,7 @@ def _(world: World) -> None:
 @spoils("user_logs", "stored_twice", "w")
 def _(world: World) -> None:
     first = next(record for record in world.records[CONVERSIONS] if b'"s0"' in (record.value or b""))
-    world.joiner.apply([to_fact(first, KINDS, MAX_FUTURE_MS)], {})
+    world.joiner.apply([to_fact(first, KINDS, TIMES)], {})
 
 
 @spoils("user_logs", "of_no_event", "v")

@@ -33,13 +33,13 @@ from streams.topics import (
 )
 from streams.workers.ingest import GROUP as INGEST
 from streams.workers.rewards import GROUP as REWARDS_GROUP
-from tests.streams.audit.history import JOIN, KINDS, LOG, MAX_FUTURE_MS, SECOND, T0, History
+from tests.streams.audit.history import JOIN, KINDS, LOG, SECOND, T0, TIMES, History
 
 CLOSED = 100 * SECOND
 NOW = 3600 * SECOND
 WINDOW_MS = 10 * SECOND
 DUE = f"{WindowOptions().prefix}due"
-RECIPE = replace(load_recipe("demo"), join=JOIN, kinds=KINDS, max_future_ms=MAX_FUTURE_MS, clock="event")
+RECIPE = replace(load_recipe("demo"), join=JOIN, kinds=KINDS, max_future_ms=TIMES.max_future_ms, clock="event")
 RECIPE = replace(RECIPE, routing=replace(RECIPE.routing, reward_window_ms=WINDOW_MS))
 
 
