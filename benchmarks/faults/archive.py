@@ -97,8 +97,8 @@ class Archive:
                 yield from super().read(topic)
                 self.let_go[topic] -= archive._deleted[topic]
 
-        plain, audit.Source = audit.Source, Whole  # type: ignore[misc]
+        audit.Source = Whole  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            audit.Source = plain  # type: ignore[misc]
+            audit.Source = Source  # type: ignore[attr-defined]

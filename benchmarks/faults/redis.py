@@ -38,9 +38,9 @@ def restore(target: Target) -> bool:
 def refuse_writes(target: Target, how: str) -> bool:
     begin, end = REFUSALS[how]
     redis = connect(target.house.stack.redis_url)
-    redis.execute_command(*begin.split())
+    redis.execute_command(*begin.split())  # type: ignore[no-untyped-call]
     target.tend(target.rng.uniform(2.0, 6.0))
-    redis.execute_command(*end.split())
+    redis.execute_command(*end.split())  # type: ignore[no-untyped-call]
     return False
 
 

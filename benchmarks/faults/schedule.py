@@ -9,6 +9,7 @@ from benchmarks.faults import foreign, killed, operated, redis
 from benchmarks.faults.killed import WORKERS
 from benchmarks.faults.target import Target
 from benchmarks.lab.faulty import POINTS
+from streams.topics import REQUESTS
 
 Inflict = Callable[[Target], bool]
 """Returns, with the fault over, whether serving suffered."""
@@ -51,7 +52,7 @@ def faults(*, slow_disk: bool) -> list[Fault]:
         *of("overtake", {"ingest": partial(operated.overtake, worker="ingest")}, deletes=True),
         *of("overtake", {name: partial(operated.overtake, worker=name) for name in ("train", "learn")}),
         *of("recreate", {t: partial(operated.recreate, topic=t) for t in operated.EVENTS}, deletes=True),
-        *of("recreate", {operated.REQUESTS: partial(operated.recreate, topic=operated.REQUESTS)}),
+        *of("recreate", {REQUESTS: partial(operated.recreate, topic=REQUESTS)}),
     ]
 
 
