@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,10 +26,18 @@ from streams.messages import (
 )
 from streams.record import Record
 from streams.topics import CONVERSIONS, DEAD_LETTERS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
+from tests.streams.ideal_labels import (
+    ATTRIBUTION_MS,
+    CLICK_MS,
+    EARLY_MS,
+    ELAPSED_MS,
+    SECOND,
+    Sent,
+    is_in_time,
+    may_label,
+)
 from tests.streams.simulated_ingest import PARTITIONS, PLACES, SENT, TIMES, Broker, Member
 
-SECOND = 1_000
-CLICK_MS, ATTRIBUTION_MS, EARLY_MS, ELAPSED_MS = 60 * SECOND, 300 * SECOND, 40 * SECOND, 90 * SECOND
 LOG = LogConfig(length=500, slack=0)
 USERS, ITEMS = ("u94", "u189"), ("a", "b")
 BUCKETS = 2
@@ -62,21 +69,6 @@ def served(name: str, user: str, event_ms: int, items: tuple[str, ...]) -> Serve
         tier="light",
         model=ModelVersion(epoch=1, number=1),
     )
-
-
-@dataclass
-class Sent:
-    """An event, and each time that it reached the broker."""
-
-    message: Served | Impression | Conversion
-    topic: str
-    value: bytes
-    refused: bool
-    times_ms: list[int] = field(default_factory=list)
-
-    @property
-    def first_ms(self) -> int:
-        return self.times_ms[0]
 
 
 class Exactly(RuleBasedStateMachine):
@@ -367,8 +359,8 @@ class Exactly(RuleBasedStateMachine):
             assert converted.corrects == (provisional in examples)
 
     def _check_label(self, shown: Sent, example: TrainingExample, kind: str, window_ms: int) -> None:
-        valid = [s for s in self._taken() if self._may_label(s, shown, kind, window_ms)]
-        sure = [s for s in valid if self._is_in_time(s, shown, window_ms)]
+        valid = [s for s in self._taken() if may_label(s, shown, kind, window_ms)]
+        sure = [s for s in valid if is_in_time(s, shown, window_ms)]
         assert example.label in ({1} if sure else {0, 1} if valid else {0})
         if example.label:
             assert example.trigger_ms in {ms for s in valid for ms in s.times_ms}
@@ -386,28 +378,6 @@ class Exactly(RuleBasedStateMachine):
         if min(least_ms) <= shown.event_ms < max(least_ms):
             return labelled
         return shown.event_ms >= min(least_ms)
-
-    @staticmethod
-    def _may_label(action: Sent, shown: Sent, kind: str, window_ms: int) -> bool:
-        """By their event times."""
-        done, seen = action.message, shown.message
-        if not isinstance(done, Conversion) or not isinstance(seen, Impression):
-            return False
-        if done.kind != kind or done.user != seen.user or done.event_ms > seen.event_ms + window_ms:
-            return False
-        if done.impression_id is None:
-            return done.item == seen.item and done.event_ms >= seen.event_ms
-        return done.impression_id == seen.event_id and done.event_ms >= seen.event_ms - EARLY_MS
-
-    @staticmethod
-    def _is_in_time(action: Sent, shown: Sent, window_ms: int) -> bool:
-        """Whatever the order of reading: it was at the broker before any clock could have passed it by."""
-        done, seen = action.message, shown.message
-        assert isinstance(done, Conversion)
-        if done.impression_id is None:
-            return False  # which impression is the last one is a matter of which are known by then
-        in_window = action.first_ms < seen.event_ms + window_ms
-        return in_window and shown.first_ms < done.event_ms + EARLY_MS
 
     def _taken(self) -> list[Sent]:
         return [sent for sent in self.sent.values() if not sent.refused]

@@ -24,7 +24,8 @@ from feature_store.keys import bucket_of
 from streams.messages import Conversion, Impression
 from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, SERVED
 from tests.feature_store.servers import Server, find_servers
-from tests.streams.ideal_log import BUCKETS, CLICK_MS, HANDED_OVER_MS, SECOND, USERS, Exactly, served
+from tests.streams.ideal_labels import CLICK_MS, SECOND
+from tests.streams.ideal_log import BUCKETS, HANDED_OVER_MS, USERS, Exactly, served
 from tests.streams.simulated_ingest import T0, Broker
 
 LONG = os.environ.get("TIDERANK_LONG_TESTS") == "1"
