@@ -33,6 +33,7 @@ from streams.ends import EndsQuestion
 from streams.errors import Refused
 from streams.event_time import TimeBounds
 from streams.faust_app import make_app, run_app
+from streams.gaps import GroupGapWatch
 from streams.join_clock import JoinClock
 from streams.messages import Decision, Outcome, Reward
 from streams.outage import RedisOutage
@@ -70,12 +71,15 @@ class RewardsWorker:
     and it always waits out its time limit.
     """
 
-    def __init__(self, app: faust.App, windows: RewardWindows, clock: JoinClock, *, times: TimeBounds) -> None:
+    def __init__(
+        self, app: faust.App, windows: RewardWindows, clock: JoinClock, gaps: GroupGapWatch, *, times: TimeBounds
+    ) -> None:
         self.inbox: asyncio.Queue[Any] = asyncio.Queue(2 * BATCH_MAX)
         self._app = app
         self._windows = windows
         self._journal = Journal(windows)
         self._clock = clock
+        self._gaps = gaps
         self._times = times
         self._outage = RedisOutage("rewards", "no windows are opened or closed")
         self._first: asyncio.Task[Any] | None = None
@@ -86,6 +90,7 @@ class RewardsWorker:
         while True:
             events = await self._next_events()
             records = [_record(event.message) for event in events]
+            await asyncio.to_thread(self._gaps.see, self._clock.assigned(), records)
             batch = self._sort(records)
             await self._bury(batch.refused)
             if records:
@@ -241,7 +246,8 @@ def build_app(settings: Settings) -> faust.App:
     options = WindowOptions(window_ms=recipe.routing.reward_window_ms)
     windows = RewardWindows(redis, options, caller=settings.instance)
     clock = JoinClock(app, redis, EndsQuestion(settings.kafka.admin()))
-    worker = RewardsWorker(app, windows, clock, times=recipe.times)
+    gaps = GroupGapWatch(settings.kafka, GROUP)
+    worker = RewardsWorker(app, windows, clock, gaps, times=recipe.times)
 
     async def receive(stream: faust.StreamT[bytes]) -> None:
         async for event in (

@@ -7,13 +7,13 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from streams import metric_names as metric
-from streams.gaps import GapWatch
+from streams.gaps import GapWatch, GroupGapWatch
 from streams.kafka import Kafka
 from streams.local.kafka import why_not
 from streams.local.stack import local_stack
 from streams.record import Record
 from streams.tail import Tail
-from streams.topics import CONVERSIONS, IMPRESSIONS, UPDATES
+from streams.topics import CONVERSIONS, DECISIONS, IMPRESSIONS, UPDATES
 from streams.updates import UpdateReader
 
 pytestmark = [
@@ -70,6 +70,25 @@ def test_a_group_member_counts_what_retention_took(kafka: Kafka) -> None:
     assert records[0].offset == 12
     assert (gaps.missed, missed(IMPRESSIONS) - before) == (7, 7)
     consumer.close()
+
+
+def test_a_group_of_another_client_is_watched_from_what_it_had_committed(kafka: Kafka) -> None:
+    send(kafka, DECISIONS, 30)
+    member = kafka.reader(group="watched")
+    member.commit(offsets=[TopicPartition(DECISIONS, 0, 5)], asynchronous=False)
+    delete_before(kafka, DECISIONS, 12)
+    gaps, before = GroupGapWatch(kafka, "watched"), missed(DECISIONS)
+    gaps.see({(DECISIONS, 0)}, [])
+    member.assign([TopicPartition(DECISIONS, 0, 5)])
+    gaps.see({(DECISIONS, 0)}, read(member, 18))
+    assert (gaps.missed, missed(DECISIONS) - before) == (7, 7)
+    # Away, and back after another member has handled some: no hole.
+    gaps.see(set(), [])
+    member.commit(offsets=[TopicPartition(DECISIONS, 0, 30)], asynchronous=False)
+    send(kafka, DECISIONS, 1)
+    gaps.see({(DECISIONS, 0)}, read(member, 1))
+    assert gaps.missed == 7
+    member.close()
 
 
 def test_markers_and_aborted_records_are_none(kafka: Kafka) -> None:
