@@ -12,8 +12,8 @@ from streams.local.kafka import find_java, libraries
 from streams.local.process import Child, listening
 from streams.local.redis import redis_server
 
-_JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.apache.logging.log4j.level=WARN")
-_START_TIMEOUT_S = 300.0
+_JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.apache.logging.log4j.level=WARN")
+_START_TIMEOUT_S = 900.0
 
 __all__ = ["address_on_host", "both", "broker_properties", "redis_options"]
 
