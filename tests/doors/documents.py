@@ -23,7 +23,7 @@ HOME = ROOT / ".cache" / "docs-test"
 DOCUMENTS = ("README.md", "docs/wire.md", "docs/operations.md")
 TIMEOUT_S = 1_800.0
 """Of one command: as long as a demo may take where other work is done, too."""
-FOLLOWED_S = 10
+FOLLOWED_S = 30
 """How long a command that follows a topic is let run."""
 STATE = re.compile(r"(export |\. |\w+\(\) \{)")
 """Lines that change the shell for all that follows."""
@@ -57,7 +57,9 @@ class Session:
     results: list[Result] = field(default_factory=list)
     waiting: list[tuple[Result, subprocess.Popen[bytes], Path, str]] = field(default_factory=list)
     """What runs in the background, its log, and what it must have printed by the end of its document."""
-    house: bool = False
+    house: subprocess.Popen[bytes] | None = None
+    began: str = ""
+    """The command that opened the house."""
 
     def note(self, result: Result) -> None:
         self.results.append(result)
@@ -83,6 +85,7 @@ class Session:
         return process
 
     def run(self, place: str, command: str, text: str | None = None) -> None:
+        self.keep_house(place)
         begin, log = time.monotonic(), HOME / "command.log"
         process = self.start(text or command, log)
         try:
@@ -96,21 +99,32 @@ class Session:
 
     def run_on(self, place: str, command: str, until: str) -> None:
         """Starts it in the background; `settle` waits for its text."""
+        self.keep_house(place)
         log = HOME / f"background-{len(self.results)}-{len(self.waiting)}.log"
         process = self.start(command, log)
-        self.waiting.append((Result(place, command, "failed"), process, log, until))
+        self.waiting.append((Result(place, command, "failed", time.monotonic()), process, log, until))
 
     def open_house(self, place: str, command: str) -> None:
+        """Starts it in the background, and sets what it exports for all that follows."""
         begin, log = time.monotonic(), HOME / "house.log"
         process = self.start(command, log)
-        while process.poll() is None and time.monotonic() - begin < TIMEOUT_S:
-            if exported := re.search(r"^\s*(export TIDERANK.*)$", log.read_text(), re.MULTILINE):
-                self.prelude.append(exported[1])
-                self.house = True
-                break
+        exported = None
+        while exported is None and process.poll() is None and time.monotonic() - begin < TIMEOUT_S:
             time.sleep(0.5)
-        outcome = "ok" if self.house else "failed"
+            exported = re.search(r"^\s*(export TIDERANK.*)$", log.read_text(), re.MULTILINE)
+        if exported is not None:
+            self.prelude.append(exported[1])
+            self.house, self.began = process, command
+        outcome = "ok" if exported else "failed"
         self.note(Result(place, command, outcome, time.monotonic() - begin, log.read_text()))
+
+    def keep_house(self, place: str) -> None:
+        """A house that has ended by itself is a failure, once: what follows gets another."""
+        if self.house is not None and self.house.poll() is not None:
+            said = (HOME / "house.log").read_text(errors="replace")
+            self.house = None
+            self.note(Result(place, f"{self.began}   (it ended by itself, and is started again)", "failed", 0.0, said))
+            self.open_house(place, self.began)
 
     def settle(self) -> None:
         """What runs in the background ends by itself with status 0, or has said its text within a minute more."""
@@ -122,7 +136,7 @@ class Session:
                 time.sleep(0.5)
             result.output = log.read_text(errors="replace")
             good = until in result.output if until else process.poll() == 0
-            result.outcome, result.seconds = "ok" if good else "failed", time.monotonic() - begin
+            result.outcome, result.seconds = "ok" if good else "failed", time.monotonic() - result.seconds
             end(process)
             self.note(result)
         self.waiting.clear()
@@ -156,14 +170,16 @@ def run_shell(session: Session, document: str, block: Block) -> None:
         elif STATE.match(command):
             session.prelude.append(command)
             session.run(place, command, ":")
-        elif command.startswith("tiderank up") and not session.house:
+        elif command.startswith("tiderank up") and session.house is None:
             session.open_house(place, command)
         elif number == len(found) - 1 and (until := block.said("until")):
             session.run_on(place, filled_in, until[0])
         elif RUNS_ON.match(command):
             session.run_on(place, filled_in, "")
         elif command.endswith(" -f"):
-            session.run(place, command, f"timeout -s INT {FOLLOWED_S} {filled_in}; test $? -eq 124")
+            session.run(
+                place, command, f"timeout -s INT {FOLLOWED_S} {filled_in} > followed; test $? -eq 124 -a -s followed"
+            )
         else:
             session.run(place, command, filled_in)
 
@@ -210,7 +226,7 @@ def run(documents: list[str]) -> Iterator[Result]:
     with ExitStack() as stack:
         session = Session(stack)
         for name in documents:
-            if name != "README.md" and not session.house:
+            if name != "README.md" and session.house is None:
                 session.open_house(name, "tiderank up --workers --recipe demo")
             for block in blocks(ROOT / name):
                 run_block(session, name, block)
