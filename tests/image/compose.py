@@ -42,6 +42,8 @@ class Service:
     """Services that must have ended with status 0 before this one starts."""
     one_off: bool
     """Ends by itself."""
+    restarts: bool
+    """Is started again whenever it ends unasked."""
 
 
 def load(path: Path = COMPOSE) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def _service(name: str, raw: Mapping[str, Any]) -> Service:
         stop_grace_s=seconds(raw.get("stop_grace_period", "10s")),
         after_success_of=tuple(n for n, d in depends.items() if d["condition"] == "service_completed_successfully"),
         one_off=raw.get("restart") in ("on-failure", "no"),
+        restarts=raw.get("restart") in ("always", "unless-stopped"),
     )
 
 
