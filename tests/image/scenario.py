@@ -14,10 +14,10 @@ from streams.local.process import tail
 from tests.image.compose import Service
 from tests.image.traffic import Round, committed, send_round
 
-REQUESTS = 60
+REQUESTS = 100
+"""A round of twenty seconds: conversions are learned only beside what closed windows say was not bought."""
 HEALTHY_TIMEOUT_S = 900.0
 LEARNED_TIMEOUT_S = 600.0
-"""The default recipe closes a decision's window after a minute."""
 _PAGE = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/metrics', timeout=10).read().decode())"
 
 __all__ = ["Different", "House", "Report", "Scenario"]
