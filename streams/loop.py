@@ -83,10 +83,7 @@ def run(
     idle_s: float,
 ) -> None:
     """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept."""
-    # What was imported and built by now lives as long as the process. Left where the collector sees it, a full
-    # collection walks all of it, of torch above all: 200 ms in which nothing is answered.
-    gc.collect()
-    gc.freeze()
+    _freeze_what_is_there()
     gaps = GapWatch(consumer)
 
     def on_assign(member: Consumer, partitions: list[TopicPartition]) -> None:
@@ -135,6 +132,15 @@ def run(
             log.warning("stopped with deliveries under way: their records will be read again")
     finally:
         consumer.close()
+
+
+def _freeze_what_is_there() -> None:
+    """Takes what was imported and built by now, which lives as long as the process, from the collector's sight.
+
+    Left there, a full collection walks all of it, of torch above all: 200 ms in which nothing is answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _starts(consumer: Consumer, places: Sequence[Place], said: Mapping[Place, int]) -> dict[Place, int]:
