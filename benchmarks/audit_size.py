@@ -25,6 +25,7 @@ from feature_store.facts import Label
 from feature_store.join import Joiner
 from ranker.changes import Changes
 from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
+from router_bandit.windows import WindowOptions
 from streams.codec import encode
 from streams.events import to_example, to_fact, to_outcome
 from streams.kafka import topic_partitions
@@ -134,6 +135,10 @@ class History:
         for group, topics in ((INGEST, EVENTS), (REWARDS_GROUP, (DECISIONS, OUTCOMES))):
             ends = topic_partitions({place: end for place, end in self._ends.items() if place[0] in topics})
             admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])[group].result()
+        redis = connect(self._up.stack.redis_url)
+        for (topic, partition), end in self._ends.items():
+            if topic in (DECISIONS, OUTCOMES):
+                redis.hset(WindowOptions().places_key, f"{topic}:{partition}", end)
 
     @property
     def _digest(self) -> str:

@@ -6,7 +6,9 @@
 --   a     what the aggregates need: minute|cost|forced|plan
 --   s     absent while open, "c" from the first sweep that closed it, "x" once its reward is settled
 --   o:ID  an outcome: state|event time|value, state "w" in the window, "l" late and to be sent, "s" settled
--- and two sorted sets of response ids: <prefix>due by due time, <prefix>late of those with outcomes in state "l".
+--   n     of a window that was told settled: how many more outcomes, before it closed, are in its reward already
+-- and two sorted sets of response ids: <prefix>due by due time, <prefix>late of those with outcomes in state "l",
+-- and one hash of source positions, <prefix>at: by "topic:partition", the offset after the last that is in all of this.
 
 local function parse(outcome)
   return outcome:match('^(%l)|(%-?%d+)|(.*)$')
@@ -25,8 +27,14 @@ end
 
 local function take_outcome(prefix, ttl, id, outcome_id, event_ms, value)
   local key = prefix .. 'r:' .. id
-  local known = redis.call('HMGET', key, 'd', 's')
+  local known = redis.call('HMGET', key, 'd', 's', 'n', 'due')
   local state = known[2] and 'l' or 'w'
+  if tonumber(known[3] or 0) > 0 and tonumber(event_ms) < tonumber(known[4]) then
+    if redis.call('HSETNX', key, 'o:' .. outcome_id, 's|' .. event_ms .. '|' .. value) == 1 then
+      redis.call('HINCRBY', key, 'n', -1)
+    end
+    return 'duplicate'
+  end
   if redis.call('HSETNX', key, 'o:' .. outcome_id, state .. '|' .. event_ms .. '|' .. value) == 0 then
     return 'duplicate'
   end
@@ -41,14 +49,32 @@ local function take_outcome(prefix, ttl, id, outcome_id, event_ms, value)
   return 'early'
 end
 
--- KEYS: anything in the slot. ARGV: prefix, ttl ms, caller, decisions, then 4 of each decision, then 4 of each outcome.
--- Returns how often this caller has called, and one word an item.
+-- Whether the positions are those that a caller left, of argv[from] places from argv[from + 1] on, `width` values each:
+-- name, offset and, where it is about to move, the offset after; that one too, as a call may have come twice.
+local function stands(prefix, argv, from, width)
+  for i = from + 1, from + argv[from] * width, width do
+    local at = redis.call('HGET', prefix .. 'at', argv[i]) or '0'
+    if at ~= argv[i + 1] and at ~= argv[i + width - 1] then
+      return false
+    end
+  end
+  return true
+end
+
+-- KEYS: anything in the slot. ARGV: prefix, ttl ms, decisions, places, then 3 of each place, then 4 of each decision,
+-- then 4 of each outcome. Returns one word an item; nil, with nothing taken, where the positions are others.
 local function take(keys, argv)
-  local prefix, ttl, decisions = argv[1], argv[2], tonumber(argv[4])
-  local words = { redis.call('HINCRBY', prefix .. 'calls', argv[3], 1) }
-  for i = 5, #argv, 4 do
-    local f = (i - 5) / 4 < decisions and take_decision or take_outcome
+  local prefix, ttl, decisions, places = argv[1], argv[2], tonumber(argv[3]), 4
+  if not stands(prefix, argv, places, 3) then
+    return false
+  end
+  local first, words = places + 1 + 3 * argv[places], {}
+  for i = first, #argv, 4 do
+    local f = (i - first) / 4 < decisions and take_decision or take_outcome
     words[#words + 1] = f(prefix, ttl, argv[i], argv[i + 1], argv[i + 2], argv[i + 3])
+  end
+  for i = places + 1, first - 1, 3 do
+    redis.call('HSET', prefix .. 'at', argv[i], argv[i + 2])
   end
   return words
 end
@@ -91,10 +117,14 @@ local function any_late(key)
   return false
 end
 
--- ARGV: prefix, now ms, limit. Returns due responses as {id, decision, {outcome id, value, ...}}, late outcomes of
--- settled responses in the same form, and how many due responses were gone (their time to live ended).
+-- ARGV: prefix, now ms, limit, places, then 2 of each place. Returns due responses as {id, decision, {outcome id, value,
+-- ...}}, late outcomes of settled responses in the same form, and how many due responses were gone (their time to live
+-- ended); nil where the positions are others.
 local function sweep(keys, argv)
   local prefix, now, limit = argv[1], argv[2], argv[3]
+  if not stands(prefix, argv, 4, 2) then
+    return false
+  end
   local due, late, gone = {}, {}, 0
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'due', '-inf', now, 'LIMIT', 0, limit)) do
     local key = prefix .. 'r:' .. id
@@ -139,30 +169,70 @@ local function aggregate(prefix, ttl, a, earned, late)
   redis.call('PEXPIRE', key, ttl)
 end
 
--- ARGV: prefix, aggregates' ttl ms, then response id, outcome id ("" for the window's own reward), earned of each.
--- Returns how many were settled now, and not before.
+-- Returns whether that is new.
+local function settle_one(prefix, ttl, id, outcome_id, earned)
+  local key = prefix .. 'r:' .. id
+  local known = redis.call('HMGET', key, 's', 'a', 'o:' .. outcome_id)
+  local state, about, outcome = known[1], known[2], known[3]
+  if outcome_id == '' and state == 'c' then
+    redis.call('HSET', key, 's', 'x')
+    redis.call('ZREM', prefix .. 'due', id)
+    aggregate(prefix, ttl, about, earned, false)
+    return true
+  elseif outcome_id ~= '' and outcome and outcome:sub(1, 1) == 'l' then
+    redis.call('HSET', key, 'o:' .. outcome_id, 's' .. outcome:sub(2))
+    if not any_late(key) then
+      redis.call('ZREM', prefix .. 'late', id)
+    end
+    aggregate(prefix, ttl, about, earned, true)
+    return true
+  end
+  return false
+end
+
+-- Where rewards are read from again, if this is forgotten. Never back: two may deliver at once.
+local function delivered(prefix, argv, from)
+  for i = from + 1, from + 2 * argv[from], 2 do
+    local at = redis.call('HGET', prefix .. 'at', argv[i]) or '0'
+    if tonumber(at) < tonumber(argv[i + 1]) then
+      redis.call('HSET', prefix .. 'at', argv[i], argv[i + 1])
+    end
+  end
+  return from + 1 + 2 * argv[from]
+end
+
+-- ARGV: prefix, aggregates' ttl ms, places, then 2 of each place that rewards were delivered to, then response id,
+-- outcome id ("" for the window's own reward), earned of each. Returns how many were settled now, and not before.
 local function settle(keys, argv)
-  local prefix, ttl, settled = argv[1], argv[2], 0
-  for i = 3, #argv, 3 do
-    local id, outcome_id, earned = argv[i], argv[i + 1], argv[i + 2]
-    local key = prefix .. 'r:' .. id
-    local known = redis.call('HMGET', key, 's', 'a', 'o:' .. outcome_id)
-    local state, about, outcome = known[1], known[2], known[3]
-    if outcome_id == '' and state == 'c' then
-      redis.call('HSET', key, 's', 'x')
-      redis.call('ZREM', prefix .. 'due', id)
-      aggregate(prefix, ttl, about, earned, false)
-      settled = settled + 1
-    elseif outcome_id ~= '' and outcome and outcome:sub(1, 1) == 'l' then
-      redis.call('HSET', key, 'o:' .. outcome_id, 's' .. outcome:sub(2))
-      if not any_late(key) then
-        redis.call('ZREM', prefix .. 'late', id)
-      end
-      aggregate(prefix, ttl, about, earned, true)
+  local settled = 0
+  for i = delivered(argv[1], argv, 3), #argv, 3 do
+    if settle_one(argv[1], argv[2], argv[i], argv[i + 1], argv[i + 2]) then
       settled = settled + 1
     end
   end
   return settled
+end
+
+-- Tells of rewards that were delivered. ARGV: prefix, ttl ms, aggregates' ttl ms, places, then 2 of each place, then
+-- response id, due, decision, about, outcome id, earned, outcomes in it of each. Returns how many were not known.
+local function restore(keys, argv)
+  local prefix, ttl, aggregates_ttl, restored = argv[1], argv[2], argv[3], 0
+  for i = delivered(prefix, argv, 4), #argv, 7 do
+    local id, outcome_id, earned = argv[i], argv[i + 4], argv[i + 5]
+    local key = prefix .. 'r:' .. id
+    take_decision(prefix, ttl, id, argv[i + 1], argv[i + 2], argv[i + 3])
+    local fields = fields_of(key)
+    if outcome_id == '' and fields.s ~= 'x' then
+      local counted = close(prefix, id, key, fields)[3]
+      redis.call('HSET', key, 'n', argv[i + 6] - #counted / 2)
+    elseif outcome_id ~= '' and (fields['o:' .. outcome_id] or 'w'):sub(1, 1) ~= 's' then
+      redis.call('HSET', key, 'o:' .. outcome_id, 'l|' .. argv[i + 1] .. '|' .. earned)
+    end
+    if settle_one(prefix, aggregates_ttl, id, outcome_id, earned) then
+      restored = restored + 1
+    end
+  end
+  return restored
 end
 
 -- ARGV: prefix, then response ids. Returns how many of them were known.
@@ -180,3 +250,4 @@ redis.register_function('rw_take_VERSION', take)
 redis.register_function('rw_forget_VERSION', forget)
 redis.register_function('rw_sweep_VERSION', sweep)
 redis.register_function('rw_settle_VERSION', settle)
+redis.register_function('rw_restore_VERSION', restore)

@@ -2,7 +2,8 @@
 
 Windows run in event time: a decision's window closes `window_ms` after its own time, on the clock `sweep` is given.
 The state of a response is one hash, changed by server-side functions only (windows.lua draws it); all keys share one
-hash tag, so that a batch is one call, also on a Redis Cluster.
+hash tag, so that a batch is one call, also on a Redis Cluster. Beside the windows stand the positions of their sources:
+who finds others than it left there knows that Redis has forgotten, before anything is closed or taken in.
 """
 
 import math
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
@@ -19,6 +21,11 @@ from redis.exceptions import ResponseError
 MINUTE_MS = 60_000
 MAX_ID = 128
 """Characters that an id may have on the wire."""
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+NOWHERE: Mapping[Any, Any] = MappingProxyType({})
 
 Word = Literal["decision", "matched", "early", "late", "duplicate"]
 """What became of an item: a decision opened its window; an outcome met its decision, or came before it, or after its
@@ -43,6 +50,10 @@ class WindowOptions:
     @property
     def prefix(self) -> str:
         return f"rw:{{{self.namespace}}}:"
+
+    @property
+    def places_key(self) -> str:
+        return f"{self.prefix}at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +100,31 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    words: tuple[Word, ...]
-    """Of the decisions, then of the outcomes, in their order."""
-    calls: int
-    """How often this caller has called `take`, by Redis' account: one less than was called, and Redis lost some."""
+class Delivered:
+    """A reward as it stands on its topic. Raises ValueError where a number is not finite."""
+
+    decision: DecisionFact
+    reward_id: str
+    earned: float
+    outcomes: int
+    late: bool
+
+    def __post_init__(self) -> None:
+        _check_finite("cost_ms", self.decision.cost_ms, self.decision.response_id)
+        _check_finite("earned", self.earned, self.reward_id)
+
+    @property
+    def outcome_id(self) -> str | None:
+        """Of a late one, the outcome's, as far as its id still says it; "" for a window's own reward."""
+        response, _, outcome = self.reward_id.partition(f"{self.decision.response_id}:")
+        return "" if not self.late else outcome if not response and outcome else None
+
+
+class Forgotten(Exception):
+    """Redis does not stand where it was left: it came back empty, or with what it knew earlier."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis does not stand where it was left; what it lacks is to be read again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,53 +150,91 @@ class PlanMinute:
 class RewardWindows:
     """All calls are one round trip, and change nothing when they are repeated."""
 
-    def __init__(self, redis: Redis, options: WindowOptions, *, caller: str) -> None:
-        """
-        Args:
-            redis: an asyncio client that returns bytes.
-            caller: who counts the calls of `take`; each process its own.
-        """
+    def __init__(self, redis: Redis, options: WindowOptions) -> None:
+        """redis: an asyncio client that returns bytes."""
         self._redis = redis
         self._options = options
-        self._caller = caller
 
-    async def take(self, decisions: Sequence[DecisionFact], outcomes: Sequence[OutcomeFact]) -> Taken:
+    async def places(self) -> dict[Place, int]:
+        """Of each source that something was taken from, the offset after the last record that is in the windows."""
+        return to_places(cast(dict[bytes, bytes], await self._redis.hgetall(self._options.places_key)))
+
+    async def take(
+        self,
+        decisions: Sequence[DecisionFact],
+        outcomes: Sequence[OutcomeFact],
+        moves: Mapping[Place, tuple[int, int]] = NOWHERE,
+    ) -> tuple[Word, ...]:
         """Take in a batch. An outcome may come before its decision; known ids change nothing.
 
-        Raises ValueError, with nothing taken, if a number is not finite.
+        Args:
+            moves: of its sources, where they stood when this process last moved or found them (0: nowhere), and where
+                they stand with the batch.
+
+        Returns what became of the decisions, then of the outcomes, in their order. With nothing taken, raises Forgotten
+        if Redis knows other places, and ValueError if a number is not finite.
         """
-        arguments: list[str | bytes | int] = [1000 * self._options.state_ttl_s, self._caller, len(decisions)]
+        arguments: list[str | bytes | int] = [1000 * self._options.state_ttl_s, len(decisions), len(moves)]
+        for place, (before, after) in moves.items():
+            arguments += [_name(place), before, after]
         for d in decisions:
-            _check_finite("cost_ms", d.cost_ms, d.response_id)
-            about = f"{d.event_ms // MINUTE_MS}|{d.cost_ms!r}|{int(d.forced)}|{d.plan}"
-            arguments += [d.response_id, d.event_ms + self._options.window_ms, d.payload, about]
+            arguments += [d.response_id, d.event_ms + self._options.window_ms, d.payload, _about(d)]
         for o in outcomes:
             _check_finite("value", o.value, o.outcome_id)
             arguments += [o.response_id, o.outcome_id, o.event_ms, repr(o.value)]
-        calls, *words = await self._call("rw_take", arguments)
-        return Taken(tuple(cast(Word, word.decode()) for word in words), calls)
+        words = await self._call("rw_take", arguments)
+        if words is None:
+            raise Forgotten
+        return tuple(cast(Word, word.decode()) for word in words)
 
-    async def calls(self) -> int:
-        """How often `take` was called by this caller, as Redis knows."""
-        return int(await self._redis.hget(f"{self._options.prefix}calls", self._caller) or 0)
-
-    async def sweep(self, now_ms: int, limit: int) -> Swept:
+    async def sweep(self, now_ms: int, limit: int, places: Mapping[Place, int] = NOWHERE) -> Swept:
         """Close windows that were due by `now_ms`, and collect late outcomes: at most `limit` responses of each.
 
-        What is returned stays, and is returned again with the same content, until it is settled.
+        What is returned stays, and is returned again with the same content, until it is settled. Raises Forgotten, with
+        nothing closed, if the sources do not stand at `places` (0: nowhere).
         """
-        due, late, gone = await self._call("rw_sweep", [now_ms, limit])
+        arguments: list[str | bytes | int] = [now_ms, limit, len(places)]
+        for place, offset in places.items():
+            arguments += [_name(place), offset]
+        swept = await self._call("rw_sweep", arguments)
+        if swept is None:
+            raise Forgotten
+        due, late, gone = swept
         closed = [_window(*each) for each in due]
         for each in late:
             closed += _late_outcomes(*each)
         return Swept(tuple(closed), gone)
 
-    async def settle(self, closed: Sequence[Closed]) -> int:
-        """These rewards are delivered: count them into their minute, once. Returns how many were not settled before."""
-        arguments: list[str | bytes | int] = [1000 * self._options.aggregate_ttl_s]
+    async def settle(self, closed: Sequence[Closed], delivered: Mapping[Place, int] = NOWHERE) -> int:
+        """These rewards are delivered: count them into their minute, once. Returns how many were not settled before.
+
+        delivered: of the places they were delivered to, the offset after them.
+        """
+        arguments: list[str | bytes | int] = [1000 * self._options.aggregate_ttl_s, len(delivered)]
+        for place, offset in delivered.items():
+            arguments += [_name(place), offset]
         for c in closed:
             arguments += [c.response_id, c.outcome_id or "", repr(c.earned)]
         return int(await self._call("rw_settle", arguments)) if closed else 0
+
+    async def restore(self, rewards: Sequence[Delivered], read: Mapping[Place, int] = NOWHERE) -> int:
+        """Tell of rewards that their topic has: these windows have closed, with these outcomes, and are settled.
+
+        What Redis knows better changes nothing. A window's first outcomes are those that its reward counts, as they are
+        read again in the order in which they were read first. Returns how many were not known.
+
+        read: where the topic's partitions stand after these rewards.
+        """
+        ttl_ms = (1000 * self._options.state_ttl_s, 1000 * self._options.aggregate_ttl_s)
+        arguments: list[str | bytes | int] = [*ttl_ms, len(read)]
+        for place, offset in read.items():
+            arguments += [_name(place), offset]
+        for r in rewards:
+            if r.outcome_id is not None:  # else it is delivered again, with the same id
+                d = r.decision
+                arguments += [d.response_id, d.event_ms + self._options.window_ms, d.payload, _about(d)]
+                arguments += [r.outcome_id, repr(r.earned), r.outcomes]
+        return int(await self._call("rw_restore", arguments))
 
     async def forget(self, of_user: Callable[[bytes], bool], responses: Collection[str] = ()) -> int:
         """Remove responses, settled or not: those whose payload is the user's, and `responses`. Looks at all there are.
@@ -254,6 +323,21 @@ def _plan_minutes(minute: int, fields: Mapping[bytes, bytes]) -> list[PlanMinute
         )
         for plan, row in sorted(rows.items())
     ]
+
+
+def to_places(stored: Mapping[bytes, bytes]) -> dict[Place, int]:
+    """What the hash of source positions says."""
+    names = {name.decode().rpartition(":"): int(offset) for name, offset in stored.items()}
+    return {(topic, int(partition)): offset for (topic, _, partition), offset in names.items()}
+
+
+def _name(place: Place) -> str:
+    return f"{place[0]}:{place[1]}"
+
+
+def _about(d: DecisionFact) -> str:
+    _check_finite("cost_ms", d.cost_ms, d.response_id)
+    return f"{d.event_ms // MINUTE_MS}|{d.cost_ms!r}|{int(d.forced)}|{d.plan}"
 
 
 def _check_finite(what: str, number: float, whose: str) -> None:

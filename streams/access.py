@@ -102,7 +102,7 @@ ROLES: dict[str, Role] = {
         ),
         Role(
             name="rewards",
-            reads=(DECISIONS, OUTCOMES),
+            reads=(DECISIONS, OUTCOMES, REWARDS),
             writes=(REWARDS, DEAD_LETTERS),
             groups=("tiderank-rewards",),
             redis=("~rw:*", "%R~ingest:clocks", *_CONNECT, "+info", *_REWARDS, *_LOAD),

@@ -10,13 +10,15 @@ import os
 import ssl
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import faust
 from faust.types.auth import CredentialsT
 
 from streams.errors import StartError
 from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SESSION_TIMEOUT_MS, Kafka
+from streams.record import Place
 from streams.service import Heartbeat
 from streams.strange_headers import let_strange_headers_pass
 
@@ -54,18 +56,35 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
         value_serializer="raw",
         store="memory://",
         datadir=tempfile.mkdtemp(prefix="tiderank-faust-"),  # of tables, which we have none of; else the working folder
+        stream_wait_empty=False,  # what was not taken in by the end is read again; and else it would wait for ever
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,
     )
 
 
-def run_app(app: faust.App, stop: threading.Event, heartbeat: Heartbeat) -> None:
-    """Runs the app until `stop`, in an event loop of its own. Raises what it crashed of."""
+def begin_at(app: faust.App, starts: Callable[[Sequence[Place]], Awaitable[Mapping[Place, int]]]) -> None:
+    """Lets the app read from where `starts` says of the partitions assigned to it, and not from the group's offsets.
+
+    Faust asks its consumer to go to where the group stands once all is assigned, and before anything is fetched.
+    """
+    transport: Any = app.transport
+
+    class Consumer(transport.Consumer):  # type: ignore[misc]
+        async def perform_seek(self) -> None:
+            await super().perform_seek()
+            for place, offset in (await starts(sorted(self.assignment()))).items():
+                await self.seek(faust.types.TP(*place), offset)
+
+    transport.Consumer = Consumer
+
+
+def run_app(app: faust.App, heartbeat: Heartbeat, *, until: Sequence[threading.Event]) -> None:
+    """Runs the app until one of these is set, in an event loop of its own. Raises what it crashed of."""
 
     async def until_stopped() -> None:
         await app.start()
-        while not stop.is_set() and not app.should_stop:
+        while not any(event.is_set() for event in until) and not app.should_stop:
             heartbeat.beat()
             await asyncio.sleep(0.1)
         crash = app.crash_reason

@@ -8,10 +8,9 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streams import metric_names as metric
-from streams.kafka import CONNECT_TIMEOUT_S, Kafka, topic_partitions
 from streams.record import Place, Record
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,7 @@ ASK_TIMEOUT_S = 1.0
 
 
 class GapWatch:
-    """Follows the offsets of one consumer, which must be the one that the records come from."""
+    """Follows the offsets of one consumer; `consumer` is whom it asks what is kept."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
@@ -79,31 +78,3 @@ class GapWatch:
         log.error("%s[%d]: %d to %d were deleted before they were read (retention?)", *place, first, after - 1)
         metric.RECORDS_MISSED.labels(place[0]).inc(after - first)
         self.missed += after - first
-
-
-class GroupGapWatch:
-    """The same for a group whose consumer is another client's, which skips in silence."""
-
-    def __init__(self, kafka: Kafka, group: str) -> None:
-        self._asker = kafka.reader(group=group)
-        self._watch = GapWatch(self._asker)
-        self._assigned: set[Place] = set()
-
-    @property
-    def missed(self) -> int:
-        """Offsets that the broker had let go of before they were read."""
-        return self._watch.missed
-
-    def see(self, assigned: set[Place], records: Sequence[Record]) -> None:
-        """Takes note of records as they come; they begin at what the group had committed. May wait for the broker."""
-        self._watch.drop(self._assigned - assigned)
-        if came := assigned - self._assigned:
-            places = topic_partitions(dict.fromkeys(came, OFFSET_STORED))
-            try:
-                committed = self._asker.committed(places, CONNECT_TIMEOUT_S)
-            except KafkaException as error:
-                log.warning("kafka: %s; where the group stood is not known yet", error.args[0].str())
-            else:
-                self._watch.start({(place.topic, place.partition): place.offset for place in committed})
-                self._assigned = assigned
-        self._watch.see(records)

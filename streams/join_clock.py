@@ -58,13 +58,9 @@ class JoinClock:
         for place in offsets:
             del self._looks[place]
 
-    def assigned(self) -> set[Place]:
-        """Partitions that this process reads now."""
-        return {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
-
     async def look(self) -> None:
         """To be called between batches. Raises redis' errors."""
-        assigned = self.assigned()
+        assigned = {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
         self._next = {place: offset for place, offset in self._next.items() if place in assigned}
         answer = self._question.answer()
         if answer is not None:

@@ -9,11 +9,13 @@ reached say where to look, and not that all before them is done. That is what th
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import cast
 
 from redis import Redis
 
 from feature_store.config import WINDOWS, JoinConfig, LogConfig, windows
 from feature_store.join import Joiner
+from router_bandit.windows import WindowOptions, to_places
 from streams.audit.events import Events, RecordPlace
 from streams.audit.joins import Joins
 from streams.audit.learned import Learned
@@ -248,7 +250,10 @@ class Audit:
         return {place: min(offset, stored.get(place, 0)) for place, offset in committed.items()}
 
     def _rewarded(self) -> Frontier:
-        return self._source.committed(self._rewards_group, DECISIONS, OUTCOMES)
+        """What is committed and Redis lacks is read again: it reads from where Redis stands."""
+        stored = to_places(cast(dict[bytes, bytes], self._redis.hgetall(WindowOptions().places_key)))
+        committed = self._source.committed(self._rewards_group, DECISIONS, OUTCOMES)
+        return {place: min(offset, stored.get(place, 0)) for place, offset in committed.items()}
 
     def _more_letters(self) -> set[RecordPlace]:
         self._letters |= self._source.letters(on=True)

@@ -72,7 +72,7 @@ async def _forget_decisions(settings: Settings, user: str, responses: tuple[str,
             return False
 
     async with AsyncRedis.from_url(settings.redis_url, socket_timeout=PATIENT_S) as redis:
-        windows = RewardWindows(redis, WindowOptions(), caller=settings.instance)
+        windows = RewardWindows(redis, WindowOptions())
         return await windows.forget(of_user, responses)
 
 

@@ -1,10 +1,13 @@
 """`tiderank rewards`: decisions and what their responses earned in, rewards out. A Faust app with its state in Redis.
 
-What a crash means, step by step:
+It reads from where Redis says, which has the positions beside the windows; the group's offsets are for others to look
+at. What a crash means, step by step:
     before Redis took a batch in: it is read again;
-    between that and the commit: it is read again, and changes nothing (decisions and outcomes are known by id);
-    between a sweep and its rewards' delivery, or between that and the settling: the same rewards are swept and
-    produced again, with the same ids (readers of router.rewards drop what they have).
+    between that and the commit: it is not;
+    between a sweep and its rewards' delivery: the same rewards are swept and produced again, with the same ids;
+    between that and the settling: they are read from their topic and settled;
+    Redis comes back with less than it had, or with nothing: what it lacks is read again, from all three topics, by an
+    app that begins anew.
 
 Windows close by the join's clock, which tells when all outcomes of a time are on their topic (streams.join_clock).
 """
@@ -14,31 +17,42 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import faust
+from confluent_kafka import OFFSET_BEGINNING
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from router_bandit.journal import Journal
-from router_bandit.windows import Closed, DecisionFact, OutcomeFact, RewardWindows, WindowOptions
+from router_bandit.windows import (
+    Closed,
+    DecisionFact,
+    Delivered,
+    Forgotten,
+    OutcomeFact,
+    RewardWindows,
+    WindowOptions,
+)
 from streams import metric_names as metric
 from streams.codec import CONTENT_TYPE, decode, encode
 from streams.dead_letters import letter_headers, letter_value
 from streams.ends import EndsQuestion
-from streams.errors import Refused
+from streams.errors import Refused, StartError
 from streams.event_time import TimeBounds
-from streams.faust_app import make_app, run_app
-from streams.gaps import GroupGapWatch
+from streams.faust_app import begin_at, make_app, run_app
+from streams.gaps import GapWatch
 from streams.join_clock import JoinClock
+from streams.kafka import Kafka
 from streams.messages import Decision, Outcome, Reward
-from streams.outage import RedisOutage
-from streams.record import Record
+from streams.outage import Outage, RedisOutage
+from streams.record import Place, Record, next_offsets
 from streams.redis_client import check, connect, warn_of_eviction
+from streams.scan import ends, read_topic
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
@@ -72,34 +86,54 @@ class RewardsWorker:
     """
 
     def __init__(
-        self, app: faust.App, windows: RewardWindows, clock: JoinClock, gaps: GroupGapWatch, *, times: TimeBounds
+        self,
+        app: faust.App,
+        windows: RewardWindows,
+        clock: JoinClock,
+        gaps: GapWatch,
+        outage: RedisOutage,
+        again: threading.Event,
+        *,
+        times: TimeBounds,
     ) -> None:
+        """again: to be set where all is to begin anew, from where Redis then stands."""
         self.inbox: asyncio.Queue[Any] = asyncio.Queue(2 * BATCH_MAX)
         self._app = app
         self._windows = windows
-        self._journal = Journal(windows)
         self._clock = clock
         self._gaps = gaps
         self._times = times
-        self._outage = RedisOutage("rewards", "no windows are opened or closed")
+        self._outage = outage
+        self._again = again
+        self._at: dict[Place, int] = {}
+        """Of each assigned partition, where Redis stands as this process left it."""
         self._first: asyncio.Task[Any] | None = None
         self._tick_due = 0.0
 
     async def work(self) -> None:
-        """Never returns. An error that waiting does not mend ends the app, with nothing of its batch committed."""
+        """Until Redis has forgotten. An error that waiting does not mend ends the app, with nothing of its batch
+        committed."""
+        try:
+            await self._work()
+        except Forgotten as forgotten:
+            log.warning("%s", forgotten)
+            self._again.set()
+
+    async def _work(self) -> NoReturn:
         while True:
-            events = await self._next_events()
+            events = [event for event in await self._next_events() if _place(event.message) in self._at]
             records = [_record(event.message) for event in events]
-            await asyncio.to_thread(self._gaps.see, self._clock.assigned(), records)
+            await asyncio.to_thread(self._gaps.see, records)
             batch = self._sort(records)
             await self._bury(batch.refused)
             if records:
-                await self._until_redis_answers(partial(self._take, batch, events))
+                await self._until_redis_answers(partial(self._take, batch, next_offsets(records)))
+                for event in events:
+                    event.ack()
             self._clock.handled(records, max((d.event_ms for d in batch.decisions), default=0))
             if time.monotonic() >= self._tick_due:
                 self._tick_due = time.monotonic() + TICK_S
                 await self._until_redis_answers(self._clock.look)
-                await self._until_redis_answers(self._journal.release)
                 await self._pay()
 
     async def _next_events(self) -> list[Any]:
@@ -129,13 +163,26 @@ class RewardsWorker:
                 continue
         return batch
 
-    async def _take(self, batch: _Batch, events: Sequence[Any]) -> None:
-        def acknowledge() -> None:
-            for event in events:
-                event.ack()
+    async def begin(self, assigned: Sequence[Place]) -> dict[Place, int]:
+        """Where to read them from: where Redis stands, else from their beginning."""
+        try:
+            places = await self._windows.places()
+        except RedisError as error:  # nothing waits here: Faust would take it for a consumer that does not answer
+            self._outage.failed_of(error)
+            self._at = {}
+            self._again.set()
+            return {}
+        self._at = {place: places.get(place, 0) for place in assigned}
+        starts = {place: places.get(place, OFFSET_BEGINNING) for place in assigned}
+        log.info("assigned %s", ", ".join(f"{topic}[{p}] from {at}" for (topic, p), at in starts.items()) or "nothing")
+        self._gaps.start(starts)
+        return self._at
 
-        taken = await self._journal.take(batch.decisions, batch.outcomes, acknowledge)
-        for word in taken.words:
+    async def _take(self, batch: _Batch, after: dict[Place, int]) -> None:
+        moves = {place: (self._at[place], offset) for place, offset in after.items()}
+        words = await self._windows.take(batch.decisions, batch.outcomes, moves)
+        self._at |= after
+        for word in words:
             metric.REWARD_FACTS.labels(word).inc()
 
     async def _bury(self, refused: Sequence[tuple[Record, str]]) -> None:
@@ -149,7 +196,8 @@ class RewardsWorker:
 
     async def _pay(self) -> None:
         """Sweeps what is due, produces it, and settles what the broker has acknowledged."""
-        swept = await self._until_redis_answers(partial(self._windows.sweep, self._clock.now_ms, SWEEP_LIMIT))
+        sweep = partial(self._windows.sweep, self._clock.now_ms, SWEEP_LIMIT, self._at)
+        swept = await self._until_redis_answers(sweep)
         if swept.gone:
             log.warning("%d windows had outlived their decisions' time to live", swept.gone)
             metric.REWARDS.labels("gone").inc(swept.gone)
@@ -160,10 +208,13 @@ class RewardsWorker:
             reward = to_reward(closed)
             key = reward.decision.user.encode()
             deliveries.append(await self._send(REWARDS, key, encode(TOPICS[REWARDS], reward), []))
-        await asyncio.gather(*deliveries)
+        delivered: dict[Place, int] = {}
+        for made in await asyncio.gather(*deliveries):
+            place = (made.topic, made.partition)
+            delivered[place] = max(delivered.get(place, 0), made.offset + 1)
         for closed in swept.closed:
             metric.REWARDS.labels("late" if closed.late else "closed").inc()
-        await self._until_redis_answers(partial(self._windows.settle, swept.closed))
+        await self._until_redis_answers(partial(self._windows.settle, swept.closed, delivered))
 
     async def _until_redis_answers(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeats what changes nothing when it is repeated."""
@@ -220,6 +271,16 @@ def _outcome_fact(outcome: Outcome) -> OutcomeFact:
     )
 
 
+def _delivered(reward: Reward) -> Delivered:
+    """Raises Refused or ValueError where no rewards worker can have made it."""
+    fact = _decision_fact(reward.decision)
+    return Delivered(fact, reward.reward_id, reward.earned, reward.outcomes, late=reward.late)
+
+
+def _place(message: Any) -> Place:
+    return message.topic, message.partition
+
+
 def _record(message: Any) -> Record:
     headers = message.headers or ()
     return Record(
@@ -233,21 +294,19 @@ def _record(message: Any) -> Record:
     )
 
 
-def build_app(settings: Settings) -> faust.App:
+def build_app(settings: Settings, outage: RedisOutage, again: threading.Event) -> faust.App:
     """The Faust app: two agents and the task that does their work."""
     recipe = settings.recipe
     app = make_app(settings.kafka, GROUP, settings.instance)
-    redis = Redis.from_url(
-        settings.redis_url,
-        socket_timeout=REDIS_TIMEOUT_S,
-        socket_connect_timeout=REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
-    options = WindowOptions(window_ms=recipe.routing.reward_window_ms)
-    windows = RewardWindows(redis, options, caller=settings.instance)
+    redis = _redis(settings)
     clock = JoinClock(app, redis, EndsQuestion(settings.kafka.admin()))
-    gaps = GroupGapWatch(settings.kafka, GROUP)
-    worker = RewardsWorker(app, windows, clock, gaps, times=recipe.times)
+    asker = settings.kafka.reader()
+    worker = RewardsWorker(app, _windows(settings, redis), clock, GapWatch(asker), outage, again, times=recipe.times)
+
+    async def work() -> None:
+        async with redis:
+            with closing(asker):
+                await worker.work()
 
     async def receive(stream: faust.StreamT[bytes]) -> None:
         async for event in (
@@ -257,8 +316,49 @@ def build_app(settings: Settings) -> faust.App:
 
     for name in (DECISIONS, OUTCOMES):
         app.agent(app.topic(name, key_type=bytes, value_type=bytes), name=f"receive {name}")(receive)
-    app.task(worker.work)
+    app.task(work)
+    begin_at(app, worker.begin)
     return app
+
+
+async def settle_delivered(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """Reads on in router.rewards from where Redis knows of it, and settles those rewards' windows.
+
+    So a Redis that was emptied learns which decisions were rewarded before it reads them again; else all would be
+    rewarded again, in which the learner recognizes the newest only. Raises redis' errors.
+    """
+    async with _redis(settings) as redis:
+        windows = _windows(settings, redis)
+        since = {partition: at for (topic, partition), at in (await windows.places()).items() if topic == REWARDS}
+        until = {partition: end for partition, (_, end) in ends(settings.kafka, REWARDS).items()}
+        restored, some = 0, list[Delivered]()
+        for record in read_topic(settings.kafka, REWARDS, since, until):
+            try:
+                some.append(_delivered(decode(TOPICS[REWARDS], record.value, record.header(CONTENT_TYPE))))
+            except (Refused, ValueError):
+                continue  # none of ours
+            if len(some) == BATCH_MAX:
+                restored += await windows.restore(some)
+                some.clear()
+                heartbeat.beat()
+            if stop.is_set():
+                return
+        restored += await windows.restore(some, {(REWARDS, partition): end for partition, end in until.items()})
+    if restored:
+        log.warning("%d rewards were delivered that Redis did not know of", restored)
+
+
+def _redis(settings: Settings) -> Redis:
+    return Redis.from_url(
+        settings.redis_url,
+        socket_timeout=REDIS_TIMEOUT_S,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _windows(settings: Settings, redis: Redis) -> RewardWindows:
+    return RewardWindows(redis, WindowOptions(window_ms=settings.recipe.routing.reward_window_ms))
 
 
 def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
@@ -267,4 +367,26 @@ def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat)
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
     warn_of_eviction(redis)
-    run_app(build_app(settings), stop, heartbeat)
+    outage = RedisOutage("rewards", "no windows are opened or closed")
+    while not stop.is_set():
+        heartbeat.beat()
+        try:
+            asyncio.run(settle_delivered(settings, stop, heartbeat))
+            again = threading.Event()
+            run_app(build_app(settings, outage, again), heartbeat, until=(stop, again))
+            _await_kafka(settings.kafka, stop, heartbeat)
+        except RedisError as error:
+            stop.wait(outage.failed_of(error))
+
+
+def _await_kafka(kafka: Kafka, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """To begin anew takes a broker, which may be away as well."""
+    outage = Outage("kafka", "rewards cannot begin anew")
+    while not stop.is_set():
+        heartbeat.beat()
+        try:
+            kafka.check()
+        except StartError as error:
+            stop.wait(outage.failed("away", str(error)))
+        else:
+            return

@@ -199,18 +199,25 @@ def run_block(session: Session, document: str, block: Block) -> None:
 
 
 def run_inline(session: Session, document: Path, name: str) -> None:
-    """The commands of the text that say all that they need: no word stands for something, and no worker."""
+    """The commands of the text, each once, that are whole and end by themselves."""
     seen = {result.command for result in session.results}
     for line, command in inline(document):
-        whole = re.match(r"(tiderank (?!rank|up|load)[a-z-]+( [a-z]+)*|tiderank (fit|score) .+)( --[a-z]+)*$", command)
-        if whole and command not in seen and complete(command):
-            session.run(f"{name}:{line}", command)
+        if command.startswith("tiderank ") and command not in seen:
             seen.add(command)
+            if reason := not_run(command):
+                session.note(Result(f"{name}:{line}", f"{command}   ({reason})", "skipped"))
+            else:
+                session.run(f"{name}:{line}", command)
 
 
-def complete(command: str) -> bool:
-    """Groups print how they are used, which is no running; options of theirs wait for a value."""
-    return command not in ("tiderank access", "tiderank rollback --to") and not re.search(r"\b[A-Z]{3,}\b", command)
+def not_run(command: str) -> str | None:
+    if re.match(r"tiderank (rank|up)\b", command):
+        return "runs until Ctrl-C"
+    if command.endswith(" --to") or command == "tiderank access" or re.search(r"\b[A-Z]{3,}\b", command):
+        return "a part of a command"
+    if re.match(r"tiderank load\b", command):
+        return "a block of the README has it"
+    return None
 
 
 def prepare() -> None:

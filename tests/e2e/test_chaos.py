@@ -1,4 +1,4 @@
-"""Ten of the faults of benchmarks/chaos.py: nothing is lost, doubled or different."""
+"""One fault of each family of benchmarks/chaos.py: nothing is lost, doubled or different."""
 
 import pytest
 
@@ -10,12 +10,9 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=f"needs a broker that survives a kill: {why_not()}"),
 ]
 
-KINDS = ("kill", "halt", "die", "slow redis")
-"""Processes that stop and come back with what they had. What makes Redis or the broker forget is for the benchmark: a
-Redis that comes back empty has no open reward windows, and rewards does not read their decisions again."""
-SEED = 29
-"""Of a draw with the broker, a slow disk, and the middle of an update and of a snapshot."""
+SEED = 4290
+"""Of a draw with those members that once were faults (tests/benchmarks/test_schedule.py)."""
 
 
-def test_ten_faults_leave_no_trace() -> None:
-    assert run(10, seed=SEED, rate=8.0, kinds=KINDS)
+def test_a_fault_of_each_family_leaves_no_trace() -> None:
+    assert run(None, seed=SEED, rate=8.0)

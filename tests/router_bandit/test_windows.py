@@ -1,17 +1,24 @@
-"""Reward windows and their journal, on every real Redis found here."""
+"""Reward windows, on every real Redis found here."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from router_bandit.journal import Journal
-from router_bandit.windows import Closed, DecisionFact, OutcomeFact, RewardWindows, WindowOptions
+from router_bandit.windows import (
+    NOWHERE,
+    Closed,
+    DecisionFact,
+    Delivered,
+    Forgotten,
+    OutcomeFact,
+    RewardWindows,
+    WindowOptions,
+)
 from streams.local.server import Server
 
 MINUTE = 60_000
@@ -41,14 +48,16 @@ def on_windows(server: Server, test: Callable[[RewardWindows, Redis], Awaitable[
     async def run() -> None:
         async with Redis.from_url(server.address) as redis:
             await redis.flushall()
-            await test(RewardWindows(redis, OPTIONS, caller="test"), redis)
+            await test(RewardWindows(redis, OPTIONS), redis)
 
     asyncio.run(run())
 
 
-async def close_all(windows: RewardWindows, at: int) -> list[Closed]:
+async def close_all(
+    windows: RewardWindows, at: int, delivered: Mapping[tuple[str, int], int] = NOWHERE
+) -> list[Closed]:
     swept = await windows.sweep(T0 + at, 1000)
-    assert await windows.settle(swept.closed) == len(swept.closed)
+    assert await windows.settle(swept.closed, delivered) == len(swept.closed)
     return list(swept.closed)
 
 
@@ -58,7 +67,7 @@ def test_a_window_closes_with_what_it_earned(server: Server) -> None:
             [decision("a"), decision("b", at=5_000)],
             [outcome("o1", "a", 1_000, 0.5), outcome("o2", "a", 9_999, 2.0), outcome("o3", "b", 6_000, 0.25)],
         )
-        assert taken.words == ("decision", "decision", "matched", "matched", "matched")
+        assert taken == ("decision", "decision", "matched", "matched", "matched")
         assert (await windows.sweep(T0 + 9_999, 10)).closed == ()
         assert await close_all(windows, 10_000) == [reward("a", 2.5, 2)]
         assert await windows.waiting() == 1
@@ -71,9 +80,9 @@ def test_a_window_closes_with_what_it_earned(server: Server) -> None:
 
 def test_an_outcome_waits_for_its_decision(server: Server) -> None:
     async def test(windows: RewardWindows, redis: Redis) -> None:
-        assert (await windows.take([], [outcome("o1", "a", 500, 3.0)])).words == ("early",)
+        assert (await windows.take([], [outcome("o1", "a", 500, 3.0)])) == ("early",)
         assert (await windows.sweep(T0 + 10**6, 10)).closed == ()
-        assert (await windows.take([decision("a")], [])).words == ("decision",)
+        assert (await windows.take([decision("a")], [])) == ("decision",)
         assert await close_all(windows, 10**6) == [reward("a", 3.0, 1)]
 
     on_windows(server, test)
@@ -82,13 +91,13 @@ def test_an_outcome_waits_for_its_decision(server: Server) -> None:
 def test_second_deliveries_change_nothing_at_any_time(server: Server) -> None:
     async def test(windows: RewardWindows, redis: Redis) -> None:
         batch = ([decision("a")], [outcome("o1", "a", 500, 3.0)])
-        assert (await windows.take(*batch)).words == ("decision", "matched")
-        assert (await windows.take(*batch)).words == ("duplicate", "duplicate")
+        assert (await windows.take(*batch)) == ("decision", "matched")
+        assert (await windows.take(*batch)) == ("duplicate", "duplicate")
         swept = await windows.sweep(T0 + 10_000, 10)
-        assert (await windows.take(*batch)).words == ("duplicate", "duplicate")
+        assert (await windows.take(*batch)) == ("duplicate", "duplicate")
         assert await windows.settle(swept.closed) == 1
         assert await windows.settle(swept.closed) == 0
-        assert (await windows.take(*batch)).words == ("duplicate", "duplicate")
+        assert (await windows.take(*batch)) == ("duplicate", "duplicate")
         assert (await windows.sweep(T0 + 10**6, 10)).closed == ()
         (row,) = await windows.aggregates(T0, T0 + MINUTE)
         assert (row.responses, row.earned, row.cost_ms) == (1, 3.0, 2.5)
@@ -101,7 +110,7 @@ def test_what_comes_after_the_window_is_a_late_reward_of_its_own(server: Server)
         await windows.take([decision("a")], [outcome("o1", "a", 500)])
         assert await close_all(windows, 10_000) == [reward("a", 1.0, 1)]
         after = [outcome("o3", "a", 900, 0.5), outcome("o2", "a", 20_000, 4.0), outcome("o2", "a", 20_000, 4.0)]
-        assert (await windows.take([], after)).words == ("late", "late", "duplicate")
+        assert (await windows.take([], after)) == ("late", "late", "duplicate")
         assert await close_all(windows, 10_000) == [late("a", "o2", 4.0), late("a", "o3", 0.5)]
         assert (await windows.sweep(T0 + 10**6, 10)).closed == ()
         (row,) = await windows.aggregates(T0, T0 + MINUTE)
@@ -124,8 +133,8 @@ def test_a_crash_between_sweep_and_settle_repeats_the_same_rewards(server: Serve
         await windows.take([decision("a"), decision("b")], [outcome("o1", "a", 500)])
         first = await windows.sweep(T0 + 10_000, 10)
         # What comes between the two sweeps was not in the first: it must not slip into the second.
-        assert (await windows.take([], [outcome("o2", "a", 600, 9.0)])).words == ("late",)
-        again = await RewardWindows(redis, OPTIONS, caller="restarted").sweep(T0 + 10_000, 10)
+        assert (await windows.take([], [outcome("o2", "a", 600, 9.0)])) == ("late",)
+        again = await RewardWindows(redis, OPTIONS).sweep(T0 + 10_000, 10)
         assert first.closed == again.closed == (reward("a", 1.0, 1), reward("b", 0.0, 0))
         assert await windows.settle(again.closed) == 2
         assert await close_all(windows, 10_000) == [late("a", "o2", 9.0)]
@@ -264,67 +273,83 @@ def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
         WindowOptions(**options)
 
 
-def test_the_journal_says_done_in_order_and_not_too_soon(server: Server) -> None:
+def test_who_finds_other_positions_than_it_left_takes_and_closes_nothing(server: Server) -> None:
     async def test(windows: RewardWindows, redis: Redis) -> None:
-        now, done = 100.0, []
-        journal = Journal(windows, safe_after_s=3.0, clock=lambda: now)
-        await journal.take([decision("a")], [], lambda: done.append("a"))
-        now = 102.0
-        await journal.take([decision("b")], [], lambda: done.append("b"))
-        assert (await journal.release(), done) == (0, [])
-        now = 103.0
-        assert (await journal.release(), done) == (0, ["a"])
-        now = 106.0
-        assert (await journal.release(), done) == (0, ["a", "b"])
+        source, other = ("decisions", 0), ("decisions", 1)
+        await windows.take([decision("a")], [], {source: (0, 5)})
+        await windows.take([decision("b")], [], {source: (5, 9), other: (0, 2)})
+        assert await windows.places() == {source: 9, other: 2}
+        earlier = await redis.dump("rw:{main}:at")
+        await windows.take([decision("c")], [], {source: (9, 12)})
+        assert await windows.take([decision("c")], [], {source: (9, 12)}) == ("duplicate",)  # the answer was lost
+        assert earlier is not None
+        await redis.restore("rw:{main}:at", 0, earlier, replace=True)
+        with pytest.raises(Forgotten):
+            await windows.take([decision("d")], [], {other: (2, 3), source: (12, 13)})
+        with pytest.raises(Forgotten):
+            await windows.sweep(T0 + 10**6, 10, {source: 12, other: 2})
+        assert await windows.waiting() == 3
+        assert await windows.places() == {source: 9, other: 2}
+        assert len((await windows.sweep(T0 + 10**6, 10, {source: 9, other: 2})).closed) == 3
+        await redis.flushall()
+        with pytest.raises(Forgotten):
+            await windows.sweep(T0 + 10**6, 10, {source: 9})
+        assert (await windows.sweep(T0 + 10**6, 10, {("decisions", 2): 0})).closed == ()  # nothing was read of it
 
     on_windows(server, test)
 
 
-def test_what_a_killed_redis_forgot_is_written_again(server: Server) -> None:
-    """An append-only file that was never synced is what a kill may leave: here its end is cut off."""
+def delivered(closed: Closed) -> Delivered:
+    """As it is read from its topic."""
+    known = decision(closed.response_id)
+    return Delivered(known, closed.reward_id, closed.earned, closed.outcomes, late=closed.late)
+
+
+def test_an_emptied_redis_is_told_what_was_delivered_and_reads_the_rest_again(server: Server) -> None:
+    """All is sent again; no reward is, nothing counts twice, and what was open or is late earns what it would have."""
 
     async def test(windows: RewardWindows, redis: Redis) -> None:
-        now, done = 100.0, []
-        journal = Journal(windows, safe_after_s=3.0, clock=lambda: now)
-        await journal.take([decision("kept")], [], lambda: done.append("kept"))
-        checkpoint = await redis.dump("rw:{main}:calls"), await redis.dump("rw:{main}:due")
-        await journal.take([decision("lost")], [outcome("o1", "lost", 5)], lambda: done.append("lost"))
-        await forget(redis, "lost", checkpoint)
-        now = 110.0
-        assert await journal.release() == 2
-        assert done == []  # written anew: not safe yet
-        assert [closed.response_id for closed in await close_all(windows, 10_000)] == ["kept", "lost"]
-        now = 113.0
-        assert (await journal.release(), done) == (0, ["kept", "lost"])
+        rewards = ("rewards", 0)
+        first = [outcome("o1", "a", 500), outcome("o2", "a", 600, 0.5), outcome("o3", "a", 10_001, 4.0)]
+        await windows.take([decision("a"), decision("b"), decision("open", at=8_000)], first)
+        told = await close_all(windows, 10_000, {rewards: 2}) + await close_all(windows, 10_000, {rewards: 3})
+        assert [(c.reward_id, c.earned) for c in told] == [("a", 1.5), ("b", 0.0), ("a:o3", 4.0)]
+        before = await windows.aggregates(T0, T0 + MINUTE)
+        await redis.flushall()
+        assert await windows.restore([delivered(c) for c in told], {rewards: 3}) == 3
+        assert await windows.restore([delivered(c) for c in told], {rewards: 3}) == 0
+        assert await windows.places() == {rewards: 3}
+        again = [decision("a"), decision("b"), decision("open", at=8_000)]
+        assert await windows.take(again, first) == ("duplicate", "duplicate", "decision", *3 * ["duplicate"])
+        assert await close_all(windows, 10_000) == []
+        assert await windows.aggregates(T0, T0 + MINUTE) == before
+        after = [outcome("o4", "a", 700, 8.0), outcome("o5", "b", 20_000, 16.0), outcome("o6", "open", 9_000, 2.0)]
+        assert await windows.take([], after) == ("late", "late", "matched")
+        assert {c.reward_id: c.earned for c in await close_all(windows, 18_000)} == {
+            "a:o4": 8.0,
+            "b:o5": 16.0,
+            "open": 2.0,
+        }
 
     on_windows(server, test)
 
 
-async def forget(redis: Redis, response: str, checkpoint: tuple[Any, Any]) -> None:
-    await redis.delete(f"rw:{{main}}:r:{response}")
-    for key, dump in zip(("rw:{main}:calls", "rw:{main}:due"), checkpoint, strict=True):
-        await redis.restore(key, 0, dump, replace=True)
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_redis_of_before_is_told_too(server: Server, closing: bool) -> None:
+    """It has the window open, or swept and not settled, with one of the two outcomes that its reward counts."""
 
-
-def test_the_journal_outlives_a_kill_of_redis(server: Server) -> None:
     async def test(windows: RewardWindows, redis: Redis) -> None:
-        now, done = 100.0, []
-        journal = Journal(windows, safe_after_s=3.0, clock=lambda: now)
-        for i in range(50):
-            await journal.take([decision(f"r{i}")], [outcome(f"o{i}", f"r{i}", 5)], lambda: done.append(1))
-        server.kill()
-        with pytest.raises((RedisError, OSError)):
-            await journal.take([decision("while away")], [], lambda: done.append(1))
-        server.restart()
-        now = 104.0
-        await journal.take([decision("while away")], [], lambda: done.append(1))
-        await journal.release()
-        assert {c.response_id: c.earned for c in await close_all(windows, 10_000)} == {
-            f"r{i}": 1.0 for i in range(50)
-        } | {"while away": 0.0}
-        now = 108.0
-        await journal.release()
-        assert len(done) == 51
+        await windows.take([decision("a")], [outcome("o1", "a", 500), outcome("after", "a", 10_000, 4.0)])
+        if closing:
+            assert len((await windows.sweep(T0 + 10_000, 10)).closed) == 1
+        told = Closed("a", None, b"payload of a", 3.0, 2)
+        assert await windows.restore([delivered(told)]) == 1
+        assert await windows.waiting() == 0
+        both = [outcome("o1", "a", 500), outcome("o2", "a", 600, 2.0)]
+        assert await windows.take([decision("a")], both) == ("duplicate",) * 3
+        assert [c.reward_id for c in await close_all(windows, 10_000)] == ["a:after"]
+        (row,) = await windows.aggregates(T0, T0 + MINUTE)
+        assert (row.responses, row.late, row.earned) == (1, 1, 7.0)
 
     on_windows(server, test)
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,7 +192,7 @@ def test_rewards_are_exactly_what_was_earned(stack: LocalStack, wire: Wire, tmp_
 async def aggregates(stack: LocalStack) -> dict[str, tuple[int, int, float, float]]:
     """(responses, late, cost, earned) by plan, of the minutes around T0."""
     async with Redis.from_url(stack.redis_url) as redis:
-        rows = await RewardWindows(redis, WindowOptions(), caller="analyst").aggregates(T0 - 60_000, T0 + 60_000)
+        rows = await RewardWindows(redis, WindowOptions()).aggregates(T0 - 60_000, T0 + 60_000)
     return {row.plan: (row.responses, row.late, row.cost_ms, row.earned) for row in rows}
 
 
@@ -229,6 +229,38 @@ def test_kill_and_restart_in_mid_stream_change_no_reward(stack: LocalStack, wire
     assert earned == expected
     responses, _, cost, paid = asyncio.run(aggregates(stack))["kill"]
     assert (responses, cost, paid) == (400, 200.0, sum(expected.values()))
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_a_redis_that_forgot_all_is_told_again(stack: LocalStack, wire: Wire, tmp_path: Path, running: bool) -> None:
+    """What was rewarded is not rewarded again and knows its late outcomes; what was open closes with all it earned."""
+    began, mark = (100_000, "run") if running else (140_000, "stop")
+    done, waiting = [f"{mark} done {i}" for i in range(20)], [f"{mark} open {i}" for i in range(20)]
+    with ExitStack() as first:
+        first.enter_context(rewards_worker(stack, tmp_path))
+        for name in done:
+            wire.send(decision(name, at=began), outcome(f"{name}.1", name, began + 1, 2.0))
+        wire.move_clock(began + WINDOW_MS + 1)
+        wire.until(lambda: len(wire.of(*done)) == len(done))
+        for name in waiting:
+            wire.send(decision(name, at=began + WINDOW_MS), outcome(f"{name}.1", name, began + WINDOW_MS + 1, 3.0))
+        with connect(stack.redis_url, timeout_s=PATIENT_S) as redis:
+            wire.until(lambda: all(redis.hexists(f"rw:{{main}}:r:{name}", "d") for name in waiting))
+            if not running:
+                time.sleep(2.0)  # committed, too
+                first.close()
+            redis.flushall()
+        if not running:
+            first.enter_context(rewards_worker(stack, tmp_path))
+        wire.send(*(outcome(f"{name}.2", name, began + WINDOW_MS + 2, 4.0) for name in done + waiting))
+        wire.move_clock(began + 2 * WINDOW_MS + 10)
+        wire.until(lambda: len(wire.of(*waiting)) == len(waiting) and len(wire.of(*done)) == 2 * len(done))
+        wire.settle()
+    assert len(wire.of(*waiting)) == len(waiting)
+    assert by_id(wire.of(*waiting)) == dict.fromkeys(waiting, (7.0, 2, False))
+    assert len(wire.of(*done)) == 2 * len(done)
+    late = {f"{name}:{name}.2": (4.0, 1, True) for name in done}
+    assert by_id(wire.of(*done)) == dict.fromkeys(done, (2.0, 1, False)) | late
 
 
 def group(rewards: Sequence[Reward]) -> dict[str, list[Reward]]:

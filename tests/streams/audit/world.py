@@ -76,6 +76,8 @@ class World(History):
 
     def tell(self, topic: str, message: Struct, at: int = 0) -> None:
         self.put(topic, encode(TOPICS[topic], message), at)
+        if topic in (DECISIONS, OUTCOMES):
+            self.redis.hset(WindowOptions().places_key, f"{topic}:0", self.end(topic))
 
     def change(self, topic: str, place: int, **changes: object) -> None:
         """Falsifies a record where it lies."""
