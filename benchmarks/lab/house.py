@@ -118,18 +118,24 @@ def traffic(
     rate: float,
     *,
     seed: int,
-    prefix: str = "benchmark",
+    prefix: str | None = None,
     world: WorldConfig | None = None,
     drain_s: float = 0,
 ) -> Iterator[Traffic]:
-    """Until the block ends."""
+    """Until the block ends. prefix: of the requests' ids, which no other traffic in the same house may use; without one
+    they are this seed's own."""
     running = Traffic()
 
     def drive() -> None:
         with RankingClient(kafka) as client:
             simulated = World(world or WORLDS["demo"](), seed=seed, start_ms=time.time_ns() // 1_000_000)
             running.report = simulate(
-                client, simulated, [Phase(rate=rate)], prefix=prefix, commands=running.commands, drain_s=drain_s
+                client,
+                simulated,
+                [Phase(rate=rate)],
+                prefix=prefix or f"benchmark-{seed}",
+                commands=running.commands,
+                drain_s=drain_s,
             )
 
     thread = threading.Thread(target=drive, daemon=True)

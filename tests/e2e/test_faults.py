@@ -139,7 +139,7 @@ def test_kill_9_of_the_broker(house: House) -> None:
         house.stack.broker.kill()
         time.sleep(0.5)
         house.stack.broker.restart()
-        await_ok(house)
+        await_ok(house, meanwhile=lambda: restart_ended(house))
         say("broker", killed_s)
         time.sleep(SESSION_TIMEOUT_MS / 1000)
     restart_ended(house)
@@ -243,10 +243,11 @@ def unsaved(house: House) -> int:
     return end(house, UPDATES) - newest.manifest.position.offset
 
 
-def await_ok(house: House) -> None:
+def await_ok(house: House, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Returns once a request is scored again."""
 
     def scored() -> bool:
+        meanwhile()
         request = RankingRequest(
             request_id=f"probe-{time.time_ns()}", user="probe", candidates=[Candidate(item="item-1")]
         )
@@ -256,7 +257,8 @@ def await_ok(house: House) -> None:
             return False  # it will be answered yet: the audit wants to see it
 
     with RankingClient(house.kafka) as client:
-        wait_until(scored, "no request is scored again")
+        said = "".join(worker.child.last_words() for worker in house.workers.values())
+        wait_until(scored, f"no request is scored again{said}")
 
 
 def wait_until(reached: Callable[[], bool], otherwise: str) -> None:
