@@ -19,6 +19,7 @@ from streams.kafka import CONNECT_TIMEOUT_S, denied, is_denied, topic_partitions
 from streams.outage import Outage
 from streams.outbox import Outbox
 from streams.record import Place, Record
+from streams.topic_ids import TopicIds
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,15 @@ def run(
     worker: Worker,
     outbox: Outbox,
     *,
+    ids: TopicIds | None = None,
     stop: threading.Event,
     batch_max: int,
     idle_s: float,
 ) -> None:
-    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept."""
+    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept.
+
+    ids: of these topics; without it one that is made anew may be waited for in vain.
+    """
     _freeze_what_is_there()
     gaps = GapWatch(consumer)
 
@@ -114,6 +119,8 @@ def run(
         while not stop.is_set():
             records, ended = _poll(consumer, batch_max, idle_s, kafka)
             gaps.see(records)
+            if ids is not None:
+                ids.check()
             try:
                 if records:
                     worker.handle(records)

@@ -37,6 +37,7 @@ from streams.record import Place, Record, next_offsets
 from streams.redis_client import ReconnectGuard, check, connect, warn_of_eviction
 from streams.service import Heartbeat
 from streams.settings import Settings
+from streams.topic_ids import TopicIds
 from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
 
 log = logging.getLogger(__name__)
@@ -290,4 +291,5 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         heartbeat=heartbeat,
     )
     consumer = kafka.group_consumer(GROUP, settings.instance)
-    run(consumer, INPUTS, worker, outbox, stop=stop, batch_max=500, idle_s=0.05)
+    ids = TopicIds(admin, INPUTS)
+    run(consumer, INPUTS, worker, outbox, ids=ids, stop=stop, batch_max=500, idle_s=0.05)

@@ -30,6 +30,7 @@ from streams.record import Place, Record
 from streams.seen import SeenIds
 from streams.service import Heartbeat
 from streams.settings import Settings
+from streams.topic_ids import TopicIds
 from streams.topics import REWARDS, ROUTER_MODEL, TOPICS
 
 log = logging.getLogger(__name__)
@@ -234,4 +235,5 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     outbox = Outbox(kafka.producer(), signer=kafka.signer)
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
     consumer = kafka.group_consumer(GROUP, OWNER)
-    run(consumer, [REWARDS], worker, outbox, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)
+    ids = TopicIds(kafka.admin(), [REWARDS])
+    run(consumer, [REWARDS], worker, outbox, ids=ids, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)

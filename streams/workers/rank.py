@@ -32,6 +32,7 @@ from streams.replica import Replica
 from streams.routing import Router, RouterModelSource
 from streams.service import Heartbeat
 from streams.settings import Settings
+from streams.topic_ids import TopicIds
 from streams.topics import DECISIONS, REQUESTS, RESPONSES, SERVED, TOPICS
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     )
     # An aborted request that is answered harms nobody; one sender's open transaction would hold up all others.
     consumer = kafka.group_consumer(GROUP, settings.instance, uncommitted=True)
-    run(consumer, [REQUESTS], worker, outbox, stop=stop, batch_max=recipe.ranking.batch_max, idle_s=0.01)
+    ids = TopicIds(kafka.admin(), [REQUESTS])
+    run(consumer, [REQUESTS], worker, outbox, ids=ids, stop=stop, batch_max=recipe.ranking.batch_max, idle_s=0.01)
 
 
 def _intake(settings: Settings, kafka: Kafka) -> Intake:

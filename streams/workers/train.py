@@ -48,6 +48,7 @@ from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.snapshot_schedule import SnapshotSchedule
 from streams.snapshot_settings import shard_reader
+from streams.topic_ids import TopicIds
 from streams.topics import EXAMPLES, TOPICS
 from streams.update_writer import UpdateWriter, now_ms
 from streams.updates import UpdateReader
@@ -387,4 +388,5 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     )
     consumer = kafka.group_consumer(GROUP, settings.instance)
     with schedule:
-        run(consumer, [EXAMPLES], worker, outbox, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)
+        ids = TopicIds(kafka.admin(), [EXAMPLES])
+        run(consumer, [EXAMPLES], worker, outbox, ids=ids, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)
