@@ -63,7 +63,11 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
     )
 
 
-def begin_at(app: faust.App, starts: Callable[[Sequence[Place]], Awaitable[Mapping[Place, int]]]) -> None:
+Starts = Callable[[Mapping[Place, int]], Awaitable[Mapping[Place, int]]]
+"""From where the group has committed of the assigned partitions (below 0: nothing), to where to begin."""
+
+
+def begin_at(app: faust.App, starts: Starts) -> None:
     """Lets the app read from where `starts` says of the partitions assigned to it, and not from the group's offsets.
 
     Faust asks its consumer to go to where the group stands once all is assigned, and before anything is fetched.
@@ -73,7 +77,9 @@ def begin_at(app: faust.App, starts: Callable[[Sequence[Place]], Awaitable[Mappi
     class Consumer(transport.Consumer):  # type: ignore[misc]
         async def perform_seek(self) -> None:
             await super().perform_seek()
-            for place, offset in (await starts(sorted(self.assignment()))).items():
+            committed = await self.seek_to_committed()
+            stands = {(tp.topic, tp.partition): -1 if at is None else at for tp, at in sorted(committed.items())}
+            for place, offset in (await starts(stands)).items():
                 await self.seek(faust.types.TP(*place), offset)
 
     transport.Consumer = Consumer

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -163,8 +163,9 @@ class RewardsWorker:
                 continue
         return batch
 
-    async def begin(self, assigned: Sequence[Place]) -> dict[Place, int]:
-        """Where to read them from: where Redis stands, else from their beginning."""
+    async def begin(self, committed: Mapping[Place, int]) -> Mapping[Place, int]:
+        """Where to read them from: where Redis stands; from their beginning where it or the group knows of nothing, as
+        of a topic that was made anew."""
         try:
             places = await self._windows.places()
         except RedisError as error:  # nothing waits here: Faust would take it for a consumer that does not answer
@@ -172,11 +173,11 @@ class RewardsWorker:
             self._at = {}
             self._again.set()
             return {}
-        self._at = {place: places.get(place, 0) for place in assigned}
-        starts = {place: places.get(place, OFFSET_BEGINNING) for place in assigned}
+        self._at = {place: places.get(place, 0) for place in committed}
+        starts = {place: self._at[place] if at >= 0 else 0 for place, at in committed.items()}
         log.info("assigned %s", ", ".join(f"{topic}[{p}] from {at}" for (topic, p), at in starts.items()) or "nothing")
-        self._gaps.start(starts)
-        return self._at
+        self._gaps.start({place: at or OFFSET_BEGINNING for place, at in starts.items()})
+        return starts
 
     async def _take(self, batch: _Batch, after: dict[Place, int]) -> None:
         moves = {place: (self._at[place], offset) for place, offset in after.items()}

@@ -19,6 +19,7 @@ from feature_store.shared_clock import SharedClock
 from router_bandit.windows import RewardWindows, WindowOptions
 from streams.codec import MSGPACK, decode, encode
 from streams.kafka import Kafka, watermarks
+from streams.local.kafka import why_not
 from streams.local.stack import LocalStack, local_stack
 from streams.messages import Decision, Outcome, Reward
 from streams.recipe import default
@@ -261,6 +262,24 @@ def test_a_redis_that_forgot_all_is_told_again(stack: LocalStack, wire: Wire, tm
     assert len(wire.of(*done)) == 2 * len(done)
     late = {f"{name}:{name}.2": (4.0, 1, True) for name in done}
     assert by_id(wire.of(*done)) == dict.fromkeys(done, (2.0, 1, False)) | late
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"deleting topics needs a real Kafka: {why_not()}")
+def test_a_topic_made_anew_is_read_from_its_beginning(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    old, new = [f"old {i}" for i in range(40)], [f"new {i}" for i in range(4)]
+    with rewards_worker(stack, tmp_path):
+        wire.send(*(decision(name, at=300_000) for name in old))
+        wire.move_clock(300_000 + WINDOW_MS)
+        wire.until(lambda: len(wire.of(*old)) == len(old))
+    admin = Kafka(stack.bootstrap, {}).admin()
+    admin.delete_topics([DECISIONS], operation_timeout=30)[DECISIONS].result(60)
+    while DECISIONS in admin.list_topics(timeout=10).topics:
+        time.sleep(0.05)
+    Kafka(stack.bootstrap, {}).create_topics([TOPICS[DECISIONS]])
+    wire.send(*(decision(name, at=320_000) for name in new))
+    with rewards_worker(stack, tmp_path):
+        wire.move_clock(320_000 + WINDOW_MS)
+        wire.until(lambda: len(wire.of(*new)) == len(new))
 
 
 def group(rewards: Sequence[Reward]) -> dict[str, list[Reward]]:
