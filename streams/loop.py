@@ -8,7 +8,7 @@ keyed by an id of its record. An exception from the worker ends the loop with no
 import gc
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
@@ -19,7 +19,6 @@ from streams.kafka import CONNECT_TIMEOUT_S, denied, is_denied, topic_partitions
 from streams.outage import Outage
 from streams.outbox import Outbox
 from streams.record import Place, Record
-from streams.topic_ids import TopicIds
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +78,12 @@ def run(
     worker: Worker,
     outbox: Outbox,
     *,
-    ids: TopicIds | None = None,
+    check_topics: Callable[[], None] = lambda: None,
     stop: threading.Event,
     batch_max: int,
     idle_s: float,
 ) -> None:
-    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept.
-
-    ids: of these topics; without it one that is made anew may be waited for in vain.
-    """
+    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept."""
     _freeze_what_is_there()
     gaps = GapWatch(consumer)
 
@@ -119,8 +115,7 @@ def run(
         while not stop.is_set():
             records, ended = _poll(consumer, batch_max, idle_s, kafka)
             gaps.see(records)
-            if ids is not None:
-                ids.check()
+            check_topics()
             try:
                 if records:
                     worker.handle(records)
@@ -128,12 +123,10 @@ def run(
                     worker.at_end(*place, offset)
                 worker.tick()
             except ReadAgain as again:
-                outbox.discard()
                 if again.places != said:  # where the same fails again, the same is not said again
                     said = again.places
                     log.warning("reading again from %s", ", ".join(f"{t}[{p}]@{at}" for (t, p), at in said.items()))
-                _seek(consumer, again.places)
-                gaps.start(again.places)
+                _go_back(consumer, outbox, gaps, again.places)
             outbox.commit(consumer)
         if not outbox.drain(consumer, 5.0):
             log.warning("stopped with deliveries under way: their records will be read again")
@@ -204,7 +197,9 @@ def fatal_error(error: KafkaError) -> Exception:
     return KafkaException(error)
 
 
-def _seek(consumer: Consumer, places: Mapping[Place, int]) -> None:
+def _go_back(consumer: Consumer, outbox: Outbox, gaps: GapWatch, places: Mapping[Place, int]) -> None:
+    outbox.discard()
+    gaps.start(places)
     for (topic, partition), offset in places.items():
         consumer.seek(TopicPartition(topic, partition, offset))
 

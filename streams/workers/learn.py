@@ -236,4 +236,4 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
     consumer = kafka.group_consumer(GROUP, OWNER)
     ids = TopicIds(kafka.admin(), [REWARDS])
-    run(consumer, [REWARDS], worker, outbox, ids=ids, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)
+    run(consumer, [REWARDS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)

@@ -197,8 +197,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     )
     # An aborted request that is answered harms nobody; one sender's open transaction would hold up all others.
     consumer = kafka.group_consumer(GROUP, settings.instance, uncommitted=True)
-    ids = TopicIds(kafka.admin(), [REQUESTS])
-    run(consumer, [REQUESTS], worker, outbox, ids=ids, stop=stop, batch_max=recipe.ranking.batch_max, idle_s=0.01)
+    ids, batch_max = TopicIds(kafka.admin(), [REQUESTS]), recipe.ranking.batch_max
+    run(consumer, [REQUESTS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.01)
 
 
 def _intake(settings: Settings, kafka: Kafka) -> Intake:

@@ -388,5 +388,5 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     )
     consumer = kafka.group_consumer(GROUP, settings.instance)
     with schedule:
-        ids = TopicIds(kafka.admin(), [EXAMPLES])
-        run(consumer, [EXAMPLES], worker, outbox, ids=ids, stop=stop, batch_max=recipe.training.batch_max, idle_s=0.02)
+        ids, batch_max = TopicIds(kafka.admin(), [EXAMPLES]), recipe.training.batch_max
+        run(consumer, [EXAMPLES], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.02)

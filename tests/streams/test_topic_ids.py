@@ -90,7 +90,7 @@ def read(kafka: Kafka, wanted: int) -> int:
     try:
         ids = TopicIds(kafka.admin(), [IMPRESSIONS])
         consumer = kafka.group_consumer("readers", "one")
-        run(consumer, [IMPRESSIONS], reader, outbox, ids=ids, stop=stop, batch_max=100, idle_s=0.05)
+        run(consumer, [IMPRESSIONS], reader, outbox, check_topics=ids.check, stop=stop, batch_max=100, idle_s=0.05)
     finally:
         killer.cancel()
     return reader.read
