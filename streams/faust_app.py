@@ -70,7 +70,9 @@ Starts = Callable[[Mapping[Place, int]], Awaitable[Mapping[Place, int]]]
 def begin_at(app: faust.App, starts: Starts) -> None:
     """Lets the app read from where `starts` says of the partitions assigned to it, and not from the group's offsets.
 
-    Faust asks its consumer to go to where the group stands once all is assigned, and before anything is fetched.
+    Faust asks its consumer to go to where the group stands once all is assigned, and before anything is fetched. Where
+    the two differ, that is committed, so that the group's lag says what is still to be read. And Faust has to know of
+    it: what lies behind a gap after its last commit, it would never commit.
     """
     transport: Any = app.transport
 
@@ -79,8 +81,13 @@ def begin_at(app: faust.App, starts: Starts) -> None:
             await super().perform_seek()
             committed = await self.seek_to_committed()
             stands = {(tp.topic, tp.partition): -1 if at is None else at for tp, at in sorted(committed.items())}
-            for place, offset in (await starts(stands)).items():
-                await self.seek(faust.types.TP(*place), offset)
+            begins = {faust.types.TP(*place): offset for place, offset in (await starts(stands)).items()}
+            for tp, offset in begins.items():
+                await self.seek(tp, offset)
+            self._committed_offset.update({tp: offset or None for tp, offset in begins.items()})
+            moved = {tp: offset for tp, offset in begins.items() if stands[tp.topic, tp.partition] not in (-1, offset)}
+            if moved:
+                await self._commit(moved)
 
     transport.Consumer = Consumer
 

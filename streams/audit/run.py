@@ -250,10 +250,10 @@ class Audit:
         return {place: min(offset, stored.get(place, 0)) for place, offset in committed.items()}
 
     def _rewarded(self) -> Frontier:
-        """What is committed and Redis lacks is read again: it reads from where Redis stands."""
+        """Where Redis stands, as rewards reads on there; 0 of a topic made anew: its group's offsets went with it."""
         stored = to_places(cast(dict[bytes, bytes], self._redis.hgetall(WindowOptions().places_key)))
         committed = self._source.committed(self._rewards_group, DECISIONS, OUTCOMES)
-        return {place: min(offset, stored.get(place, 0)) for place, offset in committed.items()}
+        return {place: stored.get(place, 0) if offset else 0 for place, offset in committed.items()}
 
     def _more_letters(self) -> set[RecordPlace]:
         self._letters |= self._source.letters(on=True)

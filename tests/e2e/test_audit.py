@@ -6,20 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from benchmarks.lab.house import traffic
 from benchmarks.lab.transactions import USERS, transaction
 from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
-from streams.kafka import Kafka
 from streams.local.kafka import why_not
 from streams.messages import Conversion
 from streams.redis_client import connect
-from streams.scan import ends
 from streams.topics import CONVERSIONS
 from streams.workers.ingest import GROUP
 from tests.e2e.running import House, running
+from tests.streams.group_offsets import move_group_to_the_end
 
 pytestmark = [
     pytest.mark.e2e,
@@ -82,8 +80,7 @@ def test_what_redis_has_forgotten_is_lost_until_it_is_read_again(ingest: House) 
 
 def test_what_a_group_was_moved_over_is_lost_until_it_is_read_again(ingest: House) -> None:
     send(ingest)
-    at_end = [TopicPartition(CONVERSIONS, p, end) for p, (_, end) in ends(ingest.kafka, CONVERSIONS).items()]
-    move(ingest.kafka, at_end)
+    move_group_to_the_end(ingest.kafka, GROUP, CONVERSIONS)
     assert_lost(run_audit(ingest.settings, patience_s=1.0), EVENTS)
     ingest.start("ingest")
     await_ok(ingest)
@@ -110,17 +107,6 @@ def send(house: House) -> None:
                 Conversion(event_id=uuid.uuid4().hex, user=user, kind="search", item="a", event_ms=event_ms)
             )
         client.flush(30.0)
-
-
-def move(kafka: Kafka, places: list[TopicPartition]) -> None:
-    """Once the group is empty: a member that was stopped keeps its place for a while."""
-    admin, deadline = kafka.admin(), time.monotonic() + PATIENCE_S
-    while True:
-        asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP, places)])
-        if all(place.error is None for place in asked[GROUP].result().topic_partitions):
-            return
-        assert time.monotonic() < deadline, "the group is never empty"
-        time.sleep(1.0)
 
 
 def await_ok(house: House) -> None:

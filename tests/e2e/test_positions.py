@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from feature_store.keys import OFFSETS, log_key
-from streams.kafka import Kafka
 from streams.local.kafka import why_not
 from streams.local.process import Child
 from streams.redis_client import connect
@@ -17,6 +15,7 @@ from streams.scan import committed, ends
 from streams.topics import CONVERSIONS
 from streams.workers import ingest
 from tests.e2e.running import House, running
+from tests.streams.group_offsets import move_group_to_the_end
 
 pytestmark = [
     pytest.mark.e2e,
@@ -64,14 +63,6 @@ def await_committed(house: House) -> None:
         time.sleep(0.1)
 
 
-def move_group_to_the_end(kafka: Kafka) -> None:
-    """As an operator would with Kafka's own tool, while no member is there."""
-    places = [TopicPartition(CONVERSIONS, p, high) for p, (_, high) in ends(kafka, CONVERSIONS).items()]
-    admin = kafka.admin()  # kept, for its questions end with it
-    moved = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(ingest.GROUP, places)])
-    moved[ingest.GROUP].result(timeout=PATIENCE_S)
-
-
 def child(house: House) -> Child:
     return house.workers["ingest"].child
 
@@ -95,18 +86,9 @@ def test_a_group_moved_by_an_operator_skips_nothing(house: House) -> None:
     await_logs(house, search(house, "before"))
     child(house).stop()
     users = search(house, "moved")
-    stop_left_group(house)
-    move_group_to_the_end(house.kafka)
+    move_group_to_the_end(house.kafka, ingest.GROUP, CONVERSIONS)
     restart(house)
     await_logs(house, users)
-
-
-def stop_left_group(house: House) -> None:
-    """A static member counts as there until its session ends."""
-    admin, deadline = house.kafka.admin(), time.monotonic() + PATIENCE_S
-    while admin.describe_consumer_groups([ingest.GROUP])[ingest.GROUP].result(timeout=PATIENCE_S).members:
-        assert time.monotonic() < deadline, "the stopped member stays in its group"
-        time.sleep(0.2)
 
 
 def test_what_redis_forgot_while_ingest_runs_is_read_again(house: House) -> None:

@@ -25,10 +25,12 @@ from streams.messages import Decision, Outcome, Reward
 from streams.recipe import default
 from streams.record import Record
 from streams.redis_client import PATIENT_S, connect
+from streams.scan import ends
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
 from streams.workers.rewards import GROUP, run_rewards
+from tests.streams.group_offsets import move_group
 from tests.streams.worker_process import worker_process
 
 pytestmark = pytest.mark.e2e
@@ -282,6 +284,26 @@ def test_a_topic_made_anew_is_read_from_its_beginning(stack: LocalStack, wire: W
         wire.until(lambda: len(wire.of(*new)) == len(new))
 
 
+@pytest.mark.parametrize("to", ["second record", "end"])
+def test_a_group_moved_by_an_operator_changes_nothing(stack: LocalStack, wire: Wire, tmp_path: Path, to: str) -> None:
+    """It goes on where Redis stands, and says so to who looks at the group's lag."""
+    names = [f"{to} {i}" for i in range(40)]
+    with rewards_worker(stack, tmp_path):
+        wire.send(*(decision(name, at=400_000) for name in names[:20]))
+        wire.until(lambda: committed(stack) == ends_of_decisions(stack))
+    wire.send(*(decision(name, at=400_000) for name in names[20:30]))
+    moved = ends_of_decisions(stack) if to == "end" else {p: min(1, at) for p, at in committed(stack).items()}
+    move_group(Kafka(stack.bootstrap, {}), GROUP, {(DECISIONS, p): offset for p, offset in moved.items()})
+    with rewards_worker(stack, tmp_path):
+        wire.until(lambda: committed(stack) == ends_of_decisions(stack))
+        wire.send(*(decision(name, at=400_000) for name in names[30:]))
+        wire.until(lambda: committed(stack) == ends_of_decisions(stack))
+        wire.move_clock(400_000 + WINDOW_MS + 1)
+        wire.until(lambda: len(wire.of(*names)) == len(names))
+        wire.settle()
+    assert len(wire.of(*names)) == len(names)
+
+
 def group(rewards: Sequence[Reward]) -> dict[str, list[Reward]]:
     groups: dict[str, list[Reward]] = {}
     for reward in rewards:
@@ -375,9 +397,13 @@ def committed(stack: LocalStack) -> dict[int, int]:
     kafka = Kafka(stack.bootstrap, {})
     reader = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": GROUP})
     places = [TopicPartition(DECISIONS, partition) for partition in kafka.partitions(DECISIONS)]
-    offsets = {place.partition: place.offset for place in reader.committed(places, timeout=10)}
+    offsets = {place.partition: max(0, place.offset) for place in reader.committed(places, timeout=10)}
     reader.close()
     return offsets
+
+
+def ends_of_decisions(stack: LocalStack) -> dict[int, int]:
+    return {partition: end for partition, (_, end) in ends(Kafka(stack.bootstrap, {}), DECISIONS).items()}
 
 
 def test_the_worker_loads_no_torch() -> None:

@@ -6,6 +6,7 @@ import pytest
 from redis import Redis
 
 from feature_store.keys import OFFSETS, log_key
+from router_bandit.windows import WindowOptions
 from streams.codec import decode
 from streams.events import to_fact
 from streams.messages import Reward
@@ -22,7 +23,6 @@ from streams.topics import (
     UPDATES,
 )
 from streams.workers.ingest import GROUP as INGEST
-from streams.workers.rewards import GROUP as REWARDS_GROUP
 from tests.streams.audit.history import KINDS, SECOND, TIMES
 from tests.streams.audit.world import CLOSED, DUE, World
 
@@ -144,7 +144,7 @@ def _(world: World) -> None:
 @spoils("rewards", "not_read", "new")
 def _(world: World) -> None:
     world.tell(DECISIONS, world.decide("new"))
-    world.offsets[REWARDS_GROUP, DECISIONS] = world.end(DECISIONS) - 1
+    world.redis.hset(WindowOptions().places_key, f"{DECISIONS}:0", world.end(DECISIONS) - 1)
 
 
 @spoils("rewards", "overdue", "new")

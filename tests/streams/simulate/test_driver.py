@@ -13,7 +13,7 @@ from streams.kafka import Kafka
 from streams.local.stack import local_stack
 from streams.messages import RankedItem, RankingRequest, RankingResponse
 from streams.scan import read_topic
-from streams.simulate.config import WorldConfig, demo
+from streams.simulate.config import WorldConfig
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World, sigmoid
@@ -163,13 +163,3 @@ def test_a_wrong_command_is_named(kafka: Kafka) -> None:
 def test_a_rate_must_be_positive() -> None:
     with pytest.raises(ValueError, match="rate must be in"):
         Phase(rate=0)
-
-
-def test_the_load_is_light_to_make(kafka: Kafka) -> None:
-    """20 requests a second of 100 candidates, with all that follows, in a tenth of a core."""
-    of = World(demo(), seed=7, start_ms=time.time_ns() // 1_000_000)
-    with oracle(kafka, of), RankingClient(kafka) as client:
-        began = time.thread_time()  # of this thread: the ranker has its own
-        report = simulate(client, of, [Phase(rate=20, seconds=3)], prefix="light", drain_s=0.5)
-        assert (time.thread_time() - began) / 3 < 0.1
-    assert report.measured.responses["ok"] == pytest.approx(60, abs=2)
