@@ -218,8 +218,11 @@ class RewardsWorker:
         await self._until_redis_answers(partial(self._windows.settle, swept.closed, delivered))
 
     async def _until_redis_answers(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeats what changes nothing when it is repeated."""
+        """Repeats what changes nothing when it is repeated. Ends with the app, as its cancellation may be swallowed: by
+        asyncio.wait_for, which redis-py calls, where what it waits for is done at the same moment (Python 3.11)."""
         while True:
+            if self._app.should_stop:
+                raise asyncio.CancelledError
             try:
                 answer = await attempt()
             except RedisError as error:

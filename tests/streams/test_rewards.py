@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from redis.asyncio import Redis
 
 from feature_store.shared_clock import SharedClock
-from router_bandit.windows import RewardWindows, WindowOptions
+from router_bandit.windows import RewardWindows, Swept, WindowOptions
 from streams.codec import MSGPACK, decode, encode
 from streams.kafka import Kafka, watermarks
 from streams.local.kafka import why_not
@@ -391,6 +391,29 @@ def test_a_fault_ends_the_worker_with_nothing_committed(
     with pytest.raises(RuntimeError, match="a fault of ours"):
         run_rewards(settings, threading.Event(), Heartbeat(None))
     assert committed(stack) == before
+
+
+def test_it_ends_though_its_cancellation_is_swallowed(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As happens where an answer of Redis comes at the same moment."""
+    swept = threading.Event()
+
+    async def swallow(*_: object) -> Swept:
+        swept.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        return Swept((), 0)
+
+    monkeypatch.setattr(RewardWindows, "sweep", swallow)
+    settings = Settings(
+        bootstrap=stack.bootstrap, redis_url=stack.redis_url, recipe=default(), snapshots="", instance="test"
+    )
+    stop = threading.Event()
+    worker = threading.Thread(target=run_rewards, args=(settings, stop, Heartbeat(None)), daemon=True)
+    worker.start()
+    assert swept.wait(60)
+    stop.set()
+    worker.join(60)
+    assert not worker.is_alive()
 
 
 def committed(stack: LocalStack) -> dict[int, int]:
