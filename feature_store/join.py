@@ -7,7 +7,7 @@ nothing and gets the same labels.
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import msgspec
@@ -55,16 +55,20 @@ class Joiner:
             }
         )
 
-    def apply(self, facts: Sequence[Fact], offsets: Mapping[tuple[str, int], int]) -> list[Reply]:
+    def apply(
+        self, facts: Sequence[Fact], offsets: Mapping[tuple[str, int], int], known: Collection[int] = ()
+    ) -> list[Reply]:
         """Store the facts and join them; one round trip, one transaction. Replies are in the order of the facts.
 
         offsets: by (topic, partition), the next offset to read once these facts are applied.
+        known: indices of facts that were stored before, by their offsets. The log's tags tell that too, but of a user's
+            newest events only.
         Raises ValueError on a record that is not 16 bytes, and redis' errors: then apply the same batch again.
         """
         places = defaultdict(list)
         for place, fact in enumerate(facts):
             places[fact.user].append(place)
-        calls = [self._apply_call(user, [facts[i] for i in mine]) for user, mine in places.items()]
+        calls = [self._apply_call(user, [(facts[i], i in known) for i in mine]) for user, mine in places.items()]
         if offsets:
             fields: list[bytes | str | int] = []
             for (topic, partition), offset in offsets.items():
@@ -120,21 +124,21 @@ class Joiner:
         calls = [self._timer_call("settle", user, args) for user, args in delivered.items()]
         functions.run(self._redis, calls, atomic=False)
 
-    def _apply_call(self, user: str, facts: Sequence[Fact]) -> Call:
+    def _apply_call(self, user: str, facts: Sequence[tuple[Fact, bool]]) -> Call:
         packed: list[tuple[Any, ...]] = []
         entries = bytearray()
         blobs = []
-        for fact in facts:
+        for fact, known in facts:
             match fact:
                 case ServedFact():
                     packed.append((1, fact.response_id, fact.event_ms, fact.items))
                     blobs.append(fact.blob)
                     continue
                 case ImpressionFact(event_id=event_id, event_ms=ms, kafka_ms=kafka_ms):
-                    packed.append((2, event_id, fact.response_id, fact.item, fact.position, ms, kafka_ms))
+                    packed.append((2, event_id, fact.response_id, fact.item, fact.position, ms, kafka_ms, known))
                 case ActionFact(event_id=event_id, event_ms=ms, kafka_ms=kafka_ms):
                     names = (fact.item or False, fact.impression_id or False)
-                    packed.append((3, event_id, fact.role, *names, fact.value, ms, kafka_ms))
+                    packed.append((3, event_id, fact.role, *names, fact.value, ms, kafka_ms, known))
             if len(fact.record) != RECORD_BYTES:
                 raise ValueError(f"record must be {RECORD_BYTES} bytes, got {len(fact.record)}; use encode_event")
             entries += keys.event_tag(event_id) + fact.record

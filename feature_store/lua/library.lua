@@ -2,14 +2,17 @@
 
 local SERVED, IMPRESSION = 1, 2
 
--- A fact as sent: {SERVED, response, event_ms, items} | {IMPRESSION, event, response, item, position, event_ms, kafka_ms}
--- | {3, event, role, item or false, impression or false, value, event_ms, kafka_ms}.
+-- A fact as sent: {SERVED, response, event_ms, items}
+-- | {IMPRESSION, event, response, item, position, event_ms, kafka_ms, known}
+-- | {3, event, role, item or false, impression or false, value, event_ms, kafka_ms, known}.
 local function read_fact(f)
   if f[1] == SERVED then return {id = f[2], ms = f[3], items = f[4]} end
   if f[1] == IMPRESSION then
-    return {id = f[2], response = f[3], item = f[4], position = f[5], ms = f[6], kafka_ms = f[7]}
+    return {id = f[2], response = f[3], item = f[4], position = f[5], ms = f[6], kafka_ms = f[7],
+      known = f[8]}
   end
-  return {id = f[2], role = f[3], item = f[4], impression = f[5], value = f[6], ms = f[7], kafka_ms = f[8]}
+  return {id = f[2], role = f[3], item = f[4], impression = f[5], value = f[6], ms = f[7], kafka_ms = f[8],
+    known = f[9]}
 end
 
 -- FCALL 3 log, join, due; user, config, generation, facts, entries, blobs...
@@ -29,7 +32,7 @@ local function apply(keys, args)
       log = log or open_log(keys[1], config, args[3])
       local entry = args[5]:sub(entries * (TAG + RECORD) + 1, (entries + 1) * (TAG + RECORD))
       entries = entries + 1
-      count = find_event(log, entry:sub(1, TAG))
+      count = find_event(log, entry:sub(1, TAG)) or (fact.known and log.count)  -- at the latest
       fresh = not count
       count = count or append_event(log, config, args[3], entry:sub(1, TAG), entry:sub(TAG + 1))
       if packed[1] == IMPRESSION then

@@ -97,9 +97,13 @@ class IngestWorker:
         """The newest event that had been read when the question about the ends was asked."""
         self._next: Places = {}
         """Of each assigned partition the next offset to handle; below 0 while that is not known."""
+        self._stored: Places = {}
+        """Of each assigned partition the offset before which Redis had all when it was begun: tells what is read again.
+        0 where offsets do not tell, as of a topic that was made anew."""
 
     def handle(self, records: Sequence[Record]) -> None:
         facts: list[Fact] = []
+        known: set[int] = set()
         refused: list[tuple[Record, str]] = []
         for record in records:
             try:
@@ -107,23 +111,33 @@ class IngestWorker:
             except Refused as reason:
                 refused.append((record, str(reason)))
                 continue
+            if self._is_stored(record):
+                known.add(len(facts))
             facts.append(fact)
             # Not beyond the broker's own time: one sender's fast clock must not close the windows of the others.
             bound_ms = record.timestamp_ms
             self._clock.observe(record.topic, record.partition, min(fact.event_ms, bound_ms), bound_ms=bound_ms)
+        after = next_offsets(records)
         try:
-            replies = self._joiner.apply(facts, next_offsets(records))
+            replies = self._joiner.apply(facts, {p: max(at, self._stored.get(p, 0)) for p, at in after.items()}, known)
         except RedisError as error:
             self._read_again(error, _first_offsets(records))
         self._outage.worked()
-        self._next |= next_offsets(records)
+        self._next |= after
         for reply in replies:
             metric.EVENTS.labels(reply.outcome).inc()
             self._send(reply.labels)
         for record, reason_text in refused:
             metric.REFUSED.labels("ingest").inc()
             bury(self._outbox, record, reason_text, worker="ingest")
-        self._outbox.seal(next_offsets(records))
+        self._outbox.seal(after)
+
+    def _is_stored(self, record: Record) -> bool:
+        """Whether it is read again. Not where a topic was made anew, and its offsets begin again."""
+        place = (record.topic, record.partition)
+        if record.offset < self._next.get(place, 0):
+            self._stored.pop(place, None)
+        return record.offset < self._stored.get(place, 0)
 
     def tick(self) -> None:
         """Closes the windows that event time has passed: swept, produced, and only then settled."""
@@ -196,13 +210,18 @@ class IngestWorker:
         starts = {place: _start(stored.get(place), committed[place]) for place in partitions}
         for place in starts:
             self._clock.add(*place)
-        self._next |= starts
+        self._begin(starts, stored)
         return starts
+
+    def _begin(self, starts: Places, stored: Places) -> None:
+        self._next |= starts
+        self._stored |= {place: stored.get(place, 0) if at >= 0 else 0 for place, at in starts.items()}
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         self._hold_until = time.monotonic() + HOLD_S
         for partition in partitions:
             self._next.pop((partition.topic, partition.partition), None)
+            self._stored.pop((partition.topic, partition.partition), None)
             self._clock.drop(partition.topic, partition.partition)
 
     def _send(self, labels: Sequence[Label]) -> None:
@@ -233,7 +252,7 @@ class IngestWorker:
         stored = self._stored_offsets()
         # A partition that Redis knows nothing of any more is read from its beginning.
         places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._next}
-        self._next = {key: min(place, first.get(key, place)) for key, place in places.items()}
+        self._begin({key: min(place, first.get(key, place)) for key, place in places.items()}, stored)
         # Redis may have forgotten facts whose time has passed: no window may close over them before they are there
         # again, whoever reads them, and another worker may not have noticed yet.
         self._clock.restart()

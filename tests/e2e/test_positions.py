@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from feature_store import LogWant, UserLog
 from feature_store.keys import OFFSETS, log_key
 from streams.local.kafka import why_not
 from streams.local.process import Child
@@ -15,7 +16,7 @@ from streams.scan import committed, ends
 from streams.topics import CONVERSIONS
 from streams.workers import ingest
 from tests.e2e.running import House, running
-from tests.streams.group_offsets import move_group_to_the_end
+from tests.streams.group_offsets import move_group, move_group_to_the_end
 
 pytestmark = [
     pytest.mark.e2e,
@@ -34,13 +35,18 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 def search(house: House, prefix: str) -> list[str]:
     """Sends a search of each of some users; returns their names once the broker has them."""
-    producer = house.kafka.producer()
     users = [f"{prefix}-{i}" for i in range(USERS)]
-    for user in users:
-        event = {"event_id": f"e-{user}", "user": user, "kind": "search", "item": "ad-1", "event_ms": now_ms()}
+    send(house, [(f"e-{user}", user) for user in users])
+    return users
+
+
+def send(house: House, searches: list[tuple[str, str]]) -> None:
+    """searches: the event's id and its user."""
+    producer = house.kafka.producer()
+    for name, user in searches:
+        event = {"event_id": name, "user": user, "kind": "search", "item": "ad-1", "event_ms": now_ms()}
         producer.produce(CONVERSIONS, json.dumps(event), key=user)
     assert producer.flush(10) == 0
-    return users
 
 
 def now_ms() -> int:
@@ -89,6 +95,25 @@ def test_a_group_moved_by_an_operator_skips_nothing(house: House) -> None:
     move_group_to_the_end(house.kafka, ingest.GROUP, CONVERSIONS)
     restart(house)
     await_logs(house, users)
+
+
+def test_a_group_moved_back_stores_nothing_twice(house: House) -> None:
+    """Not even of a user who has more events than the log has tags to tell them by."""
+    count = 2 * house.settings.recipe.log.tags
+    send(house, [(f"e-{i}", "one") for i in range(count)])
+    await_committed(house)
+    assert stored(house, "one") == count
+    child(house).stop()
+    move_group(house.kafka, ingest.GROUP, {(CONVERSIONS, p): 0 for p in ends(house.kafka, CONVERSIONS)})
+    restart(house)
+    await_logs(house, search(house, "after"))
+    await_committed(house)
+    assert stored(house, "one") == count
+
+
+def stored(house: House, user: str) -> int:
+    log = UserLog(connect(house.stack.redis_url), house.settings.recipe.log)
+    return log.read([LogWant(user, 1)])[0].position.count
 
 
 def test_what_redis_forgot_while_ingest_runs_is_read_again(house: House) -> None:

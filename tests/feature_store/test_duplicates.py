@@ -36,6 +36,19 @@ def test_beyond_the_horizon_an_event_is_stored_again(redis: Redis) -> None:
     assert reply.position.count == 31
 
 
+def test_beyond_the_horizon_an_event_known_by_its_offset_is_not_stored_again(redis: Redis) -> None:
+    """What it labelled the first time it labels again, and nothing else."""
+    join = joiner(redis)
+    facts: list[Fact] = [served(), impression(), action("c", at=1), action("v", "conversion", at=2)]
+    first = join.apply(facts, {})
+    append(redis, *range(30))
+    again = join.apply(facts, {}, known=range(len(facts)))
+    assert [(r.stored, r.labels, r.outcome) for r in again] == [(False, r.labels, r.outcome) for r in first]
+    assert UserLog(redis, LOG).read([LogWant("u", 60)])[0].position.count == 33
+    fresh, known = join.apply([action("new", "log", names=None), action("e1", "log", names=None)], {}, known=[1])
+    assert (fresh.stored, known.stored) == (True, False)
+
+
 @pytest.mark.parametrize("batch", [(5, 5), (5, *range(100, 107), 5), (1, 2, 1, 2)], ids=str)
 def test_twice_in_one_batch_is_stored_once(redis: Redis, batch: tuple[int, ...]) -> None:
     replies = append(redis, *batch)
