@@ -5,6 +5,7 @@ as to it: those are counted here, and no one else may miss a record.
 """
 
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from streams.topics import REQUESTS
 _MISSED = re.compile(r"(\S+)\[(\d+)\]: (\d+) to (\d+) were deleted before they were read")
 """As workers say it (streams/gaps.py)."""
 Place = tuple[str, int]
+NOTED_S = 2.0
+"""For the broker to write down where its logs begin now; killed before, it would have the records back."""
 
 
 class Archive:
@@ -55,6 +58,7 @@ class Archive:
         admin = self._kafka.admin()  # which must outlive what it is asked
         for future in admin.delete_records(wanted).values() if wanted else ():
             future.result(PATIENCE_S)
+        time.sleep(NOTED_S)
         self._deleted[topic] += sum(place.offset - low[place.partition] for place in wanted)
         for place in wanted:
             key = (topic, place.partition)

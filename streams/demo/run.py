@@ -249,12 +249,14 @@ class Course:
     def _sum_up(self, reason: str, last_words: str) -> dict[str, Any]:
         scene = self._scene
         lasted_s = time.monotonic() - self._measured_since if self._measured_since is not None else 0.0
-        scene.phase, scene.progress, scene.progress_text = "audit", 0.3, "workers end with all they hold delivered"
+        scene.phase, scene.progress, scene.progress_text = "audit", 0.3, "every id on the topics is accounted for"
+        self._screen.show(scene)
+        audit = self._audit()  # while the workers run: it waits for what they have still to do
+        scene.progress, scene.progress_text = 0.6, "workers end with all they hold delivered"
         self._screen.show(scene)
         self._house.stop_workers()
         self._observer.finish()
         self._observer.measure_log()
-        scene.progress, scene.progress_text = 0.6, "every id on the topics and in Redis is accounted for"
         scene.second(self._observer, _now_ms())
         self._screen.show(scene)
         report, counts = self._traffic.report, self._traffic.progress
@@ -271,7 +273,7 @@ class Course:
                 traffic=counts,
                 drift=report["click_logit_correlation_per_minute"] if report is not None else None,
                 budget_ms=self._budget_ms,
-                audit=self._audit(),
+                audit=audit,
             ),
         )
 

@@ -202,7 +202,8 @@ def _audit(s: Mapping[str, Any]) -> str:
         return "not done"
     let_go = s["audit"].get("let_go")
     known = "" if not let_go else f"; the broker let go of {sum(let_go.values()):,} records, what needs them is unknown"
-    word = "nothing is wrong" if s["audit_ok"] else "something is wrong: `--json` has the ids"
+    wrong = ", ".join(f"{f['count']:,} {f['section']} {f['name'].replace('_', ' ')}" for f in s["audit"]["fault"])
+    word = "nothing is wrong" if s["audit_ok"] else f"wrong: {wrong} (`--json` has the ids)"
     return (
         f"{s['events_lost']:,} events lost, {s['events_stored_twice']:,} stored twice; {word}{known};"
         f" {s['dead_letters']:,} dead letters"
