@@ -11,6 +11,8 @@ import xxhash
 BUCKETS = 256
 OFFSETS = b"ingest:offsets"
 """Hash: "topic:partition" → the next offset to read."""
+TOPIC_IDS = "ingest:topics"
+"""Hash: topic → the id that it had when its offsets were written."""
 
 _USER_LENGTH = struct.Struct(">H")
 

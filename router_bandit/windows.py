@@ -55,6 +55,11 @@ class WindowOptions:
     def places_key(self) -> str:
         return f"{self.prefix}at"
 
+    @property
+    def topics_key(self) -> str:
+        """Hash: topic → the id that it had when its places were written."""
+        return f"{self.prefix}topics"
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionFact:

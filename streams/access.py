@@ -52,7 +52,7 @@ _CHANGE_LOG = ("+fcall", "+getrange", "+set", "+setrange", "+expire")
 _CHANGE_JOIN = ("+hget", "+hset", "+hdel", "+hgetall", "+zadd", "+zrem", "+zrange", "+zscore")
 _LOAD = ("+function|load",)
 _REWARDS = (
-    *("+fcall", "+expire", "+pexpire", "+hget", "+hset", "+hsetnx", "+hmget", "+hgetall", "+hincrby"),
+    *("+fcall", "+expire", "+pexpire", "+hget", "+hset", "+hsetnx", "+hmget", "+hgetall", "+hincrby", "+hdel"),
     *("+hincrbyfloat", "+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zcard"),
 )
 _INGEST_KEYS = ("~log:*", "~join:*", "~due:*", "~ingest:*")
@@ -105,7 +105,7 @@ ROLES: dict[str, Role] = {
             reads=(DECISIONS, OUTCOMES, REWARDS),
             writes=(REWARDS, DEAD_LETTERS),
             groups=("tiderank-rewards",),
-            redis=("~rw:*", "%R~ingest:clocks", *_CONNECT, "+info", *_REWARDS, *_LOAD),
+            redis=("~rw:*", "%R~ingest:clocks", *_CONNECT, "+info", *_TRANSACTION, *_REWARDS, *_LOAD),
         ),
         Role(
             name="learn",

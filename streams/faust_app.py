@@ -92,16 +92,22 @@ def begin_at(app: faust.App, starts: Starts) -> None:
     transport.Consumer = Consumer
 
 
-def run_app(app: faust.App, heartbeat: Heartbeat, *, until: Sequence[threading.Event]) -> None:
-    """Runs the app until one of these is set, in an event loop of its own. Raises what it crashed of."""
+def run_app(
+    app: faust.App, heartbeat: Heartbeat, *, until: Sequence[threading.Event], check: Callable[[], None] = lambda: None
+) -> None:
+    """Runs the app until one of these is set, in an event loop of its own. Raises what it crashed of, and what `check`
+    raises, which is called all the time and must not wait."""
 
     async def until_stopped() -> None:
         await app.start()
-        while not any(event.is_set() for event in until) and not app.should_stop:
-            heartbeat.beat()
-            await asyncio.sleep(0.1)
-        crash = app.crash_reason
-        await app.stop()
+        try:
+            while not any(event.is_set() for event in until) and not app.should_stop:
+                heartbeat.beat()
+                check()
+                await asyncio.sleep(0.1)
+        finally:
+            crash = app.crash_reason
+            await app.stop()
         if crash is not None:
             raise crash
 

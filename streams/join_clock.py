@@ -44,6 +44,8 @@ class JoinClock:
         """Where the topics ended after it had said that."""
         self._next: dict[Place, int] = {}
         """By partition, the next offset to handle, as far as that is known."""
+        self._asked: dict[Place, int] = {}
+        """What `_next` was when the broker was asked."""
         self._looks: Counter[Place] = Counter()
         """How often partitions were found fetched to their ends, and not handled to them."""
         self._moved = time.monotonic()
@@ -67,6 +69,8 @@ class JoinClock:
             self._ends = answer.offsets
         if self._ends is not None and self._ends.keys() != assigned:
             self._ends = None  # of partitions that came since nothing is known
+        if self._ends is not None and any(end < self._asked.get(place, 0) for place, end in self._ends.items()):
+            self._ends = None  # a topic was made anew, and nothing of that is read
         if self._ends is not None:
             if not all([await self._is_read(place, end) for place, end in self._ends.items()]):
                 return
@@ -80,6 +84,7 @@ class JoinClock:
             self._joined_ms, self._moved = joined_ms, time.monotonic()
         self._say_if_held()
         if self._joined_ms > self.now_ms:
+            self._asked = dict(self._next)
             self._question.ask(assigned)
 
     def _say_if_held(self) -> None:

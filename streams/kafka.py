@@ -51,7 +51,8 @@ class Kafka:
         return cls(bootstrap, extra, signer_from_environment())
 
     def _base(self) -> dict[str, Any]:
-        return {"bootstrap.servers": self.bootstrap, "log_level": 3, **self.properties}
+        # What goes wrong comes as an error or an event, and is said once; the client would log each try, 20 a second.
+        return {"bootstrap.servers": self.bootstrap, "log_level": 2, **self.properties}
 
     def producer(self, *, linger_ms: float = 0.0, delivery_timeout_ms: int = 30_000) -> Producer:
         """Idempotent, acknowledged by all replicas, and hashing keys as Java's clients do."""
@@ -126,7 +127,6 @@ class Kafka:
     def check(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Raises StartError if the broker does not answer in time, or does not let us in."""
         errors: list[KafkaError] = []
-        # What goes wrong comes to `errors`; the client would log it 20 times a second besides.
         quiet = {"log_level": 0, "error_cb": errors.append}
         try:
             admin = AdminClient(self._base() | quiet)

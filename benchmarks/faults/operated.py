@@ -81,7 +81,9 @@ def _put_down(target: Target, worker: str, topic: str) -> dict[int, int]:
     """Stops the worker where all that it has taken in is done with; returns how far it has read, by partition.
 
     What it has taken in and not committed it would have to read again, for the labels that may not have been delivered.
+    And what Redis had forgotten it must have read again: retention has to outlast that.
     """
+    wanted = {partition: high for partition, (_, high) in ends(target.house.kafka, topic).items()}
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         target.house.workers[worker].child.stop()
@@ -89,11 +91,11 @@ def _put_down(target: Target, worker: str, topic: str) -> dict[int, int]:
         if worker != "ingest":
             return read
         stored = Joiner(connect(target.house.stack.redis_url), LogConfig(), JoinConfig()).offsets()
-        if all(offset in (0, stored.get((topic, partition), 0)) for partition, offset in read.items()):
+        if all(stored.get((topic, p), 0) == offset >= wanted[p] for p, offset in read.items()):
             target.wait(1.5)  # and Redis has it on its disk
             return read
         target.bring_back(worker)
-        target.tend(1.0)
+        target.tend(3.0)
     raise Wrong(f"{worker} does not commit what it has taken in of {topic}")
 
 

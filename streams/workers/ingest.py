@@ -18,7 +18,7 @@ from feature_store.clock import EventClock
 from feature_store.config import WINDOWS, windows
 from feature_store.facts import Closed, Fact, Label
 from feature_store.join import Joiner
-from feature_store.keys import BUCKETS
+from feature_store.keys import BUCKETS, OFFSETS, TOPIC_IDS
 from feature_store.shared_clock import SharedClock
 from streams import metric_names as metric
 from streams.codec import encode
@@ -95,6 +95,8 @@ class IngestWorker:
         self._hold_until = float("-inf")
         self._read_before_ms = 0
         """The newest event that had been read when the question about the ends was asked."""
+        self._read_before: Places = {}
+        """What `_next` was then."""
         self._next: Places = {}
         """Of each assigned partition the next offset to handle; below 0 while that is not known."""
         self._stored: Places = {}
@@ -149,7 +151,7 @@ class IngestWorker:
             now = time.monotonic()
             if not self._ends.open and now >= self._sweep_due:
                 self._sweep_due = now + SWEEP_EVERY_S
-                self._read_before_ms = self._clock.newest_ms()
+                self._read_before_ms, self._read_before = self._clock.newest_ms(), dict(self._next)
                 self._ends.ask(self._next)
             return
         if not self._next:
@@ -186,10 +188,11 @@ class IngestWorker:
 
         A partition holds the clock unless all that the broker had of it when asked was handled; what came since may
         have been handled of one partition and not of another, and moves nothing. So no window closes over an event
-        that the broker has had all along, whatever this process or the broker went through meanwhile.
+        that the broker has had all along, whatever this process or the broker went through meanwhile. Where the end
+        lies before what had been read when asked, the topic was made anew, and nothing of that is read.
         """
         for place in ends.offsets.keys() & self._next.keys():  # some may be another member's since the question
-            if self._next[place] >= ends.offsets[place]:
+            if self._next[place] >= ends.offsets[place] >= self._read_before.get(place, 0):
                 self._clock.at_end(*place)
             else:
                 self._clock.behind(*place)
@@ -295,6 +298,8 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     functions.load(redis)
     redis.set(WINDOWS, windows(recipe.join))
     outbox, admin = Outbox(kafka.producer(linger_ms=1.0)), kafka.admin()
+    ids = TopicIds(admin, INPUTS)
+    ids.forget_old_places(redis, places=OFFSETS, known=TOPIC_IDS)
     worker = IngestWorker(
         joiner=Joiner(redis, recipe.log, recipe.join),
         guard=ReconnectGuard(redis),
@@ -309,6 +314,5 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         stop=stop,
         heartbeat=heartbeat,
     )
-    consumer = kafka.group_consumer(GROUP, settings.instance)
-    ids = TopicIds(admin, INPUTS)
+    consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
     run(consumer, INPUTS, worker, outbox, check_topics=ids.check, stop=stop, batch_max=500, idle_s=0.05)

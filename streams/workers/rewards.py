@@ -30,7 +30,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from router_bandit.windows import (
-    Closed,
     DecisionFact,
     Delivered,
     Forgotten,
@@ -48,18 +47,21 @@ from streams.faust_app import begin_at, make_app, run_app
 from streams.gaps import GapWatch
 from streams.join_clock import JoinClock
 from streams.kafka import Kafka
-from streams.messages import Decision, Outcome, Reward
+from streams.messages import Decision
 from streams.outage import Outage, RedisOutage
 from streams.record import Place, Record, next_offsets
 from streams.redis_client import check, connect, warn_of_eviction
+from streams.reward_facts import decision_fact, delivered_fact, outcome_fact, to_reward
 from streams.scan import ends, read_topic
 from streams.service import Heartbeat
 from streams.settings import Settings
+from streams.topic_ids import TopicIds
 from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
 
 log = logging.getLogger(__name__)
 
 GROUP = "tiderank-rewards"
+INPUTS = (DECISIONS, OUTCOMES)
 BATCH_MAX = 500
 TICK_S = 0.1
 LINGER_S = 0.02
@@ -155,9 +157,9 @@ class RewardsWorker:
                 message = decode(TOPICS[record.topic], record.value, record.header(CONTENT_TYPE))
                 self._times.check(message.event_ms, record)
                 if isinstance(message, Decision):
-                    batch.decisions.append(_decision_fact(message))
+                    batch.decisions.append(decision_fact(message))
                 else:
-                    batch.outcomes.append(_outcome_fact(message))
+                    batch.outcomes.append(outcome_fact(message))
             except Refused as refused:
                 batch.refused.append((record, str(refused)))
                 continue
@@ -241,46 +243,6 @@ class RewardsWorker:
         return delivery
 
 
-def to_reward(closed: Closed) -> Reward:
-    return Reward(
-        reward_id=closed.reward_id,
-        decision=decode(TOPICS[DECISIONS], closed.payload),
-        earned=closed.earned,
-        outcomes=closed.outcomes,
-        late=closed.late,
-    )
-
-
-def _decision_fact(decision: Decision) -> DecisionFact:
-    """Raises Refused where its reward could not be sent: JSON may take more bytes than what came."""
-    payload = encode(TOPICS[DECISIONS], decision)
-    if len(payload) > TOPICS[DECISIONS].max_bytes:
-        raise Refused(f"a decision must be at most {TOPICS[DECISIONS].max_bytes} bytes in JSON, got {len(payload)}")
-    return DecisionFact(
-        response_id=decision.response_id,
-        event_ms=decision.event_ms,
-        plan=decision.plan,
-        cost_ms=decision.measured_ms,
-        forced=decision.forced,
-        payload=payload,
-    )
-
-
-def _outcome_fact(outcome: Outcome) -> OutcomeFact:
-    return OutcomeFact(
-        outcome_id=outcome.outcome_id,
-        response_id=outcome.response_id,
-        event_ms=outcome.event_ms,
-        value=outcome.value,
-    )
-
-
-def _delivered(reward: Reward) -> Delivered:
-    """Raises Refused or ValueError where no rewards worker can have made it."""
-    fact = _decision_fact(reward.decision)
-    return Delivered(fact, reward.reward_id, reward.earned, reward.outcomes, late=reward.late)
-
-
 def _place(message: Any) -> Place:
     return message.topic, message.partition
 
@@ -298,10 +260,10 @@ def _record(message: Any) -> Record:
     )
 
 
-def build_app(settings: Settings, outage: RedisOutage, again: threading.Event) -> faust.App:
-    """The Faust app: two agents and the task that does their work."""
+def build_app(settings: Settings, member: str, outage: RedisOutage, again: threading.Event) -> faust.App:
+    """The Faust app: two agents and the task that does their work. member: its name in the group."""
     recipe = settings.recipe
-    app = make_app(settings.kafka, GROUP, settings.instance)
+    app = make_app(settings.kafka, GROUP, member)
     redis = _redis(settings)
     clock = JoinClock(app, redis, EndsQuestion(settings.kafka.admin()))
     asker = settings.kafka.reader()
@@ -318,7 +280,7 @@ def build_app(settings: Settings, outage: RedisOutage, again: threading.Event) -
         ):  # acknowledged when Redis surely has it
             await worker.inbox.put(event)
 
-    for name in (DECISIONS, OUTCOMES):
+    for name in INPUTS:
         app.agent(app.topic(name, key_type=bytes, value_type=bytes), name=f"receive {name}")(receive)
     app.task(work)
     begin_at(app, worker.begin)
@@ -338,7 +300,7 @@ async def settle_delivered(settings: Settings, stop: threading.Event, heartbeat:
         restored, some = 0, list[Delivered]()
         for record in read_topic(settings.kafka, REWARDS, since, until):
             try:
-                some.append(_delivered(decode(TOPICS[REWARDS], record.value, record.header(CONTENT_TYPE))))
+                some.append(delivered_fact(decode(TOPICS[REWARDS], record.value, record.header(CONTENT_TYPE))))
             except (Refused, ValueError):
                 continue  # none of ours
             if len(some) == BATCH_MAX:
@@ -361,8 +323,12 @@ def _redis(settings: Settings) -> Redis:
     )
 
 
+def _options(settings: Settings) -> WindowOptions:
+    return WindowOptions(window_ms=settings.recipe.routing.reward_window_ms)
+
+
 def _windows(settings: Settings, redis: Redis) -> RewardWindows:
-    return RewardWindows(redis, WindowOptions(window_ms=settings.recipe.routing.reward_window_ms))
+    return RewardWindows(redis, _options(settings))
 
 
 def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
@@ -372,12 +338,15 @@ def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat)
     check(redis, settings.redis_url)
     warn_of_eviction(redis)
     outage = RedisOutage("rewards", "no windows are opened or closed")
+    options, admin = _options(settings), settings.kafka.admin()
     while not stop.is_set():
         heartbeat.beat()
         try:
+            ids, again = TopicIds(admin, INPUTS), threading.Event()
+            ids.forget_old_places(redis, places=options.places_key, known=options.topics_key)
             asyncio.run(settle_delivered(settings, stop, heartbeat))
-            again = threading.Event()
-            run_app(build_app(settings, outage, again), heartbeat, until=(stop, again))
+            app = build_app(settings, ids.member_name(settings.instance), outage, again)
+            run_app(app, heartbeat, until=(stop, again), check=ids.check)
             _await_kafka(settings.kafka, stop, heartbeat)
         except RedisError as error:
             stop.wait(outage.failed_of(error))

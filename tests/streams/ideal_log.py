@@ -239,6 +239,14 @@ class Exactly(RuleBasedStateMachine):
         self.members[who].assign(list(self.free))
         self.free = {}
 
+    @precondition(lambda self: self.free)
+    @rule(data=st.data())
+    def move_back(self, data: st.DataObject) -> None:
+        """An operator moves the group back where it has no member."""
+        place = data.draw(st.sampled_from(sorted(self.free)))
+        if place in self.broker.committed:
+            self.broker.committed[place] = data.draw(st.integers(0, self.broker.committed[place]))
+
     def _pass_time(self, ms: int) -> None:
         """Partitions find a member before their time, and who lives looks around now and then."""
         if self.free and self.broker.now_ms + ms > min(self.free.values()):

@@ -26,7 +26,7 @@ from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, SERVED
 from tests.feature_store.servers import Server, find_servers
 from tests.streams.ideal_labels import CLICK_MS, SECOND
 from tests.streams.ideal_log import BUCKETS, HANDED_OVER_MS, USERS, Exactly, served
-from tests.streams.simulated_ingest import T0, Broker
+from tests.streams.simulated_ingest import PARTITIONS, T0, Broker
 
 LONG = os.environ.get("TIDERANK_LONG_TESTS") == "1"
 
@@ -140,6 +140,29 @@ def test_what_redis_forgot_is_read_again_before_any_window_closes_over_it(machin
         story.tick(0)
     if both:
         story.members[1].notice_that_redis_forgot()
+    story.teardown()
+
+
+def test_nothing_closes_over_a_topic_that_was_made_anew(machine: type[Exactly]) -> None:
+    """It ends before what was read of the old one: that is not to have read it."""
+    story = shown_at_the_start(machine)
+    story.wait(SECOND)
+    for number in range(3):
+        search = Conversion(event_id=f"s{number}", user=USERS[1], kind="search", event_ms=story.broker.now_ms)
+        story._send(search.event_id, CONVERSIONS, search, 0)
+    story.deliver_all(0)
+    story.commit(0, 1_000)
+    for partition in range(PARTITIONS):
+        story.broker.logs[CONVERSIONS, partition].clear()
+        story.broker.committed.pop((CONVERSIONS, partition), None)
+    click_of_it(story, 0)
+    while story.broker.now_ms < T0 + CLICK_MS + 20 * SECOND:
+        story.wait(4 * SECOND)
+        story.tick(0)
+        story.commit(0, 1_000)
+    assert story.broker.passed_ms < T0 + CLICK_MS
+    story.kill(0, 1_000)
+    story.take_over(0)
     story.teardown()
 
 

@@ -91,6 +91,7 @@ class House:
     def handled(self, place: Place, count: int, newest: int = 0) -> None:
         """The first so many records of it."""
         record = Record(*place, count - 1, T0, None, b"", ())
+        self.broker.ends[place] = max(self.broker.ends[place], count)
         self.broker.fetched[place] = count
         self.clock.handled([record], T0 + newest if newest else 0)
 
@@ -226,3 +227,20 @@ def held_s() -> float:
     from streams.metric_names import REWARDS_HELD_SECONDS
 
     return REWARDS_HELD_SECONDS._value.get()  # type: ignore[no-any-return]
+
+
+def test_nothing_closes_over_a_topic_that_was_made_anew(house: House) -> None:
+    """It ends before what was read of the old one: that is not to have read it."""
+
+    async def story() -> None:
+        house.handled(DECIDED, 9)
+        house.handled(EARNED, 9)
+        house.say(5)
+        assert await house.looks() == 5
+        house.broker.ends |= {EARNED: 2}
+        house.say(10)
+        assert await house.looks() == 5
+        house.handled(EARNED, 2)
+        assert await house.looks() == 10
+
+    house.run(story)

@@ -6,44 +6,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from redis.asyncio import Redis
 
-from feature_store.shared_clock import SharedClock
 from router_bandit.windows import RewardWindows, Swept, WindowOptions
-from streams.codec import MSGPACK, decode, encode
-from streams.kafka import Kafka, watermarks
+from streams.codec import MSGPACK, encode
+from streams.kafka import Kafka
 from streams.local.kafka import why_not
 from streams.local.stack import LocalStack, local_stack
 from streams.messages import Decision, Outcome, Reward
 from streams.recipe import default
-from streams.record import Record
 from streams.redis_client import PATIENT_S, connect
 from streams.scan import ends
 from streams.service import Heartbeat
 from streams.settings import Settings
-from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
+from streams.topics import DECISIONS, OUTCOMES, TOPICS
 from streams.workers.rewards import GROUP, run_rewards
 from tests.streams.group_offsets import move_group
-from tests.streams.worker_process import worker_process
+from tests.streams.reward_wire import RECIPE, T0, USERS, WINDOW_MS, Wire, decision, outcome, rewards_worker
 
 pytestmark = pytest.mark.e2e
-
-WINDOW_MS = 10_000
-RECIPE = f"""
-base = "default"
-clock = "event"
-[routing]
-reward_window_ms = {WINDOW_MS}
-"""
-T0 = 1_700_000_000_000
-USERS = [f"user {i}" for i in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -53,102 +40,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         yield stack
 
 
-def decision(response: str, at: int = 0, plan: str = "light", cost: float = 2.0, user: str | None = None) -> Decision:
-    return Decision(
-        response_id=response,
-        user=user or USERS[hash_of(response) % len(USERS)],
-        event_ms=T0 + at,
-        plan=plan,
-        probabilities={"light": 0.75, "heavy": 0.25},
-        values={"light": 1.0, "heavy": 2.0},
-        costs={"light": 2.0, "heavy": 9.0},
-        measured_ms=cost,
-        price=0.5,
-        context={"surface": "feed", "load": 0.25},
-        router_number=3,
-    )
-
-
-def outcome(name: str, response: str, at: int, value: float = 1.0, user: str = "someone") -> Outcome:
-    """Of another user than the decision's, so that the two may be in different partitions."""
-    return Outcome(outcome_id=name, response_id=response, user=user, kind="click", value=value, event_ms=T0 + at)
-
-
-def hash_of(text: str) -> int:
-    return sum(map(ord, text))
-
-
-@dataclass
-class Wire:
-    """The test's end of the topics: sends facts, collects rewards and dead letters from where they stand now."""
-
-    stack: LocalStack
-    producer: Producer = field(init=False)
-    rewards: list[Reward] = field(default_factory=list)
-    letters: list[Record] = field(default_factory=list)
-    consumer: Consumer = field(init=False)
-
-    def __post_init__(self) -> None:
-        kafka = Kafka(self.stack.bootstrap, {})
-        self.producer = kafka.producer()
-        self.consumer = kafka.reader(eof=False)
-        places = [TopicPartition(topic, p) for topic in (REWARDS, DEAD_LETTERS) for p in kafka.partitions(topic)]
-        for place in places:
-            place.offset = watermarks(self.consumer, place.topic, place.partition)[1]
-        self.consumer.assign(places)
-
-    def send(self, *messages: Decision | Outcome) -> None:
-        for message in messages:
-            topic = DECISIONS if isinstance(message, Decision) else OUTCOMES
-            self.send_raw(topic, encode(TOPICS[topic], message), key=message.user)
-        assert self.producer.flush(10) == 0
-
-    def send_raw(self, topic: str, value: bytes | None, *, key: str = "k", content_type: str | None = None) -> None:
-        headers: dict[str, str | bytes | None] = {} if content_type is None else {"content-type": content_type}
-        self.producer.produce(topic, value, key, headers=headers)
-
-    def move_clock(self, at: int) -> None:
-        """The join has closed all windows that end before, and what came of it is on the broker."""
-        with connect(self.stack.redis_url, timeout_s=PATIENT_S) as redis:
-            SharedClock(redis, "ingest").agree(T0 + at, T0 + at, (0, 1))
-
-    def poll(self, timeout_s: float = 0.2) -> None:
-        for message in self.consumer.consume(500, timeout_s):
-            assert message.error() is None
-            record = Record.of(message)
-            if record.topic == REWARDS:
-                self.rewards.append(decode(TOPICS[REWARDS], record.value))
-            else:
-                self.letters.append(record)
-
-    def until(self, condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition() and time.monotonic() < deadline:
-            self.poll()
-        assert condition(), f"{len(self.rewards)} rewards, {len(self.letters)} letters; newest {self.rewards[-3:]}"
-
-    def settle(self, quiet_s: float = 1.0) -> None:
-        """Until nothing has come for a while."""
-        before = -1
-        while len(self.rewards) + len(self.letters) > before:
-            before = len(self.rewards) + len(self.letters)
-            self.poll(quiet_s)
-
-    def of(self, *responses: str) -> list[Reward]:
-        return [r for r in self.rewards if r.decision.response_id in responses]
-
-
 @pytest.fixture
 def wire(stack: LocalStack) -> Iterator[Wire]:
     wire = Wire(stack)
     yield wire
     wire.consumer.close()
-
-
-def rewards_worker(
-    stack: LocalStack, folder: Path, recipe: str = RECIPE
-) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    return worker_process("rewards", stack, folder, recipe)
 
 
 def by_id(rewards: Sequence[Reward]) -> dict[str, tuple[float, int, bool]]:
@@ -267,21 +163,37 @@ def test_a_redis_that_forgot_all_is_told_again(stack: LocalStack, wire: Wire, tm
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"deleting topics needs a real Kafka: {why_not()}")
-def test_a_topic_made_anew_is_read_from_its_beginning(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
-    old, new = [f"old {i}" for i in range(40)], [f"new {i}" for i in range(4)]
-    with rewards_worker(stack, tmp_path):
-        wire.send(*(decision(name, at=300_000) for name in old))
-        wire.move_clock(300_000 + WINDOW_MS)
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_a_topic_made_anew_is_read_from_its_beginning(
+    stack: LocalStack, wire: Wire, tmp_path: Path, running: bool
+) -> None:
+    """One that runs ends, for its client would take the new records for old ones."""
+    began, mark = (300_000, "run") if running else (340_000, "stop")
+    old, new = [f"{mark} old {i}" for i in range(40)], [f"{mark} new {i}" for i in range(4)]
+    with ExitStack() as first:
+        process = first.enter_context(rewards_worker(stack, tmp_path))
+        wire.send(*(decision(name, at=began) for name in old))
+        wire.move_clock(began + WINDOW_MS)
         wire.until(lambda: len(wire.of(*old)) == len(old))
-    admin = Kafka(stack.bootstrap, {}).admin()
+        if not running:
+            first.close()
+        make_decisions_anew(stack)
+        wire.send(*(decision(name, at=began + 20_000) for name in new))
+        if running:
+            assert process.wait(60) == 2
+            assert "was deleted and made again" in (tmp_path / "rewards.log").read_text()
+    with rewards_worker(stack, tmp_path):
+        wire.move_clock(began + 20_000 + WINDOW_MS)
+        wire.until(lambda: len(wire.of(*new)) == len(new))
+
+
+def make_decisions_anew(stack: LocalStack) -> None:
+    kafka = Kafka(stack.bootstrap, {})
+    admin = kafka.admin()
     admin.delete_topics([DECISIONS], operation_timeout=30)[DECISIONS].result(60)
     while DECISIONS in admin.list_topics(timeout=10).topics:
         time.sleep(0.05)
-    Kafka(stack.bootstrap, {}).create_topics([TOPICS[DECISIONS]])
-    wire.send(*(decision(name, at=320_000) for name in new))
-    with rewards_worker(stack, tmp_path):
-        wire.move_clock(320_000 + WINDOW_MS)
-        wire.until(lambda: len(wire.of(*new)) == len(new))
+    kafka.create_topics([TOPICS[DECISIONS]])
 
 
 @pytest.mark.parametrize("to", ["second record", "end"])
