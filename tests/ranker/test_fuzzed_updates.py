@@ -1,5 +1,6 @@
 """Whatever stands on the log of the weights, a replica neither falls over nor takes in what is not an update."""
 
+import os
 import random
 from collections import Counter
 
@@ -15,7 +16,7 @@ from ranker.updates import Open, UpdateHeader, decode_record, encode_open, encod
 from ranker.updates import _seal as seal
 from tests.ranker.samples import COMPRESS, tiny_learner, tiny_model, traffic, update_of
 
-MESSAGES = 10_000
+MESSAGES = 10_000 if os.environ.get("TIDERANK_LONG_TESTS") == "1" else 2_000
 MODEL = tiny_model(rows=12)
 DTYPES = [torch.float32, torch.bfloat16, torch.int8, torch.int64, torch.uint64, torch.float16, torch.bool]
 
@@ -142,7 +143,7 @@ class Replica:
         self.next += 1
 
 
-def test_ten_thousand_fuzzed_records_break_no_replica_and_no_trainer() -> None:
+def test_fuzzed_records_break_no_replica_and_no_trainer() -> None:
     rng = random.Random(0)
     torch.manual_seed(0)
     log = good_records()
@@ -159,7 +160,7 @@ def test_ten_thousand_fuzzed_records_break_no_replica_and_no_trainer() -> None:
         if replica.next == len(log):
             replica = Replica(log)
     print(dict(outcomes))
-    assert min(outcomes[name] for name in ("applied", "not applicable", "fault", "skipped")) > 100
+    assert min(outcomes[name] for name in ("applied", "not applicable", "fault", "skipped")) > MESSAGES / 100
 
 
 def test_a_body_that_lies_about_its_size_allocates_nothing() -> None:
