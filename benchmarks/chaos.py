@@ -50,6 +50,7 @@ from streams.load.report import this_machine
 from streams.local.kafka import why_not
 from streams.replica import Replica
 from streams.simulate.config import demo
+from streams.topics import REQUESTS
 from streams.update_writer import now_ms
 
 RECIPE = (
@@ -136,7 +137,7 @@ def judge(target: Target, outages: Outages, followed: Engine) -> bool:
     tell(up, report)
     tell_of_gate(up)
     found = images(up, target.follower, followed)
-    inside, outside, of = fallbacks(up, outages)
+    inside, outside, of = fallbacks(up, outages, target.archive.of(REQUESTS))
     print(f"fallbacks: {inside} in outages; {outside} of {of} requests of other times ({outside / max(of, 1):.2%})")
     for name, (version, fingerprinted) in found.items():
         print(f"{name:<16} {version:<24} {fingerprinted}")

@@ -3,7 +3,8 @@
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 
@@ -16,6 +17,7 @@ from streams.audit import AuditReport, run_audit
 from streams.codec import CONTENT_TYPE, decode
 from streams.errors import Refused
 from streams.messages import RankingRequest, RankingResponse
+from streams.record import Record
 from streams.replica import Replica
 from streams.scan import read_topic
 from streams.snapshot_settings import shard_reader
@@ -49,10 +51,10 @@ def settled_audit(up: House) -> AuditReport:
         time.sleep(2.0)
 
 
-def fallbacks(up: House, outages: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+def fallbacks(up: House, outages: Sequence[tuple[int, int]], deleted: Iterable[Record] = ()) -> tuple[int, int, int]:
     """Requests that had a fallback as their first response: within outages, outside, and requests outside in all.
 
-    A request belongs to an outage that began, or ended, within SETTLING_S of it.
+    A request belongs to an outage that began, or ended, within SETTLING_S of it. deleted: requests that the topic had.
     """
     margin = int(1000 * SETTLING_S)
 
@@ -64,7 +66,7 @@ def fallbacks(up: House, outages: Sequence[tuple[int, int]]) -> tuple[int, int, 
         response: RankingResponse = decode(TOPICS[RESPONSES], record.value, record.header(CONTENT_TYPE))
         first.setdefault(response.request_id, response.status)
     inside = outside = of = 0
-    for record in read_topic(up.kafka, REQUESTS):
+    for record in chain(deleted, read_topic(up.kafka, REQUESTS)):
         try:
             request: RankingRequest = decode(TOPICS[REQUESTS], record.value, record.header(CONTENT_TYPE))
         except Refused:
