@@ -85,7 +85,10 @@ def begin_at(app: faust.App, starts: Starts) -> None:
             for tp, offset in begins.items():
                 await self.seek(tp, offset)
             self._committed_offset.update({tp: offset or None for tp, offset in begins.items()})
-            moved = {tp: offset for tp, offset in begins.items() if stands[tp.topic, tp.partition] not in (-1, offset)}
+            ours = self.assignment()  # a rebalance may have taken some meanwhile
+            moved = {
+                tp: at for tp, at in begins.items() if tp in ours and stands[tp.topic, tp.partition] not in (-1, at)
+            }
             if moved:
                 await self._commit(moved)
 

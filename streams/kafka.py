@@ -48,6 +48,8 @@ class Kafka:
                 "export line that it prints"
             )
         extra = {k[len(_PREFIX) :].lower().replace("_", "."): v for k, v in os.environ.items() if k.startswith(_PREFIX)}
+        if "log.level" in extra:
+            extra["log_level"] = extra.pop("log.level")  # the one property with an underscore
         return cls(bootstrap, extra, signer_from_environment())
 
     def _base(self) -> dict[str, Any]:

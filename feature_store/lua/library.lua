@@ -32,7 +32,9 @@ local function apply(keys, args)
       log = log or open_log(keys[1], config, args[3])
       local entry = args[5]:sub(entries * (TAG + RECORD) + 1, (entries + 1) * (TAG + RECORD))
       entries = entries + 1
-      count = find_event(log, entry:sub(1, TAG)) or (fact.known and log.count)  -- at the latest
+      count = find_event(log, entry:sub(1, TAG))
+      -- Where each event has its tag, they know better. Its place was this at the latest.
+      if not count and fact.known and log.count > log.tags then count = log.count end
       fresh = not count
       count = count or append_event(log, config, args[3], entry:sub(1, TAG), entry:sub(TAG + 1))
       if packed[1] == IMPRESSION then

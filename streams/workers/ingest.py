@@ -7,7 +7,7 @@ gave the first time; so an example lost between Redis and Kafka is produced afte
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -61,6 +61,7 @@ class IngestWorker:
         guard: ReconnectGuard,
         clock: EventClock,
         shared_clock: SharedClock,
+        forget_old_places: Callable[[], None],
         ends: EndsQuestion,
         transactions: OpenTransactions,
         kinds: EventKinds,
@@ -74,6 +75,7 @@ class IngestWorker:
         self._guard = guard
         self._clock = clock
         self._shared_clock = shared_clock
+        self._forget_old_places = forget_old_places
         self._ends = ends
         self._transactions = transactions
         self._kinds = kinds
@@ -108,12 +110,13 @@ class IngestWorker:
         known: set[int] = set()
         refused: list[tuple[Record, str]] = []
         for record in records:
+            again = self._is_stored(record)
             try:
                 fact = to_fact(record, self._kinds, self._times)
             except Refused as reason:
                 refused.append((record, str(reason)))
                 continue
-            if self._is_stored(record):
+            if again:
                 known.add(len(facts))
             facts.append(fact)
             # Not beyond the broker's own time: one sender's fast clock must not close the windows of the others.
@@ -123,7 +126,7 @@ class IngestWorker:
         try:
             replies = self._joiner.apply(facts, {p: max(at, self._stored.get(p, 0)) for p, at in after.items()}, known)
         except RedisError as error:
-            self._read_again(error, _first_offsets(records))
+            self._read_again(error)
         self._outage.worked()
         self._next |= after
         for reply in replies:
@@ -162,7 +165,7 @@ class IngestWorker:
             buckets = range(agreed.place, BUCKETS, agreed.readers)
             closed = self._joiner.sweep(agreed.now_ms, SWEEP_LIMIT, buckets)
         except RedisError as error:
-            self._read_again(error, {})
+            self._read_again(error)
         self._outage.worked()
         self._closed_ms = max(self._closed_ms, agreed.closed_ms)
         if self._part != agreed.part:  # some of these buckets were another's, who may not have swept them so far
@@ -246,16 +249,16 @@ class IngestWorker:
             # They stay due: the next sweep produces the same examples, with the same ids.
             self._sweep_due = time.monotonic() + self._outage.failed_of(error)
 
-    def _read_again(self, error: RedisError, first: Places) -> NoReturn:
-        """Waits for Redis; then from what it still knows of each partition, or from `first`, whichever is smaller.
+    def _read_again(self, error: RedisError) -> NoReturn:
+        """Waits for Redis; then from what it still knows of each partition, or where this worker was in it: what Redis
+        knows already may have labels that were never delivered.
 
         Raises StartError instead where Redis forbids it.
         """
         self._stop.wait(self._outage.failed_of(error))
         stored = self._stored_offsets()
         # A partition that Redis knows nothing of any more is read from its beginning.
-        places = {key: stored.get(key, OFFSET_BEGINNING) for key in self._next}
-        self._begin({key: min(place, first.get(key, place)) for key, place in places.items()}, stored)
+        self._begin({key: min(stored.get(key, OFFSET_BEGINNING), at) for key, at in self._next.items()}, stored)
         # Redis may have forgotten facts whose time has passed: no window may close over them before they are there
         # again, whoever reads them, and another worker may not have noticed yet.
         self._clock.restart()
@@ -270,14 +273,11 @@ class IngestWorker:
             try:
                 with self._guard:
                     self._shared_clock.agree(0)  # a write; and no other worker is to pass what is unread here
+                    self._forget_old_places()
                     return self._joiner.offsets()
             except RedisError as error:
                 self._stop.wait(self._outage.failed_of(error))
         raise StreamError("asked to stop while Redis was away; nothing of the open batch was committed")
-
-
-def _first_offsets(records: Sequence[Record]) -> Places:
-    return {(r.topic, r.partition): r.offset for r in reversed(records)}
 
 
 def _start(stored: int | None, committed: int) -> int:
@@ -298,13 +298,13 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     functions.load(redis)
     redis.set(WINDOWS, windows(recipe.join))
     outbox, admin = Outbox(kafka.producer(linger_ms=1.0)), kafka.admin()
-    ids = TopicIds(admin, INPUTS)
-    ids.forget_old_places(redis, places=OFFSETS, known=TOPIC_IDS)
+    ids = TopicIds(kafka, INPUTS)
     worker = IngestWorker(
         joiner=Joiner(redis, recipe.log, recipe.join),
         guard=ReconnectGuard(redis),
         clock=EventClock(),
         shared_clock=SharedClock(redis, settings.instance),
+        forget_old_places=lambda: ids.forget_old_places(redis, places=OFFSETS, known=TOPIC_IDS),
         ends=EndsQuestion(admin),
         transactions=OpenTransactions(admin),
         kinds=recipe.kinds,

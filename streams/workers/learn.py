@@ -234,6 +234,6 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     )
     outbox = Outbox(kafka.producer(), signer=kafka.signer)
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
-    ids = TopicIds(kafka.admin(), [REWARDS])
-    consumer = kafka.group_consumer(GROUP, ids.member_name(OWNER))
+    ids = TopicIds(kafka, [REWARDS])
+    consumer = kafka.group_consumer(GROUP, OWNER)
     run(consumer, [REWARDS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)

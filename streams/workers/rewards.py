@@ -338,11 +338,11 @@ def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat)
     check(redis, settings.redis_url)
     warn_of_eviction(redis)
     outage = RedisOutage("rewards", "no windows are opened or closed")
-    options, admin = _options(settings), settings.kafka.admin()
+    options = _options(settings)
     while not stop.is_set():
         heartbeat.beat()
         try:
-            ids, again = TopicIds(admin, INPUTS), threading.Event()
+            ids, again = TopicIds(settings.kafka, (*INPUTS, REWARDS)), threading.Event()
             ids.forget_old_places(redis, places=options.places_key, known=options.topics_key)
             asyncio.run(settle_delivered(settings, stop, heartbeat))
             app = build_app(settings, ids.member_name(settings.instance), outage, again)

@@ -386,7 +386,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         stop=stop,
         heartbeat=heartbeat,
     )
-    ids, batch_max = TopicIds(kafka.admin(), [EXAMPLES]), recipe.training.batch_max
+    ids, batch_max = TopicIds(kafka, [EXAMPLES]), recipe.training.batch_max
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
     with schedule:
         run(consumer, [EXAMPLES], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.02)

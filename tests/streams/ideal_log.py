@@ -239,6 +239,11 @@ class Exactly(RuleBasedStateMachine):
         self.members[who].assign(list(self.free))
         self.free = {}
 
+    @rule(who=st.integers(0, 1))
+    def refuse_once(self, who: int) -> None:
+        """An error of Redis, which has forgotten nothing."""
+        self.members[who].notice_that_redis_forgot()
+
     @precondition(lambda self: self.free)
     @rule(data=st.data())
     def move_back(self, data: st.DataObject) -> None:

@@ -165,6 +165,7 @@ class Member:
             guard=threading.Lock(),  # type: ignore[arg-type]  # Redis stays
             clock=EventClock(),
             shared_clock=SharedClock(self.redis, self.name),
+            forget_old_places=lambda: None,
             ends=Question(self.broker),  # type: ignore[arg-type]
             transactions=SimpleNamespace(look=lambda *_: None),  # type: ignore[arg-type]  # nobody has any
             kinds=EventKinds(),
@@ -219,7 +220,7 @@ class Member:
     def notice_that_redis_forgot(self) -> None:
         """As its next call to a Redis that was away does."""
         try:
-            self.worker._read_again(RedisError("away"), {})
+            self.worker._read_again(RedisError("away"))
         except ReadAgain as again:
             self.outbox.discard()
             self.positions = {place: max(at, 0) for place, at in again.places.items()}

@@ -154,6 +154,7 @@ def test_ingest(stack: LocalStack, kafka: Kafka) -> None:
         guard=ReconnectGuard(connect(stack.redis_url)),
         clock=EventClock(),
         shared_clock=SharedClock(redis, "test"),
+        forget_old_places=lambda: None,
         ends=EndsQuestion(kafka.admin()),
         transactions=OpenTransactions(kafka.admin()),
         kinds=EventKinds(),

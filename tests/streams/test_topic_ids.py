@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from streams.errors import StreamError
+from streams.errors import StartError, StreamError
 from streams.kafka import Kafka
 from streams.local.kafka import why_not
 from streams.local.stack import LocalStack, local_stack
@@ -63,7 +64,7 @@ def test_a_worker_ends_and_reads_all_of_the_new_topic_when_it_is_started_again(s
 def test_a_topic_that_stays_and_a_broker_that_is_away_are_no_change(stack: LocalStack) -> None:
     kafka = Kafka(stack.bootstrap, {})
     kafka.create_topics([TOPICS[IMPRESSIONS]])
-    ids = TopicIds(kafka.admin(), [IMPRESSIONS])
+    ids = TopicIds(kafka, [IMPRESSIONS])
     check_for(ids, 6.0)
     stack.broker.kill()
     check_for(ids, 6.0)
@@ -73,6 +74,24 @@ def test_a_topic_that_stays_and_a_broker_that_is_away_are_no_change(stack: Local
     make_anew(kafka)
     with pytest.raises(StreamError):
         check_for(ids, PATIENCE_S)
+
+
+def test_a_topic_that_is_not_there_ends_it(stack: LocalStack) -> None:
+    kafka = Kafka(stack.bootstrap, {})
+    with pytest.raises(StartError, match=r"topic ads\.impressions does not exist; create all with"):
+        TopicIds(kafka, [IMPRESSIONS])
+    kafka.create_topics()
+    ids, admin = TopicIds(kafka, [IMPRESSIONS]), kafka.admin()
+    admin.delete_topics([IMPRESSIONS], operation_timeout=30)[IMPRESSIONS].result(60)
+    with pytest.raises(StreamError, match=r"ads\.impressions was deleted"):
+        check_for(ids, PATIENCE_S)
+
+
+def test_the_in_memory_broker_is_asked_nothing(tmp_path: Path) -> None:
+    with local_stack(tmp_path, broker="memory") as stack:
+        ids = TopicIds(Kafka(stack.bootstrap, {}), [IMPRESSIONS])
+        check_for(ids, 0.1)
+        assert ids.member_name("one") == TopicIds(Kafka(stack.bootstrap, {}), []).member_name("one")
 
 
 def check_for(ids: TopicIds, seconds: float) -> None:
@@ -88,7 +107,7 @@ def read(kafka: Kafka, wanted: int) -> int:
     killer = threading.Timer(PATIENCE_S, stop.set)
     killer.start()
     try:
-        ids = TopicIds(kafka.admin(), [IMPRESSIONS])
+        ids = TopicIds(kafka, [IMPRESSIONS])
         consumer = kafka.group_consumer("readers", "one")
         run(consumer, [IMPRESSIONS], reader, outbox, check_topics=ids.check, stop=stop, batch_max=100, idle_s=0.05)
     finally:
