@@ -146,11 +146,9 @@ def test_what_redis_forgot_is_read_again_before_any_window_closes_over_it(machin
 def test_what_is_read_again_is_read_to_its_end_whatever_redis_does_meanwhile(machine: type[Exactly]) -> None:
     """Labels that were lost with a process come again with their events: no error may jump over those."""
     story = shown_at_the_start(machine)
-    story.wait(SECOND)
-    for number in range(3):
-        search = Conversion(event_id=f"s{number}", user=USERS[1], kind="search", event_ms=story.broker.now_ms)
-        story._send(search.event_id, CONVERSIONS, search, 0)
+    search_three_times(story, "before")
     story.commit(0, 1_000)
+    search_three_times(story, "after")
     click_of_it(story, 0)
     story.deliver_all(0)
     story.kill(0, 0)
@@ -161,14 +159,18 @@ def test_what_is_read_again_is_read_to_its_end_whatever_redis_does_meanwhile(mac
     story.teardown()
 
 
+def search_three_times(story: Exactly, name: str) -> None:
+    story.wait(SECOND)
+    for number in range(3):
+        search = Conversion(event_id=f"{name} {number}", user=USERS[1], kind="search", event_ms=story.broker.now_ms)
+        story._send(search.event_id, CONVERSIONS, search, 0)
+    story.deliver_all(0)
+
+
 def test_nothing_closes_over_a_topic_that_was_made_anew(machine: type[Exactly]) -> None:
     """It ends before what was read of the old one: that is not to have read it."""
     story = shown_at_the_start(machine)
-    story.wait(SECOND)
-    for number in range(3):
-        search = Conversion(event_id=f"s{number}", user=USERS[1], kind="search", event_ms=story.broker.now_ms)
-        story._send(search.event_id, CONVERSIONS, search, 0)
-    story.deliver_all(0)
+    search_three_times(story, "s")
     story.commit(0, 1_000)
     for partition in range(PARTITIONS):
         story.broker.logs[CONVERSIONS, partition].clear()
