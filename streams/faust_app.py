@@ -17,7 +17,7 @@ import faust
 from faust.types.auth import CredentialsT
 
 from streams.errors import StartError
-from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SESSION_TIMEOUT_MS, Kafka
+from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SAY_EVERY_S, SESSION_TIMEOUT_MS, Kafka
 from streams.record import Place
 from streams.service import Heartbeat
 from streams.strange_headers import let_strange_headers_pass
@@ -39,6 +39,9 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
     let_strange_headers_pass()
     for chatty in ("faust", "mode", "aiokafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(known, _Sparing) for known in handler.filters):
+            handler.addFilter(_Sparing())
     return faust.App(
         group,
         broker="aiokafka://" + kafka.bootstrap.replace(",", ";"),
@@ -61,6 +64,22 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
         worker_redirect_stdouts=False,
         autodiscover=False,
     )
+
+
+class _Sparing(logging.Filter):
+    """Lets each kind of line of aiokafka's pass once a minute: while the broker is away it logs each try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        passes = record.created - self._passed.get(record.msg, 0.0) >= SAY_EVERY_S
+        if passes:
+            self._passed[record.msg] = record.created
+        return passes
 
 
 Starts = Callable[[Mapping[Place, int]], Awaitable[Mapping[Place, int]]]

@@ -3,6 +3,7 @@
 Any librdkafka property is a plain setting: TIDERANK_KAFKA_SECURITY_PROTOCOL=SSL becomes `security.protocol=SSL`.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,10 @@ from streams.errors import StartError
 from streams.signing import Signer, signer_from_environment
 from streams.topics import TOPICS, Topic
 
+log = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_S = 10.0
+SAY_EVERY_S = 60.0
 SESSION_TIMEOUT_MS = 6_000
 """How long a killed worker's partitions wait: with static membership nothing else tells the broker."""
 MAX_POLL_MS = 3_600_000
@@ -53,7 +57,7 @@ class Kafka:
         return cls(bootstrap, extra, signer_from_environment())
 
     def _base(self) -> dict[str, Any]:
-        # What goes wrong comes as an error or an event, and is said once; the client would log each try, 20 a second.
+        # What goes wrong is said by `_say`, or by who waits for it; the client would log each try, 20 a second.
         return {"bootstrap.servers": self.bootstrap, "log_level": 2, **self.properties}
 
     def producer(self, *, linger_ms: float = 0.0, delivery_timeout_ms: int = 30_000) -> Producer:
@@ -61,6 +65,7 @@ class Kafka:
         return Producer(
             self._base()
             | {
+                "error_cb": _say,
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": linger_ms,
@@ -91,6 +96,7 @@ class Kafka:
         return Consumer(
             self._base()
             | {
+                "error_cb": _say,
                 "group.id": group,
                 "group.instance.id": f"{group}-{instance}",
                 "partition.assignment.strategy": "cooperative-sticky",
@@ -199,6 +205,18 @@ class Kafka:
         if known.error is not None or not known.partitions:
             raise StartError(f"topic {topic} is not at {self.bootstrap}; create all with `tiderank topics create`")
         return sorted(known.partitions)
+
+
+def _say(error: KafkaError) -> None:
+    """Logs what a client meets by itself, each kind once a minute; it tries again by itself, too."""
+    now = time.monotonic()
+    if now - _said.get(error.code(), float("-inf")) >= SAY_EVERY_S:
+        _said[error.code()] = now
+        log.warning("kafka: %s; the client tries again by itself", error.str())
+
+
+_said: dict[int, float] = {}
+"""By the code of an error, when it was said last."""
 
 
 def _in_memory(cluster: ClusterMetadata) -> bool:

@@ -8,11 +8,9 @@ local SERVED, IMPRESSION = 1, 2
 local function read_fact(f)
   if f[1] == SERVED then return {id = f[2], ms = f[3], items = f[4]} end
   if f[1] == IMPRESSION then
-    return {id = f[2], response = f[3], item = f[4], position = f[5], ms = f[6], kafka_ms = f[7],
-      known = f[8]}
+    return {id = f[2], response = f[3], item = f[4], position = f[5], ms = f[6], kafka_ms = f[7]}
   end
-  return {id = f[2], role = f[3], item = f[4], impression = f[5], value = f[6], ms = f[7], kafka_ms = f[8],
-    known = f[9]}
+  return {id = f[2], role = f[3], item = f[4], impression = f[5], value = f[6], ms = f[7], kafka_ms = f[8]}
 end
 
 -- FCALL 3 log, join, due; user, config, generation, facts, entries, blobs...
@@ -34,7 +32,7 @@ local function apply(keys, args)
       entries = entries + 1
       count = find_event(log, entry:sub(1, TAG))
       -- Where each event has its tag, they know better. Its place was this at the latest.
-      if not count and fact.known and log.count > log.tags then count = log.count end
+      if not count and packed[#packed] and log.count > log.tags then count = log.count end
       fresh = not count
       count = count or append_event(log, config, args[3], entry:sub(1, TAG), entry:sub(TAG + 1))
       if packed[1] == IMPRESSION then

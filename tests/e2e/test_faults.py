@@ -146,7 +146,7 @@ def test_kill_9_of_the_broker(house: House) -> None:
     check(before, settled_audit(house), load.report)
     said = {log.stem: log.read_text() for log in (house.home / "logs").glob("*-local.log")}
     assert "kafka: " in said["ingest-local"]
-    assert not {name for name, text in said.items() if text.count("Connection refused") > 10}, "each try was logged"
+    assert not {name for name, text in said.items() if len(text.splitlines()) > 200}, "each try was logged"
 
 
 def kill_rank(house: House, repeated: int) -> None:
