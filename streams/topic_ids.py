@@ -37,7 +37,7 @@ class TopicIds:
         """Waits for the answer. Raises StartError where a topic does not exist, or the broker does not say."""
         self._admin = kafka.admin()
         try:
-            self._topics = [] if kafka.in_memory() else list(topics)
+            self._topics = [] if kafka.in_memory else list(topics)
         except KafkaException as error:
             raise _not_told(", ".join(topics), error.args[0]) from error
         self._ids: dict[str, str] = {}

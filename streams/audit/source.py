@@ -3,10 +3,12 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from confluent_kafka import Consumer
+
 from streams.dead_letters import letter_place
-from streams.kafka import Kafka
+from streams.kafka import Kafka, watermarks
 from streams.record import Record
-from streams.scan import committed, ends, read_topic
+from streams.scan import committed, read_topic
 from streams.topics import DEAD_LETTERS
 
 Place = tuple[str, int]
@@ -27,6 +29,7 @@ class Source:
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
+        self._askers: dict[bool, Consumer] = {}
         self._uncommitted: frozenset[str] = frozenset()
         self._cut: dict[Place, Span] = {}
         self._next: dict[Place, int] = {}
@@ -129,7 +132,11 @@ class Source:
         return sum(firsts.values())
 
     def _ends(self, topic: str, *, uncommitted: bool = False) -> dict[int, tuple[int, int]]:
-        return ends(self._kafka, topic, uncommitted=uncommitted)
+        """(first offset kept, next offset) of each partition; see `streams.scan.ends`. Asked so often that a client of
+        each kind is kept for it."""
+        if uncommitted not in self._askers:
+            self._askers[uncommitted] = self._kafka.reader(uncommitted=uncommitted)
+        return {p: watermarks(self._askers[uncommitted], topic, p) for p in self._kafka.partitions(topic)}
 
     def _read(
         self,

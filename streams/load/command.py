@@ -156,7 +156,7 @@ def _run(
             rows = load.measure_all(rates)
         else:
             max_rate, rows = load.find_max(rates[0], sustained)
-        broker = "in-memory broker" if settings.kafka.in_memory() else "Kafka"
+        broker = "in-memory broker" if settings.kafka.in_memory else "Kafka"
         return LoadReport(
             options=options,
             log_length=log_length,

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from streams.client import RankingClient
 from streams.codec import decode
 from streams.local.workers import WorkerProcess
 from streams.messages import RankingResponse
-from streams.scan import read_topic
 from streams.simulate.config import demo
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.world import World
+from streams.tail import Tail
 from streams.topics import RESPONSES, TOPICS
 from streams.updates import UpdateReader
 from tests.e2e.running import RECIPE, House, running
@@ -88,15 +88,13 @@ class Log:
 
 
 def await_served(house: House, epoch: int) -> None:
-    """Until a response was scored with weights of this epoch."""
+    """Until a response that comes from now on was scored with weights of this epoch."""
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        responses: list[RankingResponse] = [
-            decode(TOPICS[RESPONSES], r.value) for r in read_topic(house.kafka, RESPONSES)
-        ]
-        if any(r.model is not None and r.model.epoch == epoch for r in responses):
-            return
-        time.sleep(0.5)
+    with closing(Tail(house.kafka, [RESPONSES])) as tail:
+        while time.monotonic() < deadline:
+            responses: list[RankingResponse] = [decode(TOPICS[RESPONSES], r.value) for r in tail.poll(timeout_s=0.5)]
+            if any(r.model is not None and r.model.epoch == epoch for r in responses):
+                return
     raise TimeoutError(f"no response with epoch {epoch}")
 
 
