@@ -7,7 +7,6 @@ conversion of five users open for as long as the load lasts. Times are from when
 requests are read committed, as a consumer does that is given no thought.
 """
 
-import math
 import time
 from contextlib import nullcontext
 
@@ -18,7 +17,8 @@ from benchmarks.lab.transactions import transaction
 from streams.simulate.report import percentiles
 
 DRAIN_S = 5.0
-"""How long answers are waited for at the load's end, before the transaction's. Those still missing take for ever."""
+"""How long answers are waited for at the load's end, before the transaction's. What is missing then took this long and
+the whole load, at least."""
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 
 
@@ -44,8 +44,8 @@ def _load(up: House, rate: float, seconds: float, *, seed: int, name: str) -> No
         time.sleep(seconds)
     assert asking.report is not None, "the load ends within the time it was given"
     (tally,) = asking.report.phases
-    never = [math.inf] * (tally.requests - len(tally.latency_ms))
-    times = percentiles(tally.latency_ms + never) or {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    missing = [1_000 * (seconds + DRAIN_S)] * (tally.requests - len(tally.latency_ms))
+    times = percentiles(tally.latency_ms + missing) or {"p50": 0.0, "p99": 0.0, "max": 0.0}
     print(
         f"{name:26} {tally.requests:>6} {tally.responses.get('ok', 0):>6} "
         f"{times['p50']:>8.1f} {times['p99']:>8.1f} {times['max']:>8.1f}",
