@@ -338,15 +338,31 @@ def freshness(seconds: float, as_json: bool) -> None:
 @click.option("--seconds", type=Finite(min=5), default=60.0, show_default=True, help="Length of the measured part.")
 @click.option("--rate", type=Finite(min=1, max=500), default=20.0, show_default=True, help="Requests a second.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option(
+    "--warm-up-examples",
+    type=click.IntRange(min=500),
+    default=6_000,  # with fewer, even a frozen copy of a world that stands still would be a bad model
+    show_default=True,
+    help="Examples to learn, at least, before a copy of the model is frozen.",
+)
 @broker_option
 @data_option
 @json_option
-def demo(seconds: float, rate: float, seed: int, broker: BrokerChoice, data: Path | None, as_json: bool) -> None:
+def demo(
+    seconds: float,
+    rate: float,
+    seed: int,
+    warm_up_examples: int,
+    broker: BrokerChoice,
+    data: Path | None,
+    as_json: bool,
+) -> None:
     """Start everything, drive simulated traffic, and watch it learn."""
     check_workers()
-    from streams.demo import run_demo
+    from streams.demo import Plan, run_demo
 
-    sys.exit(run_demo(seconds=seconds, rate=rate, seed=seed, broker=broker, data=data, as_json=as_json))
+    plan = Plan(seconds=seconds, rate=rate, seed=seed, warm_up_examples=warm_up_examples)
+    sys.exit(run_demo(plan, broker=broker, data=data, as_json=as_json))
 
 
 def _kafka() -> "Kafka":

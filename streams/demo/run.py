@@ -47,8 +47,6 @@ EXAMPLES_A_REQUEST = 5.5
 IN_FLIGHT_S = 15.0
 """Of the measured rate: examples of the warm-up that the frozen copy has not learned, and of the draining."""
 MARGIN = 1.15
-WARM_UP_AT_LEAST = 6_000
-"""Examples: with fewer, even a frozen copy of a world that stands still would be a bad model."""
 WARM_UP_SPEED_MAX = 5.0
 """The warm-up's rate, as a multiple of the measured one, at most: as fast as the ranker answers without a queue."""
 
@@ -58,12 +56,14 @@ class Plan:
     seconds: float
     rate: float
     seed: int
+    warm_up_examples: int
+    """At least so many, whatever the measured part needs."""
 
     @property
     def freeze_after(self) -> int:
         """Examples: more than the demo will add afterwards."""
         added = EXAMPLES_A_REQUEST * self.rate * (self.seconds + IN_FLIGHT_S)
-        return max(WARM_UP_AT_LEAST, math.ceil(MARGIN * added))
+        return max(self.warm_up_examples, math.ceil(MARGIN * added))
 
     def recipe(self, budget_ms: float) -> str:
         """As TOML."""
@@ -81,12 +81,11 @@ class Fallen(Exception):
         self.last_words = last_words.lstrip("; ")
 
 
-def run_demo(*, seconds: float, rate: float, seed: int, broker: BrokerChoice, data: Path | None, as_json: bool) -> int:
+def run_demo(plan: Plan, *, broker: BrokerChoice, data: Path | None, as_json: bool) -> int:
     """Runs the demo in `data`/demo; returns the exit status: 0, 1 if a part of it broke or the audit found something
     wrong, 130 after Ctrl-C. With `as_json` standard output has the summary alone. Raises StartError if it cannot start.
     """
     console = Console(stderr=as_json)
-    plan = Plan(seconds=seconds, rate=rate, seed=seed)
     home = (data or data_dir()) / "demo"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

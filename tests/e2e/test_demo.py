@@ -79,7 +79,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_a_demo_on_kafka_ends_by_itself_and_has_shown_everything(tmp_path: Path) -> None:
-    demo = Demo(tmp_path, ["--seconds", "8", "--broker", "kafka"])
+    demo = Demo(tmp_path, ["--seconds", "8", "--warm-up-examples", "3000", "--broker", "kafka"])
     try:
         status, shown = demo.result()
     finally:
