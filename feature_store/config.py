@@ -37,6 +37,11 @@ class LogConfig:
         return self.length + self.slack
 
 
+HELD_S = 7 * 24 * 3600
+"""Nothing is collected by the wall clock for so long, as long as topics keep what is still to be read: it runs on while
+those who close windows are held, or down."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JoinConfig:
     click_window_ms: int = HOUR_MS // 6
@@ -58,7 +63,8 @@ class JoinConfig:
     """From a click's event time, for `elapsed`."""
     state_ttl_s: int = 48 * 3600
     """Seconds. Garbage collection only: what is known of an impression is dropped this long after it, in event time
-    (so a redelivery is recognized until then), and a user's whole state this long after the last write, in wall time.
+    (so a redelivery is recognized until then), and a user's whole state HELD_S later than this after the last write, in
+    wall time.
     """
 
     def __post_init__(self) -> None:

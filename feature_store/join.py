@@ -14,7 +14,7 @@ import msgspec
 from redis import Redis
 
 from feature_store import functions, keys
-from feature_store.config import JoinConfig, LogConfig
+from feature_store.config import HELD_S, JoinConfig, LogConfig
 from feature_store.events import RECORD_BYTES
 from feature_store.facts import (
     ActionFact,
@@ -51,6 +51,7 @@ class Joiner:
                 "steps": growth_steps(log_config),
                 "tags": log_config.tags,
                 "log_ttl_s": log_config.ttl_s,
+                "key_ttl_s": join_config.state_ttl_s + HELD_S,
                 **dataclasses.asdict(join_config),
             }
         )

@@ -10,6 +10,10 @@
 -- and two sorted sets of response ids: <prefix>due by due time, <prefix>late of those with outcomes in state "l",
 -- and one hash of source positions, <prefix>at: by "topic:partition", the offset after the last that is in all of this.
 
+-- Open windows outlive their time by a week, as long as topics keep what is still to be read: this clock runs on while
+-- those who close windows are held, or down.
+local HELD_MS = 7 * 24 * 3600 * 1000
+
 local function parse(outcome)
   return outcome:match('^(%l)|(%-?%d+)|(.*)$')
 end
@@ -20,7 +24,7 @@ local function take_decision(prefix, ttl, id, due, payload, aggregate)
     return 'duplicate'
   end
   redis.call('HSET', key, 'due', due, 'a', aggregate)
-  redis.call('PEXPIRE', key, ttl)
+  redis.call('PEXPIRE', key, ttl + HELD_MS)
   redis.call('ZADD', prefix .. 'due', due, id)
   return 'decision'
 end
@@ -45,7 +49,7 @@ local function take_outcome(prefix, ttl, id, outcome_id, event_ms, value)
   if known[1] then
     return 'matched'
   end
-  redis.call('PEXPIRE', key, ttl)
+  redis.call('PEXPIRE', key, ttl + HELD_MS)
   return 'early'
 end
 
@@ -176,6 +180,7 @@ local function settle_one(prefix, ttl, id, outcome_id, earned)
   local state, about, outcome = known[1], known[2], known[3]
   if outcome_id == '' and state == 'c' then
     redis.call('HSET', key, 's', 'x')
+    redis.call('PEXPIRE', key, math.max(1, redis.call('PTTL', key) - HELD_MS))
     redis.call('ZREM', prefix .. 'due', id)
     aggregate(prefix, ttl, about, earned, false)
     return true

@@ -33,7 +33,8 @@ class RankingClient:
     def __init__(self, kafka: Kafka, *, reply_topic: str = RESPONSES, linger_ms: float = 0.0) -> None:
         kafka.check()
         self._producer = kafka.producer(linger_ms=linger_ms)
-        self._reader = kafka.reader(eof=False)
+        # Else somebody's open transaction on the reply topic would hold back all answers.
+        self._reader = kafka.reader(eof=False, uncommitted=True)
         self._reply_topic = reply_topic
         self._waiting: set[str] = set()
         self._answered: dict[str, None] = {}

@@ -17,9 +17,10 @@ import faust
 from faust.types.auth import CredentialsT
 
 from streams.errors import StartError
-from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SAY_EVERY_S, SESSION_TIMEOUT_MS, Kafka
+from streams.kafka import MAX_POLL_MS, MAX_RECORD_BYTES, SESSION_TIMEOUT_MS, Kafka
 from streams.record import Place
 from streams.service import Heartbeat
+from streams.sparing import Sparing
 from streams.strange_headers import let_strange_headers_pass
 
 log = logging.getLogger(__name__)
@@ -71,15 +72,10 @@ class _Sparing(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._passed: dict[str, float] = {}
+        self._said = Sparing()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("aiokafka"):
-            return True
-        passes = record.created - self._passed.get(record.msg, 0.0) >= SAY_EVERY_S
-        if passes:
-            self._passed[record.msg] = record.created
-        return passes
+        return not record.name.startswith("aiokafka") or self._said.due(record.msg)
 
 
 Starts = Callable[[Mapping[Place, int]], Awaitable[Mapping[Place, int]]]

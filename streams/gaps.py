@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streams import metric_names as metric
 from streams.record import Place, Record
+from streams.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,14 @@ class GapWatch:
         self._holes: dict[Place, list[tuple[int, int]]] = {}
         """First offset and the one after the last, of what was not handed out and is not explained yet."""
         self._ask_at: dict[Place, float] = {}
+        self._said = Sparing()
         self.missed = 0
         """Offsets that the broker had let go of before they were read."""
 
     def start(self, places: Mapping[Place, int]) -> None:
         """These are read from there on; a negative offset says that whatever comes first will do."""
         for place, offset in places.items():
+            metric.RECORDS_MISSED.labels(place[0])  # there from the beginning: a rate of what appears at 40 is 0
             self._holes.pop(place, None)
             if offset >= 0:
                 self._next[place] = offset
@@ -67,7 +70,8 @@ class GapWatch:
             try:
                 kept, _ = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=ASK_TIMEOUT_S)
             except KafkaException as error:
-                log.warning("%s[%d]: not known yet what is kept: %s", *place, error.args[0].str())
+                if self._said.due(place):
+                    log.warning("%s[%d]: not known yet what is kept: %s", *place, error.args[0].str())
                 continue
             for first, after in self._holes.pop(place):
                 self._tell(place, first, min(kept, after))

@@ -18,12 +18,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from streams.errors import StartError
 from streams.signing import Signer, signer_from_environment
+from streams.sparing import Sparing
 from streams.topics import TOPICS, Topic
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-SAY_EVERY_S = 60.0
 SESSION_TIMEOUT_MS = 6_000
 """How long a killed worker's partitions wait: with static membership nothing else tells the broker."""
 MAX_POLL_MS = 3_600_000
@@ -219,14 +219,12 @@ class Kafka:
 
 def _say(error: KafkaError) -> None:
     """Logs what a client meets by itself, each kind once a minute; it tries again by itself, too."""
-    now = time.monotonic()
-    if now - _said.get(error.code(), float("-inf")) >= SAY_EVERY_S:
-        _said[error.code()] = now
+    if _said.due(error.code()):
         log.warning("kafka: %s; the client tries again by itself", error.str())
 
 
-_said: dict[int, float] = {}
-"""By the code of an error, when it was said last."""
+_said = Sparing()
+"""By the code of an error."""
 
 
 def _in_memory(cluster: ClusterMetadata) -> bool:

@@ -24,6 +24,7 @@ from streams.messages import Decision, ModelVersion, RankingResponse, Served, St
 from streams.outage import Outage
 from streams.redis_client import reason_of
 from streams.routing import Routed, Router
+from streams.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Ranking:
         self._replica = replica
         self._compute_clock = compute_clock
         self._outage = Outage("redis", "requests get fallbacks")
+        self._said = Sparing()
         self.load = 0.0
 
     def answer(self, works: Sequence[Work], *, decode_ms: float = 0.0) -> list[Answer]:
@@ -165,8 +167,9 @@ class Ranking:
                 self._run_plan(together)
             except NotReady:
                 raise
-            except Exception:
-                log.exception("a micro-batch of %d failed; its requests are tried one by one", len(together))
+            except Exception as error:
+                if self._said.due(("batch", type(error))):
+                    log.exception("a micro-batch of %d failed; its requests are tried one by one", len(together))
                 failed |= self._one_by_one(together)
         return failed
 
@@ -175,8 +178,9 @@ class Ranking:
         for job in jobs:
             try:
                 self._run_plan([job])
-            except Exception:
-                log.exception("request %s cannot be scored", job.work.request.request_id)
+            except Exception as error:
+                if self._said.due(("request", type(error))):
+                    log.exception("request %s cannot be scored", job.work.request.request_id)
                 failed.add(id(job))
         return failed
 

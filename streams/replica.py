@@ -12,6 +12,7 @@ from streams import metric_names as metric
 from streams.kafka import Kafka
 from streams.record import Record
 from streams.snapshot_settings import shard_reader
+from streams.sparing import Sparing
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Replica:
         self._digest = engine.config.digest
         self._follower = UpdateFollower(self._digest)
         self._reader = UpdateReader(kafka, start=0)
+        self._said = Sparing()
         self._looked = float("-inf")
         self.caught_up = False
         """It has been at the end of the log."""
@@ -101,7 +103,8 @@ class Replica:
         try:
             snapshots = list_snapshots(self._snapshots, self._digest)
         except OSError as error:  # a store that is away must not end the serving
-            log.warning("snapshots in %s cannot be listed: %s", self._snapshots, error)
+            if self._said.due("listing"):
+                log.warning("snapshots in %s cannot be listed: %s", self._snapshots, error)
             return
         for snapshot in reversed(snapshots):
             position = snapshot.manifest.position
@@ -110,7 +113,8 @@ class Replica:
             try:
                 load_image(snapshot, self._engine.image, self._shards)
             except (SnapshotError, NotApplicable) as error:
-                log.warning("snapshot: %s", error)
+                if self._said.due(snapshot.name):
+                    log.warning("snapshot: %s", error)
                 continue
             log.info("loaded the image of epoch %d, update %d", position.epoch, position.number)
             self._follower = UpdateFollower(self._digest, position)

@@ -19,6 +19,7 @@ from streams.errors import Refused
 from streams.kafka import Kafka, watermarks
 from streams.messages import RouterModel
 from streams.record import Record
+from streams.sparing import Sparing
 from streams.topics import ROUTER_MODEL, TOPICS
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ class RouterModelSource:
         self._signer = kafka.signer
         self._every_s = every_s
         self._asked = 0.0
+        self._said = Sparing()
         end = watermarks(self._reader, ROUTER_MODEL, 0)[1]
         # From the newest record on: each one is the whole model.
         self._reader.assign([TopicPartition(ROUTER_MODEL, 0, max(end - 1, 0))])
@@ -142,12 +144,14 @@ class RouterModelSource:
                 continue
             record = Record.of(message)
             if self._signer is not None and not self._signer.vouches_for(record):
-                log.warning("%s: skipped, it is not signed with this key", record)
+                if self._said.due("unsigned"):
+                    log.warning("%s: skipped, it is not signed with this key", record)
                 continue
             try:
                 newest = decode(TOPICS[ROUTER_MODEL], record.value)
             except Refused as refused:
-                log.warning("router.model@%s: %s", message.offset(), refused)
+                if self._said.due("refused"):
+                    log.warning("router.model@%s: %s", message.offset(), refused)
         return newest
 
     def close(self) -> None:

@@ -53,6 +53,12 @@ class TopicIds:
                 raise _not_told(topic, error.args[0]) from error
         self._answers = {}
 
+    @property
+    def tell(self) -> bool:
+        """Whether a topic that was made anew can be told from the one that was; else an offset of it may mean
+        nothing."""
+        return bool(self._ids) and NO_ID not in self._ids.values()
+
     def member_name(self, instance: str) -> str:
         """What a group is to know this process by: another name once one of its topics is another one.
 

@@ -9,6 +9,7 @@ from streams.gaps import GapWatch
 from streams.kafka import Kafka, denied, is_denied
 from streams.outage import Outage
 from streams.record import Record
+from streams.sparing import Sparing
 from streams.topics import UPDATES
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class UpdateReader:
         """Offset of the record after the newest that was read."""
         self._heard = False
         self._kafka = Outage("kafka", "the client tries again by itself")
+        self._said = Sparing()
         self.at_end = False
         """Everything that was there at the last poll has been handed over."""
 
@@ -55,7 +57,8 @@ class UpdateReader:
             self._gaps.see([record])
             self.next = record.offset + 1
             if self._signer is not None and not self._signer.vouches_for(record):
-                log.warning("%s: skipped, it is not signed with this key", record)
+                if self._said.due("unsigned"):
+                    log.warning("%s: skipped, it is not signed with this key", record)
                 metric.UPDATES_SKIPPED.labels("unsigned").inc()
                 continue
             records.append(record)

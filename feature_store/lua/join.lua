@@ -89,7 +89,7 @@ local function close_state(state)
   call('HSET', state.key, puts)
   call('ZREM', state.due, clears)
   call('ZADD', state.due, sets)
-  if #puts > 0 then redis.call('EXPIRE', state.key, state.config.state_ttl_s) end
+  if #puts > 0 then redis.call('EXPIRE', state.key, state.config.key_ttl_s) end
 end
 
 -- {items = set, ms = time of the request or nil, blob = string}, or nil while the served record has not come.

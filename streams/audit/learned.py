@@ -34,7 +34,12 @@ class Learned:
     @property
     def begun(self) -> bool:
         """Whether a trainer has ever written weights of this model."""
-        return self._live is not None and self._live.number > 0
+        return self._learned_last is not None
+
+    @property
+    def _learned_last(self) -> _Epoch | None:
+        """The newest epoch that has an update: one without has learned nothing, and replicas serve the one before."""
+        return self._live if self._live is not None and self._live.number else self._before
 
     @property
     def kept_out(self) -> bool:
@@ -45,7 +50,7 @@ class Learned:
 
     def behind(self, wanted: Mapping[int, int]) -> dict[int, int]:
         """By partition, how far the weights are behind these offsets of training.examples; none at 0."""
-        offsets = self._live.offsets if self._live is not None and self._live.number else {}
+        offsets = self._learned_last.offsets if self._learned_last is not None else {}
         behind = {partition: offset - offsets.get(str(partition), 0) for partition, offset in wanted.items()}
         return {partition: count for partition, count in behind.items() if count > 0}
 
@@ -100,7 +105,7 @@ class Learned:
         section = Section("learned")
         for name in ("epochs", "updates", "void", "malformed", "of_other_models"):
             section.count(name, self._counts[name])
-        offsets = self._live.offsets if self._live is not None and self._live.number else {}
+        offsets = self._learned_last.offsets if self._learned_last is not None else {}
         learned = {partition: offsets.get(str(partition), 0) for partition in ends}
         section.count("examples", sum(learned.values()))
         for name in ("examples_learned_again", "examples_quarantined"):

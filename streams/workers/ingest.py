@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from redis import Redis
 from redis.exceptions import RedisError
 
 from feature_store import functions
 from feature_store.clock import EventClock
-from feature_store.config import WINDOWS, windows
+from feature_store.config import WINDOWS, JoinConfig, windows
 from feature_store.facts import Closed, Fact, Label
 from feature_store.join import Joiner
 from feature_store.keys import BUCKETS, OFFSETS, TOPIC_IDS
@@ -62,6 +63,7 @@ class IngestWorker:
         clock: EventClock,
         shared_clock: SharedClock,
         forget_old_places: Callable[[], None],
+        ids_tell: bool,
         ends: EndsQuestion,
         transactions: OpenTransactions,
         kinds: EventKinds,
@@ -76,6 +78,7 @@ class IngestWorker:
         self._clock = clock
         self._shared_clock = shared_clock
         self._forget_old_places = forget_old_places
+        self._ids_tell = ids_tell
         self._ends = ends
         self._transactions = transactions
         self._kinds = kinds
@@ -157,9 +160,9 @@ class IngestWorker:
                 self._read_before_ms, self._read_before = self._clock.newest_ms(), dict(self._next)
                 self._ends.ask(self._next)
             return
+        self._transactions.look(ends.offsets, self._next)
         if not self._next:
             return  # without a partition there is nothing to tell the time by
-        self._transactions.look(ends.offsets, self._next)
         try:
             agreed = self._shared_clock.agree(self._reached_ms(ends), self._swept_ms, self._part)
             buckets = range(agreed.place, BUCKETS, agreed.readers)
@@ -221,7 +224,7 @@ class IngestWorker:
 
     def _begin(self, starts: Places, stored: Places) -> None:
         self._next |= starts
-        self._stored |= {place: stored.get(place, 0) if at >= 0 else 0 for place, at in starts.items()}
+        self._stored |= {p: stored.get(p, 0) if at >= 0 or self._ids_tell else 0 for p, at in starts.items()}
 
     def revoked(self, partitions: list[TopicPartition]) -> None:
         self._hold_until = time.monotonic() + HOLD_S
@@ -257,8 +260,8 @@ class IngestWorker:
         """
         self._stop.wait(self._outage.failed_of(error))
         stored = self._stored_offsets()
-        # A partition that Redis knows nothing of any more is read from its beginning.
-        self._begin({key: min(stored.get(key, OFFSET_BEGINNING), at) for key, at in self._next.items()}, stored)
+        # A partition that Redis knows nothing of any more is read from its first offset, kept or not.
+        self._begin({key: min(stored.get(key, 0), at) for key, at in self._next.items()}, stored)
         # Redis may have forgotten facts whose time has passed: no window may close over them before they are there
         # again, whoever reads them, and another worker may not have noticed yet.
         self._clock.restart()
@@ -281,22 +284,38 @@ class IngestWorker:
 
 
 def _start(stored: int | None, committed: int) -> int:
-    """Offsets below 0 stand for none."""
-    if stored is None or committed < 0:
-        return OFFSET_BEGINNING
-    return min(stored, committed)
+    """Where to read from; below 0, as of `committed`, stands for none: whatever is there first.
+
+    Where the group has read and Redis knows of nothing, all is to be read again; what is no longer there is missed.
+    """
+    return min(stored or 0, committed) if committed >= 0 else OFFSET_BEGINNING
+
+
+def _prepare(redis: Redis, join: JoinConfig, stop: threading.Event, heartbeat: Heartbeat) -> None:
+    """Loads the functions, here and not when they are first needed: who only reads the logs may have no right to. Waits
+    until Redis takes writes."""
+    outage = RedisOutage("ingest", "it cannot begin")
+    while not stop.is_set():
+        heartbeat.beat()
+        try:
+            functions.load(redis)
+            redis.set(WINDOWS, windows(join))
+        except RedisError as error:
+            stop.wait(outage.failed_of(error))
+        else:
+            outage.worked()
+            return
 
 
 def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Runs an ingest worker until `stop`. Raises StartError where the broker or Redis does not answer."""
     recipe, kafka = settings.recipe, settings.kafka
+    metric.begin("ingest")
     kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
     warn_of_eviction(redis)
-    # Here, not when they are first needed: who only reads the logs may have no right to load functions.
-    functions.load(redis)
-    redis.set(WINDOWS, windows(recipe.join))
+    _prepare(redis, recipe.join, stop, heartbeat)
     outbox, admin = Outbox(kafka.producer(linger_ms=1.0)), kafka.admin()
     ids = TopicIds(kafka, INPUTS)
     worker = IngestWorker(
@@ -305,6 +324,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         clock=EventClock(),
         shared_clock=SharedClock(redis, settings.instance),
         forget_old_places=lambda: ids.forget_old_places(redis, places=OFFSETS, known=TOPIC_IDS),
+        ids_tell=ids.tell,
         ends=EndsQuestion(admin),
         transactions=OpenTransactions(admin),
         kinds=recipe.kinds,

@@ -227,6 +227,7 @@ def newest_models(kafka: Kafka) -> list[RouterModel]:
 def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Runs the learner until `stop`. Raises StartError where the broker does not answer."""
     routing, kafka = settings.recipe.routing, settings.kafka
+    metric.begin("learn")
     kafka.check()
     knowledge = resume(newest_models(kafka), routing.values, routing.budget)
     log.info(
@@ -234,6 +235,6 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     )
     outbox = Outbox(kafka.producer(), signer=kafka.signer)
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
-    ids = TopicIds(kafka, [REWARDS])
+    ids = TopicIds(kafka, [REWARDS, ROUTER_MODEL])
     consumer = kafka.group_consumer(GROUP, OWNER)
     run(consumer, [REWARDS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)

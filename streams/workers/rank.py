@@ -33,7 +33,7 @@ from streams.routing import Router, RouterModelSource
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
-from streams.topics import DECISIONS, REQUESTS, RESPONSES, SERVED, TOPICS
+from streams.topics import DECISIONS, REQUESTS, RESPONSES, ROUTER_MODEL, SERVED, TOPICS, UPDATES
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +157,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     """
     torch.set_num_threads(1)  # two intra-op threads on busy cores collapse; scale by processes
     recipe, kafka = settings.recipe, settings.kafka
+    metric.begin("rank")
     kafka.check()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     impl = choose_impl(device)
@@ -195,7 +196,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         heartbeat=heartbeat,
         name=settings.instance,
     )
-    ids, batch_max = TopicIds(kafka, [REQUESTS]), recipe.ranking.batch_max
+    ids, batch_max = TopicIds(kafka, [REQUESTS, UPDATES, ROUTER_MODEL]), recipe.ranking.batch_max
     # An aborted request that is answered harms nobody; one sender's open transaction would hold up all others.
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance), uncommitted=True)
     run(consumer, [REQUESTS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.01)

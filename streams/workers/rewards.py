@@ -97,14 +97,20 @@ class RewardsWorker:
         again: threading.Event,
         *,
         times: TimeBounds,
+        ids_tell: bool,
     ) -> None:
-        """again: to be set where all is to begin anew, from where Redis then stands."""
+        """
+        Args:
+            again: to be set where all is to begin anew, from where Redis then stands.
+            ids_tell: as TopicIds.tell.
+        """
         self.inbox: asyncio.Queue[Any] = asyncio.Queue(2 * BATCH_MAX)
         self._app = app
         self._windows = windows
         self._clock = clock
         self._gaps = gaps
         self._times = times
+        self._ids_tell = ids_tell
         self._outage = outage
         self._again = again
         self._at: dict[Place, int] = {}
@@ -166,8 +172,8 @@ class RewardsWorker:
         return batch
 
     async def begin(self, committed: Mapping[Place, int]) -> Mapping[Place, int]:
-        """Where to read them from: where Redis stands; from their beginning where it or the group knows of nothing, as
-        of a topic that was made anew."""
+        """Where to read them from: where Redis stands; from their beginning where it knows of nothing, or the group
+        does and no id tells whether that is of a topic that was made anew."""
         try:
             places = await self._windows.places()
         except RedisError as error:  # nothing waits here: Faust would take it for a consumer that does not answer
@@ -176,9 +182,10 @@ class RewardsWorker:
             self._again.set()
             return {}
         self._at = {place: places.get(place, 0) for place in committed}
-        starts = {place: self._at[place] if at >= 0 else 0 for place, at in committed.items()}
+        starts = {place: self._at[place] if at >= 0 or self._ids_tell else 0 for place, at in committed.items()}
         log.info("assigned %s", ", ".join(f"{topic}[{p}] from {at}" for (topic, p), at in starts.items()) or "nothing")
-        self._gaps.start({place: at or OFFSET_BEGINNING for place, at in starts.items()})
+        # Where the group has read and Redis has forgotten, what the broker no longer has is missed.
+        self._gaps.start({p: at if at or committed[p] > 0 else OFFSET_BEGINNING for p, at in starts.items()})
         return starts
 
     async def _take(self, batch: _Batch, after: dict[Place, int]) -> None:
@@ -260,14 +267,22 @@ def _record(message: Any) -> Record:
     )
 
 
-def build_app(settings: Settings, member: str, outage: RedisOutage, again: threading.Event) -> faust.App:
-    """The Faust app: two agents and the task that does their work. member: its name in the group."""
-    recipe = settings.recipe
-    app = make_app(settings.kafka, GROUP, member)
+def build_app(settings: Settings, ids: TopicIds, outage: RedisOutage, again: threading.Event) -> faust.App:
+    """The Faust app: two agents and the task that does their work."""
+    app = make_app(settings.kafka, GROUP, ids.member_name(settings.instance))
     redis = _redis(settings)
     clock = JoinClock(app, redis, EndsQuestion(settings.kafka.admin()))
     asker = settings.kafka.reader()
-    worker = RewardsWorker(app, _windows(settings, redis), clock, GapWatch(asker), outage, again, times=recipe.times)
+    worker = RewardsWorker(
+        app,
+        _windows(settings, redis),
+        clock,
+        GapWatch(asker),
+        outage,
+        again,
+        times=settings.recipe.times,
+        ids_tell=ids.tell,
+    )
 
     async def work() -> None:
         async with redis:
@@ -333,6 +348,7 @@ def _windows(settings: Settings, redis: Redis) -> RewardWindows:
 
 def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Runs a rewards worker until `stop`. Raises StartError where the broker or Redis does not answer."""
+    metric.begin("rewards")
     settings.kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
@@ -345,7 +361,7 @@ def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat)
             ids, again = TopicIds(settings.kafka, (*INPUTS, REWARDS)), threading.Event()
             ids.forget_old_places(redis, places=options.places_key, known=options.topics_key)
             asyncio.run(settle_delivered(settings, stop, heartbeat))
-            app = build_app(settings, ids.member_name(settings.instance), outage, again)
+            app = build_app(settings, ids, outage, again)
             run_app(app, heartbeat, until=(stop, again), check=ids.check)
             _await_kafka(settings.kafka, stop, heartbeat)
         except RedisError as error:

@@ -49,7 +49,7 @@ from streams.settings import Settings
 from streams.snapshot_schedule import SnapshotSchedule
 from streams.snapshot_settings import shard_reader
 from streams.topic_ids import TopicIds
-from streams.topics import EXAMPLES, TOPICS
+from streams.topics import EXAMPLES, TOPICS, UPDATES
 from streams.update_writer import UpdateWriter, now_ms
 from streams.updates import UpdateReader
 
@@ -345,6 +345,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     """
     torch.set_num_threads(1)
     recipe, kafka = settings.recipe, settings.kafka
+    metric.begin("train")
     kafka.check()
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url)
@@ -386,7 +387,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         stop=stop,
         heartbeat=heartbeat,
     )
-    ids, batch_max = TopicIds(kafka, [EXAMPLES]), recipe.training.batch_max
+    ids, batch_max = TopicIds(kafka, [EXAMPLES, UPDATES]), recipe.training.batch_max
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
     with schedule:
         run(consumer, [EXAMPLES], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.02)

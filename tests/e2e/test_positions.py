@@ -9,6 +9,7 @@ import pytest
 
 from feature_store import LogWant, UserLog
 from feature_store.keys import OFFSETS, log_key
+from streams.kafka import topic_partitions
 from streams.local.kafka import why_not
 from streams.local.process import Child
 from streams.redis_client import connect
@@ -16,7 +17,7 @@ from streams.scan import committed, ends
 from streams.topics import CONVERSIONS
 from streams.workers import ingest
 from tests.e2e.running import House, running
-from tests.streams.group_offsets import move_group, move_group_to_the_end
+from tests.streams.group_offsets import delete_group, move_group, move_group_to_the_end
 
 pytestmark = [
     pytest.mark.e2e,
@@ -109,6 +110,34 @@ def test_a_group_moved_back_stores_nothing_twice(house: House) -> None:
     await_logs(house, search(house, "after"))
     await_committed(house)
     assert stored(house, "one") == count
+
+
+def test_a_group_that_was_deleted_stores_nothing_twice(house: House) -> None:
+    count = 2 * house.settings.recipe.log.tags
+    send(house, [(f"e-{i}", "one") for i in range(count)])
+    await_committed(house)
+    child(house).stop()
+    delete_group(house.kafka, ingest.GROUP)
+    restart(house)
+    await_logs(house, search(house, "after"))
+    await_committed(house)
+    assert stored(house, "one") == count
+
+
+def test_what_can_no_longer_be_read_again_is_missed(house: House) -> None:
+    """Redis has forgotten, and retention has taken what it would be filled from."""
+    await_logs(house, search(house, "before"))
+    await_committed(house)
+    child(house).stop()
+    connect(house.stack.redis_url).flushall()
+    gone = {place: end for place, (_, end) in ends(house.kafka, CONVERSIONS).items()}
+    admin = house.kafka.admin()
+    for done in admin.delete_records(topic_partitions({(CONVERSIONS, p): end for p, end in gone.items()})).values():
+        done.result(PATIENCE_S)
+    restart(house)
+    await_logs(house, [user for n in range(5) for user in search(house, f"after-{n}")])  # some of every partition
+    said = (house.home / "logs" / "ingest-local.log").read_text()
+    assert said.count("were deleted before they were read") == sum(end > 0 for end in gone.values())
 
 
 def stored(house: House, user: str) -> int:

@@ -236,6 +236,18 @@ def test_functions_come_back_after_a_flush(server: Server) -> None:
     on_windows(server, test)
 
 
+def test_an_open_window_outlives_a_week_in_which_nobody_closes_it(server: Server) -> None:
+    async def test(windows: RewardWindows, redis: Redis) -> None:
+        known_ms = 1_000 * WindowOptions().state_ttl_s
+        await windows.take([decision("a")], [outcome("o", "early", 0)])
+        for response in ("a", "early"):
+            assert await redis.pttl(f"rw:{{main}}:r:{response}") > known_ms + 6 * 86_400_000
+        await close_all(windows, 10_000)
+        assert 0 < await redis.pttl("rw:{main}:r:a") <= known_ms, "once it is rewarded it is known as long as before"
+
+    on_windows(server, test)
+
+
 def test_a_window_whose_state_ran_out_is_counted(server: Server) -> None:
     async def test(windows: RewardWindows, redis: Redis) -> None:
         await windows.take([decision("a"), decision("b")], [])

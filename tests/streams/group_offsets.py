@@ -16,6 +16,14 @@ def move_group_to_the_end(kafka: Kafka, group: str, topic: str) -> None:
     move_group(kafka, group, {(topic, partition): end for partition, (_, end) in ends(kafka, topic).items()})
 
 
+def delete_group(kafka: Kafka, group: str) -> None:
+    """As an operator does, or the broker by itself a week after its last member has gone."""
+    admin, deadline = kafka.admin(), time.monotonic() + PATIENCE_S
+    while (error := admin.delete_consumer_groups([group])[group].exception(PATIENCE_S)) is not None:
+        assert time.monotonic() < deadline, f"{group} is not deleted: {error}"
+        time.sleep(0.5)
+
+
 def move_group(kafka: Kafka, group: str, offsets: Mapping[Place, int]) -> None:
     """Moves it once it is empty: a static member that was stopped counts as there until its session ends."""
     admin, deadline = kafka.admin(), time.monotonic() + PATIENCE_S

@@ -166,6 +166,7 @@ class Member:
             clock=EventClock(),
             shared_clock=SharedClock(self.redis, self.name),
             forget_old_places=lambda: None,
+            ids_tell=True,
             ends=Question(self.broker),  # type: ignore[arg-type]
             transactions=SimpleNamespace(look=lambda *_: None),  # type: ignore[arg-type]  # nobody has any
             kinds=EventKinds(),

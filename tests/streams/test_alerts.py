@@ -5,12 +5,15 @@ import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from streams import metric_names
+from streams.cli import WORKERS
+from streams.gaps import GapWatch
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "alerts.yml"
@@ -34,6 +37,20 @@ def test_an_alert_asks_for_metrics_that_there_are(rule: dict[str, Any]) -> None:
     for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
         assert all(label in known[name] for name, _ in asked)
     assert rule["annotations"].keys() == {"summary", "action"}
+
+
+def test_what_an_alert_watches_for_a_rise_is_there_from_the_beginning() -> None:
+    """Prometheus sees no rise in a series that first appears at 40, however little it was before."""
+    rises = [rule["expr"] for rule in RULES if rule["expr"].endswith("> 0")]
+    watched = {name for expr in rises for name in re.findall(r"increase\((tiderank_\w+)", expr)}
+    assert len(watched) == 3
+    for worker in WORKERS:
+        metric_names.begin(worker)
+    GapWatch(Mock()).start({("a topic", 0): 7})
+    there = {sample.name for metric in REGISTRY.collect() for sample in metric.samples}
+    assert watched <= there
+    assert REGISTRY.get_sample_value("tiderank_records_missed_total", {"topic": "a topic"}) == 0
+    assert REGISTRY.get_sample_value("tiderank_events_total", {"outcome": "implausible"}) is not None
 
 
 def test_prometheus_reads_it() -> None:

@@ -155,6 +155,7 @@ def test_ingest(stack: LocalStack, kafka: Kafka) -> None:
         clock=EventClock(),
         shared_clock=SharedClock(redis, "test"),
         forget_old_places=lambda: None,
+        ids_tell=True,
         ends=EndsQuestion(kafka.admin()),
         transactions=OpenTransactions(kafka.admin()),
         kinds=EventKinds(),

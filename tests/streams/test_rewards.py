@@ -27,7 +27,7 @@ from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topics import DECISIONS, OUTCOMES, TOPICS
 from streams.workers.rewards import GROUP, run_rewards
-from tests.streams.group_offsets import move_group
+from tests.streams.group_offsets import delete_group, move_group
 from tests.streams.reward_wire import RECIPE, T0, USERS, WINDOW_MS, Wire, decision, outcome, rewards_worker
 
 pytestmark = pytest.mark.e2e
@@ -212,6 +212,26 @@ def test_a_group_moved_by_an_operator_changes_nothing(stack: LocalStack, wire: W
         wire.until(lambda: committed(stack) == ends_of_decisions(stack))
         wire.move_clock(400_000 + WINDOW_MS + 1)
         wire.until(lambda: len(wire.of(*names)) == len(names))
+        wire.settle()
+    assert len(wire.of(*names)) == len(names)
+
+
+def test_a_group_that_was_deleted_pays_nothing_twice(stack: LocalStack, wire: Wire, tmp_path: Path) -> None:
+    """Redis knows where it stands, and no longer what it rewarded days ago."""
+    names = [f"deleted {i}" for i in range(20)]
+    with rewards_worker(stack, tmp_path):
+        wire.send(*(decision(name, at=500_000) for name in names[:10]))
+        wire.until(lambda: committed(stack) == ends_of_decisions(stack))
+        wire.move_clock(500_000 + WINDOW_MS + 1)
+        wire.until(lambda: len(wire.of(*names)) == 10)
+        wire.settle()
+    connect(stack.redis_url).delete(*(f"rw:{{main}}:r:{name}" for name in names[:10]))
+    delete_group(Kafka(stack.bootstrap, {}), GROUP)
+    with rewards_worker(stack, tmp_path):
+        wire.send(*(decision(name, at=600_000) for name in names[10:]))
+        wire.until(lambda: committed(stack) == ends_of_decisions(stack))
+        wire.move_clock(600_000 + WINDOW_MS + 1)
+        wire.until(lambda: len(wire.of(*names)) >= len(names))
         wire.settle()
     assert len(wire.of(*names)) == len(names)
 

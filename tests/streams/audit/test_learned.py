@@ -60,6 +60,13 @@ def test_what_is_not_learned_yet_is_counted() -> None:
     assert (counts(section), faults(section)) == ({"not_yet_learned": 150}, {}), "no trainer ever ran"
 
 
+def test_a_trainer_that_opens_an_epoch_and_learns_nothing_is_a_fault() -> None:
+    section = audited(opened(1), update(1, 1, {"0": 40, "1": 50}), opened(2), wanted=ENDS)
+    assert faults(section) == {"not_learned": ("partition 0: 60 before 100",)}
+    section = audited(opened(1), update(1, 1, {"0": 100, "1": 50}), opened(2), wanted=ENDS)
+    assert faults(section) == {}, "it has nothing to learn"
+
+
 def test_what_a_closed_gate_keeps_out_is_no_fault_before_an_update_tells_of_it() -> None:
     back = update(2, 1, {"0": 43}, trainer="t1", quarantined={"0": (30, 43)})
     section = audited(opened(1), update(1, 1, {"0": 40, "1": 50}), opened(2, "t1"), back, wanted=ENDS)
