@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import click
@@ -123,9 +123,31 @@ def count_file(
     Raises StartError where the file cannot be read, lacks a column, or names one of structures, and ValueError where
     it has no rows.
     """
+    from streams.datasets.csv_file import OtherType
+
+    text: set[str] = set()
+    while True:
+        try:
+            return _count_columns(address, model, capacity, columns, skip, options, text)
+        except OtherType as error:  # whoever reads the whole file finds out before: it is text to all
+            if error.column in text:
+                raise
+            text.add(error.column)
+
+
+def _count_columns(
+    address: str,
+    model: ModelConfig,
+    capacity: int,
+    columns: tuple[str, ...],
+    skip: tuple[str, ...],
+    options: TableOptions,
+    text: Collection[str],
+) -> list[SlotCounts]:
+    """text: columns that are text, whatever their first block looks like."""
     from streams.datasets.files import read_batches, reading
 
-    schema, batches = read_batches(address, options)
+    schema, batches = read_batches(address, options, text=text)
     with reading(address):
         if unknown := {*columns, *skip} - set(schema.names):
             raise ValueError(f"no columns {sorted(unknown)}; there are {schema.names}")

@@ -148,6 +148,7 @@ def _csv() -> list[Case]:
     holes = some_null(plain, "price")
     floats = change(plain, "item", plain["item"].cast(pa.float64()).combine_chunks())
     noted = change(plain, "note", pa.array([f"a\n{'é' * 3_000}\n{i % 5}" for i in range(ROWS)]))
+    coded = change(noted, "code", pa.array(["7"] * (ROWS - 1) + ["x7"]))
     swedish = change(plain, "user", pa.array([f"é{u}" for u in plain["user"].to_pylist()]))
     late = content.splitlines()
     late[200] = late[200].replace(",17000", ",nan,17000")
@@ -161,6 +162,7 @@ def _csv() -> list[Case]:
         ("null words", "words.csv", text(holes, null=("\\N", "None", "NULL", "null", "NA", "nan", "")).encode(), holes),
         ("float ids, CSV", "floats.csv", text(floats).encode(), plain),
         ("quoted newlines, blocks", "newlines.csv", text(noted).encode(), noted),
+        ("numbers, then text", "codes.csv", text(coded).encode(), coded),
         ("label nan, CSV", "nan.csv", text(plain).replace(",1\n", ",nan\n", 1).encode(), plain),
         ("time inf", "inf.csv", infinite.encode(), timeless),
         ("ragged", "ragged.csv", "\n".join(late).encode(), plain),

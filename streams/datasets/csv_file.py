@@ -18,6 +18,14 @@ _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\x
 _SAY_ENCODING = "say its encoding (--encoding, or `encoding` in a replay's mapping), or convert it"
 
 
+class OtherType(StartError):
+    """A value far down is not of the type that its column's first block has: read the column as text."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
 class CsvFile:
     """A CSV file whose first bytes are `head`. Raises StartError, here and in reading, for what a person must mend."""
 
@@ -112,7 +120,10 @@ class CsvFile:
             said = re.sub(r"Row #(\d+)", lambda row: f"row {int(row[1]) - 1}", said)
             if "invalid UTF8" in said:
                 raise StartError(f"{self._address} is not UTF-8: {said}; {_SAY_ENCODING}") from error
-            raise StartError(f"{self._address} cannot be read: {said}; mend it, or write it anew") from error
+            message = f"{self._address} cannot be read: {said}; mend it, or write it anew"
+            if "conversion error" in said and (number := re.search(r"In CSV column #(\d+)", str(error))):
+                raise OtherType(message, self._open((), None).schema.names[int(number[1])]) from error
+            raise StartError(message) from error
 
     def _column(self, number: re.Match[str]) -> str:
         with suppress(pa.ArrowInvalid, UnicodeDecodeError):
