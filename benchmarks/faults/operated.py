@@ -24,8 +24,6 @@ READS = {
 }
 """Workers that know where they stand by themselves, or to whom a record that comes again is nothing new. Not rank: what
 its group is moved past is never answered."""
-BACKWARDS = ("rewards",)
-"""Those whose group is the only one to know."""
 READERS = {REQUESTS: "tiderank-rank", IMPRESSIONS: "tiderank-ingest", CONVERSIONS: "tiderank-ingest"}
 """Of the topics that can be made anew without a loss, while their senders are silent and all of them has been read.
 Outsiders write them, and no offset of theirs is part of a model, as are those of training.examples and of
@@ -36,16 +34,16 @@ EMPTY_S = 60.0
 
 
 def move_group(target: Target, worker: str, to: str) -> bool:
-    """The offsets of its group are moved while it is down: to the end, the beginning, or somewhere."""
+    """The offsets of its group are moved while it is down: to the end, the beginning, or somewhere; or deleted."""
     target.kill(worker)
     places = []
     for topic in READS[worker]:
-        read = committed(target.house.kafka, f"tiderank-{worker}", topic)
         for partition, (low, high) in ends(target.house.kafka, topic).items():
-            last = max(read[partition], low) if worker in BACKWARDS else high
-            offset = {"end": last, "beginning": low}.get(to, target.rng.randint(low, last))
+            offset = {"end": high, "beginning": low}.get(to, target.rng.randint(low, high))
             places.append(TopicPartition(topic, partition, offset))
-    if not target.until(partial(_moved, target, f"tiderank-{worker}", places), EMPTY_S):
+    group = f"tiderank-{worker}"
+    attempt = partial(_deleted, target, group) if to == "deleted" else partial(_moved, target, group, places)
+    if not target.until(attempt, EMPTY_S):
         raise Wrong(f"the offsets of tiderank-{worker} could not be moved")
     target.bring_back(worker)
     return False
@@ -59,6 +57,12 @@ def _moved(target: Target, group: str, places: list[TopicPartition]) -> bool:
     except KafkaException:
         return False
     return not any(place.error for place in done.topic_partitions)
+
+
+def _deleted(target: Target, group: str) -> bool:
+    """False while the group has members."""
+    admin = target.house.kafka.admin()  # it has to outlive its answer
+    return admin.delete_consumer_groups([group])[group].exception(PATIENCE_S) is None
 
 
 def overtake(target: Target, worker: str) -> bool:

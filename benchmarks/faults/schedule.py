@@ -34,7 +34,7 @@ def faults(*, slow_disk: bool) -> list[Fault]:
 
     points = {f"{worker} {point}": (worker, point) for worker in POINTS for point in POINTS[worker]}
     moves = [("ingest", "end"), ("ingest", "beginning"), ("ingest", "somewhere"), ("train", "somewhere")]
-    moves += [("learn", "somewhere"), ("rewards", "somewhere")]
+    moves += [("learn", "somewhere"), ("rewards", "somewhere"), ("ingest", "deleted"), ("rewards", "deleted")]
     return [
         *of("kill", {name: partial(killed.kill, name=name) for name in WORKERS}),
         *of("halt", {name: partial(killed.halt, name=name) for name in WORKERS}),

@@ -33,4 +33,4 @@ def test_nothing_that_redis_may_yet_forget_is_deleted() -> None:
 
 def test_the_seed_of_the_tests_draws_what_was_once_a_fault() -> None:
     names = {fault.name for fault in drawn(KNOWN, None, random.Random(SEED))}
-    assert {"move ingest to end", "overtake ingest", "recreate ads.impressions", "refuse writes full"} <= names
+    assert {"move ingest to deleted", "overtake ingest", "recreate ads.impressions", "refuse writes full"} <= names

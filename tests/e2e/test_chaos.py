@@ -10,7 +10,7 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=f"needs a broker that survives a kill: {why_not()}"),
 ]
 
-SEED = 4290
+SEED = 42
 """Of a draw with those members that once were faults (tests/benchmarks/test_schedule.py)."""
 
 
