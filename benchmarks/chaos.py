@@ -10,8 +10,8 @@ another, from shuffled decks that hold each kind once (benchmarks/faults/schedul
     word where there is none); Redis, ingest and the broker killed at once;
     Redis emptied, or restored from an older file, with a restart of ingest; its writes refused for a while;
     a stranger's transaction among requests and events: left open for a while, or aborted;
-    a group's offsets moved, or deleted, while its worker is down; records that retention deletes before a worker has read them; a
-    topic deleted and made again.
+    a group's offsets moved, or deleted, while its worker is down; records that retention deletes before a worker has
+    read them; a topic deleted and made again.
 A worker that ends by itself is started again, as whoever runs containers does, and counted.
 
 Then, from outside: `tiderank audit`; the share of fallbacks among the requests of other times than outages of what
