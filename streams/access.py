@@ -52,7 +52,7 @@ _CHANGE_LOG = ("+fcall", "+getrange", "+set", "+setrange", "+expire")
 _CHANGE_JOIN = ("+hget", "+hset", "+hdel", "+hgetall", "+zadd", "+zrem", "+zrange", "+zscore")
 _LOAD = ("+function|load",)
 _REWARDS = (
-    *("+fcall", "+expire", "+pexpire", "+hget", "+hset", "+hsetnx", "+hmget", "+hgetall", "+hincrby", "+hdel"),
+    *("+fcall", "+expire", "+pexpire", "+pttl", "+hget", "+hset", "+hsetnx", "+hmget", "+hgetall", "+hincrby", "+hdel"),
     *("+hincrbyfloat", "+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zcard"),
 )
 _INGEST_KEYS = ("~log:*", "~join:*", "~due:*", "~ingest:*")
