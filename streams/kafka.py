@@ -29,6 +29,8 @@ SESSION_TIMEOUT_MS = 6_000
 MAX_POLL_MS = 3_600_000
 """How long a member may work on one batch. That a process lives is told by its heartbeats, which need no poll, and that
 its loop does by the health check; so a slow step, or a wait for Redis, is not to cost a member its partitions."""
+LEADER_TIMEOUT_S = 30.0
+"""How long a partition may be without a leader: a broker that starts on a busy machine takes its time."""
 MAX_RECORD_BYTES = 5_000_000
 """Of what a client sends: above every topic's own limit."""
 _PREFIX = "TIDERANK_KAFKA_"
@@ -252,9 +254,9 @@ def denied(error: KafkaError, what: str = "") -> StartError:
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """(first offset kept, next offset). Waits for the leader of a partition that was made a moment ago.
 
-    Raises StartError if the broker does not say within CONNECT_TIMEOUT_S, or the topic is closed to us.
+    Raises StartError if the broker does not say within LEADER_TIMEOUT_S, or the topic is closed to us.
     """
-    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    deadline = time.monotonic() + LEADER_TIMEOUT_S
     while True:
         try:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=CONNECT_TIMEOUT_S)

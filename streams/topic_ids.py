@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from redis import Redis
 
 from streams.errors import StartError, StreamError
-from streams.kafka import CONNECT_TIMEOUT_S, Kafka, denied, is_denied
+from streams.kafka import LEADER_TIMEOUT_S, Kafka, denied, is_denied
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class TopicIds:
         """By topic, how many answers in a row said that it does not exist."""
         self._answers: dict[str, Future[Any]] = {}
         self._due = 0.0
-        self._ask(CONNECT_TIMEOUT_S)
+        self._ask(LEADER_TIMEOUT_S)
         for topic, answer in self._answers.items():
             try:
                 self._ids[topic] = str(answer.result().topic_id)
