@@ -170,8 +170,8 @@ def server_properties(data: Path, *, port: int, controller_port: int, listener: 
         "share.coordinator.state.topic.min.isr": 1,
         # A group is joined at once, not after 3 s.
         "group.initial.rebalance.delay.ms": 0,
-        # A killed broker is let back in after 4 s, not 9. With 2 s a busy machine's broker is taken for dead at times: then
-        # no partition has a leader, and aiokafka, which is told of no broker, never asks again.
+        # A killed broker is let back in after 4 s, not 9. With 2 s a busy machine's broker is taken for dead at times:
+        # then no partition has a leader, and aiokafka, which is told of no broker, never asks again.
         "broker.session.timeout.ms": 4_000,
         "broker.heartbeat.interval.ms": 500,
         # A controller without followers need not tell them twice a second that it lives: that costs 10 % of a core.
