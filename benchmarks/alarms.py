@@ -23,16 +23,15 @@ from benchmarks.lab.simulated import Plan, simulated
 from benchmarks.lab.stream import Stream, user_side
 from benchmarks.lab.training import alone, lesson_of
 from kernels.linear_compress import bind
+from ranker.arrays import F32, I64
 from ranker.config import GateConfig, LearnerConfig, ModelConfig
 from ranker.engine import predict
 from ranker.features import Featurizer
 from ranker.gate import Breach, LabelTests
 from ranker.grades import compare
-from ranker.keymap import I64
 from ranker.learner import Learner
 from ranker.model_copy import ModelCopy
 from ranker.recipes import demo_model
-from ranker.requests import F32
 from ranker.tables import PlainTables
 
 SNAPSHOT_S = 30

@@ -24,8 +24,8 @@ from ranker.snapshot import list_snapshots
 from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
 from streams.codec import decode
 from streams.kafka import Kafka
-from streams.load.report import this_machine
 from streams.local.workers import WorkerProcess
+from streams.machine import this_machine
 from streams.messages import RankingResponse
 from streams.recipe import load_recipe
 from streams.scan import read_topic

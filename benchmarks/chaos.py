@@ -46,8 +46,8 @@ from benchmarks.lab.faulty import FAULTS
 from benchmarks.lab.house import QUICK, house
 from benchmarks.lab.judging import WAITING, fallbacks, images, new_engine, settled_audit, tell, tell_of_gate
 from ranker.engine import Engine
-from streams.load.report import this_machine
 from streams.local.kafka import why_not
+from streams.machine import this_machine
 from streams.replica import Replica
 from streams.simulate.config import demo
 from streams.topics import REQUESTS

@@ -29,11 +29,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from benchmarks.lab.report import machine
+from ranker.arrays import F64, I64
 from ranker.delayed.policies import POLICIES, Emission, Policy, PolicyName
 from ranker.delayed.weights import late_loss, targets
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 SIZES = (300, 60, 20, 8, 4)
 HALF_LIVES_H = (8 * 24, 10 * 24, 12 * 24, None, None)
 """Of each feature: hours after which half of an effect is another."""

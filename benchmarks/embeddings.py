@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from kernels.linear_compress import bind
+from ranker.arrays import F64
 from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig, UpdateConfig
 from ranker.engine import Engine
 from ranker.hashing import hash64, salted
@@ -32,8 +33,6 @@ from ranker.planning.plan import SlotCounts, capacity_for, plan_tables, table_by
 from ranker.requests import LabelledRequest, ScoringRequest
 from ranker.update_log import Position
 from ranker.updates import Update, UpdateHeader
-
-F64 = npt.NDArray[np.float64]
 
 IDS = {USER: 60_000, ITEM: 20_000, "advertiser": 2_000, "campaign": 5_000, "category": 40, "device": 5}
 SIDES = {USER: "user", "device": "user"}

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from kernels.linear_compress import bind
+from ranker.arrays import U64
 from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig
 from ranker.engine import Engine
 from ranker.eviction import Admission
-from ranker.hashing import U64, hash64, salted
+from ranker.hashing import hash64, salted
 from ranker.keymap import KeyMap
 from ranker.learner import Learner
 from ranker.planning.plan import table_bytes

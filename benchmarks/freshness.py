@@ -20,7 +20,7 @@ from benchmarks.lab.house import House, house, traffic
 from streams import scan
 from streams.freshness import STAGES, Fresh, FreshnessMeter, quantiles
 from streams.freshness_feed import FOLLOWED, feed
-from streams.load.report import this_machine
+from streams.machine import this_machine
 from streams.simulate.config import WORLDS, WorldConfig
 from streams.tail import Tail
 from streams.topics import CONVERSIONS, IMPRESSIONS, UPDATES

@@ -24,13 +24,13 @@ from benchmarks.lab.stream import Stream, user_side
 from benchmarks.lab.training import alone, lesson_of
 from benchmarks.update_bytes import All, Follower
 from kernels.linear_compress import bind
+from ranker.arrays import F32
 from ranker.config import LearnerConfig, ModelConfig, UpdateConfig
 from ranker.engine import Engine
 from ranker.features import Featurizer
 from ranker.learner import Learner
 from ranker.pending import PendingChanges
 from ranker.recipes import demo_model
-from ranker.requests import F32
 from streams.load.plot import figure_module
 
 NEVER = float("inf")

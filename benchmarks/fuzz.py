@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.fuzzing.house import run
-from streams.load.report import this_machine
+from streams.machine import this_machine
 
 
 def main() -> None:

@@ -32,9 +32,10 @@ from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
 from ranker.requests import ScoringRequest
 from ranker.update_log import UpdateFollower
-from streams.codec import CONTENT_TYPE, decode
-from streams.load.report import this_machine
-from streams.mapping import served_request
+from streams.codec import decode
+from streams.examples import served_request
+from streams.headers import CONTENT_TYPE
+from streams.machine import this_machine
 from streams.messages import RankingResponse, Served
 from streams.redis_client import PATIENT_S, connect
 from streams.scan import read_topic

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from streams.load.command import WORKERS, one_tier_recipe
 from streams.load.measure import LoadOptions, Row
-from streams.load.report import HEAD, line, this_machine
+from streams.load.report import HEAD, line
 from streams.load.run import prepared_load
 from streams.load.search import Sustained
 from streams.local.private import private_stack
+from streams.machine import this_machine
 from streams.recipe import load_recipe
 from streams.settings import Settings
 

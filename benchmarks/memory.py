@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from kernels.linear_compress import bind
+from ranker.arrays import U64
 from ranker.config import TableConfig
-from ranker.hashing import U64
 from ranker.image import build_tiers
 from ranker.keymap import map_bytes
 from ranker.model.tier import count_parameters

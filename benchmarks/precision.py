@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from ranker.precision import TOP_K
-from streams.load.report import this_machine
+from streams.machine import this_machine
 from streams.precision import measure_tier, to_text
 from streams.recipe import Recipe, load_recipe
 from streams.sample_options import SampleOptions

@@ -22,7 +22,7 @@ from ranker.held_out import HeldOut
 from ranker.model.tier import Tier
 from ranker.pruning import Pruning, prune
 from ranker.pruning_options import PruningOptions
-from streams.load.report import this_machine
+from streams.machine import this_machine
 from streams.prune import trained_tier
 from streams.recipe import Recipe, load_recipe
 from streams.sample_options import SampleOptions

@@ -27,7 +27,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
-from ranker.tabular.columns import F64, find_columns
+from ranker.arrays import F64
+from ranker.tabular.columns import find_columns
 from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, learn_encoder
 from ranker.tabular.metrics import grade

@@ -21,15 +21,13 @@ from benchmarks.lab.simulated import Plan, simulated
 from benchmarks.lab.stream import Stream, user_side
 from benchmarks.lab.training import alone, lesson_of
 from kernels.linear_compress import bind
+from ranker.arrays import F32, I64, U64
 from ranker.config import ModelConfig, UpdateConfig
 from ranker.engine import Engine
 from ranker.features import Featurizer
-from ranker.hashing import U64
-from ranker.keymap import I64
 from ranker.learner import Learner
 from ranker.pending import PendingChanges
 from ranker.recipes import three_tiers
-from ranker.requests import F32
 from ranker.update_log import Position
 from ranker.updates import Update, UpdateHeader, encode_update
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from benchmarks.lab.house import house, traffic
 from streams.codec import decode
 from streams.kafka import Kafka
-from streams.load.report import this_machine
+from streams.machine import this_machine
 from streams.messages import Conversion, Impression, Served
 from streams.scan import read_topic
 from streams.simulate.config import WORLDS

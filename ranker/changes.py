@@ -4,9 +4,8 @@
 
 from dataclasses import dataclass, field
 
+from ranker.arrays import I64, U64
 from ranker.encoding import Encoded
-from ranker.hashing import U64
-from ranker.keymap import I64
 
 
 @dataclass(frozen=True, slots=True)

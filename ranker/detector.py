@@ -20,10 +20,8 @@ A large t is quick about what is very wrong, a small one patient about what is a
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from ranker.arrays import F64, I64
 
 QUICK, PATIENT = 0.5, 0.125
 """t. Never 1: labels of one response are no independent draws."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ranker.arrays import F64
 from ranker.config import Encoding
 from ranker.encoding import SMALL, encode
-from ranker.held_out import F64, Change, HeldOut, compare
+from ranker.held_out import Change, HeldOut, compare
 from ranker.image import dense_tensors
 from ranker.model_copy import ModelCopy
 

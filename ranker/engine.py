@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from kernels.linear_compress import Compress
+from ranker.arrays import F32
 from ranker.config import ModelConfig
 from ranker.features import Featurizer, KeyedBatch
 from ranker.image import Image, Tiers, build_tiers, dense_tensors
 from ranker.quantized import Kind, LowPrecisionLinear, convert, refresh_all
-from ranker.requests import F32, ScoringRequest
+from ranker.requests import ScoringRequest
 from ranker.tables import PlainTables
 from ranker.update_log import Position
 from ranker.updates import Update

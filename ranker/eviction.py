@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ranker.arrays import I64, U64
 from ranker.copies import Copies
-from ranker.hashing import U64
-from ranker.keymap import I64, KeyMap
+from ranker.keymap import KeyMap
 
 _NEVER = -1
 _NOBODY = 2**32 - 1

@@ -18,11 +18,12 @@ import numpy.typing as npt
 import torch
 import xxhash
 
+from ranker.arrays import F32, I64, U64
 from ranker.batch import Batch, SlotValues
 from ranker.config import HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
-from ranker.hashing import U64, number_category, salted
-from ranker.keymap import I64, KeyMap
-from ranker.requests import F32, LOG_DTYPE, Features, ScoringRequest
+from ranker.hashing import number_category, salted
+from ranker.keymap import KeyMap
+from ranker.requests import LOG_DTYPE, Features, ScoringRequest
 
 MAX_CODE = 32
 """Actions and surfaces of log events are below this."""

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ranker.arrays import F64
 from ranker.config import GateConfig
-from ranker.detector import F64, PATIENT, QUICK, Detector, strange, worse
+from ranker.detector import PATIENT, QUICK, Detector, strange, worse
 from ranker.encoding import SMALL
 from ranker.grades import Compared
 from ranker.hashing import hash64

@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from ranker.detector import F64, I64
-from ranker.requests import F32
+from ranker.arrays import F32, F64, I64
 
 _CLIP = 1e-6
 """Predictions are graded as no surer than this, so that one cannot outweigh all others."""

@@ -1,10 +1,9 @@
 """Ids of categories. Knows nothing of torch: workers that only need ids import this alone."""
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
-U64 = npt.NDArray[np.uint64]
+from ranker.arrays import U64
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ranker.arrays import F64
 from ranker.batch import Batch
 from ranker.config import ModelConfig
 from ranker.features import Featurizer
@@ -19,7 +19,6 @@ from ranker.model.tier import Logits, Tier
 from ranker.requests import LabelledRequest
 from ranker.tables import PlainTables
 
-F64 = npt.NDArray[np.float64]
 _REQUESTS = 64
 """In a batch."""
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ranker.arrays import F32
 from ranker.engine import Engine
 from ranker.features import Featurizer, KeyedBatch
 from ranker.grades import log_loss
-from ranker.requests import F32, LabelledRequest
+from ranker.requests import LabelledRequest
 
 
 class HeldOutWindow:

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from kernels.linear_compress import Compress
+from ranker.arrays import I64, U64
 from ranker.changes import TableChange
 from ranker.config import ModelConfig
 from ranker.copies import Copies
 from ranker.encoding import Encoded
-from ranker.hashing import U64
-from ranker.keymap import I64
 from ranker.memory import check_memory
 from ranker.model.tier import Tier
 from ranker.tables import PlainTables

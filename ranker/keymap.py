@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ranker.arrays import I64, U64
 from ranker.copies import Copies
-from ranker.hashing import U64
-
-I64 = npt.NDArray[np.int64]
 
 WIDTH = 8
 _MIN_BUCKETS = 16

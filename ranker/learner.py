@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kernels.linear_compress import Compress
 from ranker.adagrad import rowwise_adagrad
+from ranker.arrays import F32, I64
 from ranker.changes import Changes
 from ranker.config import LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
@@ -22,12 +23,11 @@ from ranker.eviction import Admission
 from ranker.features import Featurizer
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
 from ranker.image import Image, build_tiers, dense_tensors
-from ranker.keymap import I64
 from ranker.lessons import Lesson, make_lessons
 from ranker.model.tier import Logits
 from ranker.model_copy import ModelCopy
 from ranker.pending import PendingChanges
-from ranker.requests import F32, LabelledRequest
+from ranker.requests import LabelledRequest
 from ranker.taught import Taught, teaches
 from ranker.trained_tables import trained_tables
 from ranker.update_log import Dirty

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ranker.arrays import F32
 from ranker.config import ModelConfig
 from ranker.engine import predict
 from ranker.features import Featurizer
 from ranker.image import Tiers, dense_tensors
 from ranker.keymap import KeyMap
 from ranker.lessons import Lesson
-from ranker.requests import F32, LabelledRequest
+from ranker.requests import LabelledRequest
 from ranker.tables import PlainTables
 from ranker.trained_tables import TrainedTables
 

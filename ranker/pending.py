@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ranker.arrays import I64, U64
 from ranker.changes import Changes, TableChange
 from ranker.config import UpdateConfig
 from ranker.encoding import SMALL, encode, encode_dense, row_bytes
-from ranker.hashing import U64
 from ranker.image import Image, Tensors
-from ranker.keymap import I64
 from ranker.tables import PlainTables
 from ranker.trained_tables import TrainedTables
 from ranker.update_log import Dirty

@@ -17,14 +17,15 @@ import torch
 from fsspec.core import url_to_fs
 from torch import nn
 
+from ranker.arrays import F32, F64
 from ranker.config import ModelConfig, TierConfig
 from ranker.cost import cpu_times
 from ranker.engine import predict
 from ranker.features import Featurizer, KeyedBatch
-from ranker.held_out import F64, Change, HeldOut, compare
+from ranker.held_out import Change, HeldOut, compare
 from ranker.model.tier import Tier
 from ranker.quantized import KINDS, Kind, candidates, convert, layer_at, refresh_all
-from ranker.requests import F32, ScoringRequest
+from ranker.requests import ScoringRequest
 from ranker.tables import PlainTables
 
 FILE = "precision.json"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from ranker.arrays import F32
 from ranker.delayed.policies import final_emissions
 
 FeatureValue = str | float | Sequence[str]
 Features = Mapping[str, FeatureValue]
-F32 = npt.NDArray[np.float32]
 
 LOG_DTYPE = np.dtype([("time_s", "<u4"), ("item", "<u8"), ("action", "u1"), ("surface", "u1"), ("value", "<f2")])
 """One event of a user's log; `item` is hash64 of the item's id, `action` and `surface` are below 32."""

@@ -10,9 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from ranker.arrays import I64, U64
 from ranker.changes import Changes
-from ranker.hashing import U64
-from ranker.keymap import I64
 from ranker.updates import (
     DamagedRecord,
     Header,

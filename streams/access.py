@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from streams.cli import json_option
+from streams.options import json_option
 from streams.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
     DECISIONS,
     EXAMPLES,
+    GROUPS,
     IMPRESSIONS,
     OUTCOMES,
+    READER_GROUP,
     REQUESTS,
     RESPONSES,
     REWARDS,
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 PREFIX = "tiderank-"
 """Of our users' and groups' names."""
-READER_GROUP = "tiderank-reader"
-"""Named by clients that read outside any group; never joined, and nothing is committed under it."""
 HEALTH = "tiderank.health"
 _ALL = tuple(TOPICS)
 
@@ -83,35 +83,35 @@ ROLES: dict[str, Role] = {
             reads=(REQUESTS, UPDATES, ROUTER_MODEL),
             writes=(RESPONSES, SERVED, DECISIONS, DEAD_LETTERS),
             replies=True,
-            groups=("tiderank-rank",),
+            groups=(GROUPS["rank"],),
             redis=("%R~log:*", *_CONNECT, *_READ_LOG),
         ),
         Role(
             name="ingest",
             reads=(SERVED, IMPRESSIONS, CONVERSIONS),
             writes=(EXAMPLES, OUTCOMES, DEAD_LETTERS),
-            groups=("tiderank-ingest",),
+            groups=(GROUPS["ingest"],),
             redis=(*_INGEST_KEYS, *_CONNECT, "+info", *_TRANSACTION, *_CHANGE_LOG, *_CHANGE_JOIN, *_LOAD),
         ),
         Role(
             name="train",
             reads=(EXAMPLES, UPDATES),
             writes=(UPDATES, DEAD_LETTERS),
-            groups=("tiderank-train",),
+            groups=(GROUPS["train"],),
             redis=("%R~log:*", *_CONNECT, *_READ_LOG),
         ),
         Role(
             name="rewards",
             reads=(DECISIONS, OUTCOMES, REWARDS),
             writes=(REWARDS, DEAD_LETTERS),
-            groups=("tiderank-rewards",),
+            groups=(GROUPS["rewards"],),
             redis=("~rw:*", "%R~ingest:clocks", *_CONNECT, "+info", *_TRANSACTION, *_REWARDS, *_LOAD),
         ),
         Role(
             name="learn",
             reads=(REWARDS, ROUTER_MODEL),
             writes=(ROUTER_MODEL, DEAD_LETTERS),
-            groups=("tiderank-learn",),
+            groups=(GROUPS["learn"],),
         ),
         # The ad system, as streams.client does it. A client in another language that joins a group needs that one too.
         Role(name="sender", reads=(RESPONSES,), writes=(REQUESTS, IMPRESSIONS, CONVERSIONS)),

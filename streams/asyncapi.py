@@ -5,9 +5,7 @@ from typing import Any
 
 import msgspec
 
-from streams.client import DEADLINE_MS, REPLY_TOPIC
-from streams.codec import JSON, MSGPACK
-from streams.intake import MAX_DEADLINE_MS
+from streams.headers import DEADLINE_MS, JSON, MAX_DEADLINE_MS, MSGPACK, REPLY_TOPIC
 from streams.topics import REQUESTS, TOPICS, Topic
 
 REQUEST_HEADERS = {

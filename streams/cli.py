@@ -10,18 +10,18 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
 from streams.errors import StreamError
 from streams.installed import check_packages, check_workers, line_for
-from streams.ranges import SEED, Finite
+from streams.options import SEED, Finite, broker_option, data_option, instance_option, json_option, recipe_option
 
 if TYPE_CHECKING:
     from streams.kafka import Kafka
+    from streams.local.stack import BrokerChoice
 
-BrokerChoice = Literal["auto", "kafka", "memory"]
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 
 
@@ -45,6 +45,11 @@ class _Commands(click.Group):
         "precision": ("streams.precision", "Choose the layers that this machine serves faster in low precision."),
     }
 
+    CHILDREN: ClassVar[dict[str, tuple[tuple[str, str], ...]]] = {
+        "updates": (("streams.encodings_command", "encodings"),)
+    }
+    """Subcommands that are defined in a room of their own."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.ELSEWHERE])
 
@@ -60,6 +65,9 @@ class _Commands(click.Group):
         if name not in self.ELSEWHERE:
             return super().resolve_command(ctx, args)
         command: click.Command = getattr(import_module(self.ELSEWHERE[name][0]), f"{name.replace('-', '_')}_command")
+        if isinstance(command, click.Group):
+            for module, child in self.CHILDREN.get(name, ()):
+                command.add_command(getattr(import_module(module), child))
         return name, command, args[1:]
 
 
@@ -116,25 +124,6 @@ def _mendable(error: Exception) -> str | None:
     return None
 
 
-recipe_option = click.option(
-    "--recipe", metavar="NAME|FILE", help="Built-in recipe or a TOML file. [env TIDERANK_RECIPE; default: default]"
-)
-instance_option = click.option(
-    "--instance",
-    metavar="NAME",
-    help="Name in the group, kept over restarts. [env TIDERANK_INSTANCE; default: host name]",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the local stack's data. [env TIDERANK_DATA; default: .data]",
-)
-broker_option = click.option(
-    "--broker", type=click.Choice(["auto", "kafka", "memory"]), default="auto", help="Force a kind of local broker."
-)
-
-
 def _worker(name: str, summary: str) -> None:
     @cli.command(name, help=summary)
     @recipe_option
@@ -173,7 +162,7 @@ for _name, _summary in (
 @broker_option
 @click.option("--workers", is_flag=True, help="Start one of each worker too.")
 @recipe_option
-def up(data: Path | None, broker: BrokerChoice, workers: bool, recipe: str | None) -> None:
+def up(data: Path | None, broker: "BrokerChoice", workers: bool, recipe: str | None) -> None:
     """Start a broker and a Redis on free loopback ports, until Ctrl-C."""
     check_workers()
     from streams.local.up import up as run_up
@@ -353,7 +342,7 @@ def demo(
     rate: float,
     seed: int,
     warm_up_examples: int,
-    broker: BrokerChoice,
+    broker: "BrokerChoice",
     data: Path | None,
     as_json: bool,
 ) -> None:

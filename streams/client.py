@@ -13,13 +13,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streams.codec import decode, encode
 from streams.errors import DeliveryFailed, Refused
+from streams.headers import DEADLINE_MS, REPLY_TOPIC
 from streams.kafka import Kafka, watermarks
 from streams.messages import Conversion, Impression, RankingRequest, RankingResponse
 from streams.record import Record
 from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
 
-REPLY_TOPIC = "reply-topic"
-DEADLINE_MS = "deadline-ms"
 REMEMBERED = 100_000
 
 

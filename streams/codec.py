@@ -15,11 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from streams.errors import Refused
+from streams.headers import CONTENT_TYPE, JSON, MSGPACK
+from streams.messages import Id
 from streams.topics import Topic
-
-CONTENT_TYPE = "content-type"
-JSON = "application/json"
-MSGPACK = "application/msgpack"
 
 _PLACE = re.compile(r"\$(\[(\d+|\.\.\.)\])+(?=[^`]*`$)")
 """Of msgspec, at the end of its errors: what stands before may be the sender's words."""
@@ -134,3 +132,26 @@ def _is_msgpack(topic: Topic, content_type: str | None) -> bool:
     if content_type in allowed:
         return content_type == MSGPACK
     raise Refused(f"{CONTENT_TYPE} of {topic.name} must be {' or '.join(allowed)}, got {content_type[:100]!r}")
+
+
+class _Address(Struct):
+    """As much of a request as an error response needs."""
+
+    request_id: Id
+    user: Any = ""
+    """Whatever was sent: a request is often refused because of it."""
+
+
+class _AddressArray(Struct, array_like=True):
+    request_id: Id
+    user: Any = ""
+
+
+def address_of(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:
+    """Whose request it is, of bytes that need not be a valid one; None where even that cannot be read."""
+    try:
+        if content_type == MSGPACK:
+            return msgspec.msgpack.decode(value, type=_AddressArray)
+        return msgspec.json.decode(value, type=_Address)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator
 
+from streams.headers import CUT_FROM, OFFSET, ORIGINAL, PARTITION, REASON, TIMESTAMP_MS, TOPIC, WORKER
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.topics import DEAD_LETTERS
 
-ORIGINAL = "original-"
-"""Prefix of the headers that the refused record had itself."""
 MAX_REASON = 500
 MAX_VALUE = 4_000_000
 """Bytes of a value that a letter takes; the rest of the topic's limit is room for headers. Larger ones come only from
 topics on which the broker leaves records packed: what was a megabyte there may be anything here."""
 MAX_HEADERS = 900_000
 """Bytes of the refused record's own headers that it takes; beyond that it goes without them."""
-CUT_FROM = "cut-from"
-"""Header of a letter whose value was larger: how many bytes it had."""
 
 
 def letter_headers(record: Record, reason: str, worker: str) -> dict[str, str | bytes | None]:
@@ -23,12 +20,12 @@ def letter_headers(record: Record, reason: str, worker: str) -> dict[str, str | 
     size = len(record.value or b"")
     return (original if sum(len(value or b"") for value in original.values()) <= MAX_HEADERS else {}) | {
         **({CUT_FROM: str(size)} if size > MAX_VALUE else {}),
-        "reason": reason[:MAX_REASON],
-        "worker": worker,
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
-        "timestamp-ms": str(record.timestamp_ms),
+        REASON: reason[:MAX_REASON],
+        WORKER: worker,
+        TOPIC: record.topic,
+        PARTITION: str(record.partition),
+        OFFSET: str(record.offset),
+        TIMESTAMP_MS: str(record.timestamp_ms),
     }
 
 
@@ -51,7 +48,7 @@ def original_headers(letter: Record) -> Iterator[tuple[str, bytes | str | None]]
 
 def letter_place(letter: Record) -> tuple[str, int, int] | None:
     """(topic, partition, offset) of the refused record; None if the letter does not say, as none of ours does."""
-    topic, partition, offset = (letter.header(name) for name in ("topic", "partition", "offset"))
+    topic, partition, offset = (letter.header(name) for name in (TOPIC, PARTITION, OFFSET))
     if topic is None or not (partition or "").isdigit() or not (offset or "").isdigit():
         return None
     return topic, int(partition or ""), int(offset or "")

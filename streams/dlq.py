@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from confluent_kafka import TopicPartition
 
-from streams.dead_letters import CUT_FROM, original_headers
+from streams.dead_letters import original_headers
 from streams.errors import StreamError
+from streams.headers import CUT_FROM, OFFSET, PARTITION, REASON, TIMESTAMP_MS, TOPIC, WORKER
 from streams.kafka import Kafka
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.scan import read_topic
-from streams.topics import DEAD_LETTERS, TOPICS
+from streams.topics import DEAD_LETTERS, GROUPS, TOPICS
 
-GROUP = "tiderank-dlq"
+GROUP = GROUPS["dlq"]
 """Whose committed offset says up to where `replay` of all has come."""
 
 
@@ -31,7 +32,7 @@ class Letter:
         return self.record.header("topic") or ""
 
     def summary(self) -> dict[str, str | int | None]:
-        names = ("topic", "partition", "offset", "timestamp-ms", "worker", "reason")
+        names = (TOPIC, PARTITION, OFFSET, TIMESTAMP_MS, WORKER, REASON)
         key = self.record.key.decode(errors="replace") if self.record.key else None
         headers = {name: self.record.header(name) for name in names}
         return {"number": self.number, **headers, "key": key, "bytes": len(self.record.value or b"")}

@@ -1,7 +1,6 @@
 """`tiderank doctor`: what is on this machine, what is wrong with it, and the mend. Takes seconds; imports no torch."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from streams.kafka import Kafka, topic_settings
 from streams.local import kafka as local_kafka
 from streams.local.health import broker_round_trip, redis_round_trip
 from streams.local.redis import found_servers
+from streams.machine import cpu_info
 from streams.redis_client import connect, memory_policy, redacted
 from streams.topics import TOPICS
 
@@ -32,13 +32,6 @@ __all__ = ["Finding", "print_report", "report"]
 
 MIN_FREE_BYTES = 2 * 10**9
 """Kafka's segments, the append-only file and snapshots of a long demo."""
-CPU_FEATURES = {
-    "avx2": "avx2",
-    "avx512f": "avx512",
-    "avx512_bf16": "avx512-bf16",
-    "amx_tile": "amx",
-    "amx_bf16": "amx-bf16",
-}
 TIMEOUT_S = 5.0
 GPU_INSTALL = "to train on it: pip uninstall -y fbgemm-gpu-cpu && pip install 'tiderank[gpu]'"
 NOT_SET = "not set: `up` and `demo` start their own, the other commands need it"
@@ -234,15 +227,6 @@ def _disk() -> list[Finding]:
     if not writable:
         mend = "make it writable, or set TIDERANK_DATA"
     return [Finding("data folder", enough and writable, f"{folder}, {free / 1e9:.0f} GB free", mend)]
-
-
-def cpu_info(path: Path) -> tuple[str, list[str]]:
-    """Model and the features that matter to us, of a file in the form of /proc/cpuinfo."""
-    text = path.read_text() if path.exists() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    have = set(flags[1].split()) if flags else set()
-    return model[1] if model else "unknown", [ours for theirs, ours in CPU_FEATURES.items() if theirs in have]
 
 
 def _output(*command: str) -> str | None:

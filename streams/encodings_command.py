@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import start_errors
-from streams.ranges import Finite
+from streams.options import Finite, json_option, recipe_option
 from streams.recipe import Recipe, load_recipe
 from streams.sample_options import SampleOptions, Source, sample_options
 from streams.settings import RECIPE

@@ -1,24 +1,17 @@
 """Records of served, impressions and conversions → the facts that the join takes in, and labels → what it gives out."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from feature_store.events import LogEvent, action_code, encode_event, surface_code
 from feature_store.facts import ActionFact, Fact, ImpressionFact, Label, Role, ServedFact, example_id
 from ranker.hashing import hash64
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.event_time import TimeBounds
+from streams.headers import CONTENT_TYPE
 from streams.messages import Conversion, Impression, Outcome, Served, ServedItem, TrainingExample
+from streams.recipe import EventKinds
 from streams.record import Record
 from streams.topics import IMPRESSIONS, SERVED, TOPICS
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EventKinds:
-    """What the kinds of conversions mean to the join; every other kind goes to the log alone."""
-
-    clicks: tuple[str, ...] = ("click",)
-    conversions: tuple[str, ...] = ("purchase",)
 
 
 def to_fact(record: Record, kinds: EventKinds, times: TimeBounds) -> Fact:

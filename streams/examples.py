@@ -4,6 +4,7 @@ import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from feature_store.log import LogGone, LogSlice, LogWantAsOf, UserLog
 from ranker.delayed.policies import NO_EMISSION, Emission
 from ranker.requests import LabelledRequest, ScoringRequest
 from streams import metric_names as metric
-from streams.messages import CLOSED_MS, TrainingExample
+from streams.headers import CLOSED_MS
+from streams.messages import Served, TrainingExample
 from streams.record import Record
 from streams.seen import SeenIds
 
@@ -130,3 +132,17 @@ def once(examples: Iterable[TrainingExample], seen: SeenIds) -> list[TrainingExa
         else:
             metric.SKIPPED.labels("duplicate").inc()
     return fresh
+
+
+def served_request(served: Served, events: LogSlice | None = None) -> ScoringRequest:
+    """What scoring saw, asked again: with the log as it was then, or without one."""
+    request = ScoringRequest(
+        user=served.user,
+        features=served.features,
+        context=served.context,
+        surface=served.surface,
+        event_ms=served.event_ms,
+        items=[item.item for item in served.items],
+        item_features=[item.features for item in served.items],
+    )
+    return request if events is None else replace(request, log=events.events)

@@ -6,9 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ranker.updates import MalformedRecord, UpdateHeader, peek_header
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.errors import Refused
 from streams.freshness import Fresh, FreshnessMeter
+from streams.headers import CONTENT_TYPE
 from streams.kafka import Kafka
 from streams.messages import RankingResponse, TrainingExample
 from streams.record import Record

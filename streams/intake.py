@@ -4,23 +4,18 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 from confluent_kafka import KafkaException
-from msgspec import Struct
 
-from streams.client import DEADLINE_MS, REPLY_TOPIC
-from streams.codec import CONTENT_TYPE, MSGPACK, decode
+from streams.codec import address_of, decode
 from streams.errors import Refused
 from streams.event_time import TimeBounds
-from streams.messages import MAX_TEXT, Id, RankingRequest
+from streams.headers import CONTENT_TYPE, DEADLINE_MS, MAX_DEADLINE_MS, REPLY_TOPIC
+from streams.messages import MAX_TEXT, RankingRequest
 from streams.record import Record
 from streams.topics import REQUESTS, RESPONSES, TOPICS
 
 log = logging.getLogger(__name__)
-
-MAX_DEADLINE_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +44,6 @@ class Refusal:
     user: str
     reply_topic: str
     content_type: str | None
-
-
-class _Address(Struct):
-    """As much of a request as an error response needs."""
-
-    request_id: Id
-    user: Any = ""
-    """Whatever was sent: a request is often refused because of it."""
-
-
-class _AddressArray(Struct, array_like=True):
-    request_id: Id
-    user: Any = ""
 
 
 class Intake:
@@ -117,16 +99,6 @@ class Intake:
         if not (isinstance(user, str) and len(user) <= MAX_TEXT):
             user = ""
         return Refusal(record, reason, request_id, user, reply_topic, content_type)
-
-
-def address_of(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:
-    """Whose request it is, of bytes that need not be a valid one; None where even that cannot be read."""
-    try:
-        if content_type == MSGPACK:
-            return msgspec.msgpack.decode(value, type=_AddressArray)
-        return msgspec.json.decode(value, type=_Address)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 class TopicNames:

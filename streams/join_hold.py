@@ -4,13 +4,12 @@ import time
 
 from streams.examples import surprise
 from streams.messages import TrainingExample
+from streams.recipe import JOIN_HOLD_S
 
 AHEAD_MS = 3_000
 """How far an event may be ahead of the join's clock in a house that is well: about a second."""
 SURPRISE_NATS = 7.0
 """Clicks in a row that are less likely than e^-7, by what was predicted of them: three or four."""
-PATIENCE_S = 30.0
-"""After Redis was away and when workers change, ingest holds its windows for 10 s."""
 STANDS = 0.5
 """A clock that falls behind by this share of the time that passes is not late, it stands still."""
 
@@ -59,6 +58,6 @@ class JoinHold:
         now, behind_ms = time.monotonic(), max(self._shown_ms, self._clicked_ms) - closed_ms
         waited_s = now - self._since if self._since is not None else 0.0
         falls_behind = behind_ms - self._behind_ms >= STANDS * 1000 * waited_s
-        if self._since is None or (waited_s >= PATIENCE_S and falls_behind and not self._closed_since):
+        if self._since is None or (waited_s >= JOIN_HOLD_S and falls_behind and not self._closed_since):
             self._since, self._behind_ms, self._closed_since = now, behind_ms, False
-        return now - self._since < PATIENCE_S
+        return now - self._since < JOIN_HOLD_S

@@ -19,7 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 from streams.errors import StartError
 from streams.signing import Signer, signer_from_environment
 from streams.sparing import Sparing
-from streams.topics import TOPICS, Topic
+from streams.topics import READER_GROUP, TOPICS, Topic
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Kafka:
             }
         )
 
-    def reader(self, *, eof: bool = True, group: str = "tiderank-reader", uncommitted: bool = False) -> Consumer:
+    def reader(self, *, eof: bool = True, group: str = READER_GROUP, uncommitted: bool = False) -> Consumer:
         """A consumer outside any group: assigned by hand, committing nothing.
 
         group: whose offsets it may ask for. uncommitted: it also sees records of open and of aborted transactions.

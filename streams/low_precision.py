@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ranker.engine import Engine
 from ranker.precision import read_precision
-from streams.doctor import cpu_info
+from streams.machine import cpu_info
 
 log = logging.getLogger(__name__)
 

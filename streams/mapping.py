@@ -1,12 +1,9 @@
 """Messages ↔ the lower folders' own dataclasses: the one place where the two meet."""
 
 import uuid
-from dataclasses import replace
-
-import numpy as np
-import numpy.typing as npt
 
 from feature_store.log import LogSlice
+from ranker.arrays import F32, I64
 from ranker.requests import ScoringRequest
 from streams.intake import Work
 from streams.messages import (
@@ -21,9 +18,6 @@ from streams.messages import (
     Timings,
 )
 from streams.routing import Routed
-
-Floats = npt.NDArray[np.float32]
-Order = npt.NDArray[np.int64]
 
 
 def new_response_id() -> str:
@@ -42,20 +36,6 @@ def to_scoring_request(work: Work, events: LogSlice) -> ScoringRequest:
         item_features=[c.features for c in request.candidates],
         log=events.events,
     )
-
-
-def served_request(served: Served, events: LogSlice | None = None) -> ScoringRequest:
-    """What scoring saw, asked again: with the log as it was then, or without one."""
-    request = ScoringRequest(
-        user=served.user,
-        features=served.features,
-        context=served.context,
-        surface=served.surface,
-        event_ms=served.event_ms,
-        items=[item.item for item in served.items],
-        item_features=[item.features for item in served.items],
-    )
-    return request if events is None else replace(request, log=events.events)
 
 
 def to_unranked(
@@ -93,10 +73,10 @@ def to_error(request_id: str, user: str, reason: str, *, event_ms: int, replica:
 def to_ranked(
     work: Work,
     response_id: str,
-    top: Order,
-    pctr: Floats,
-    pcvr: Floats,
-    values: Floats,
+    top: I64,
+    pctr: F32,
+    pcvr: F32,
+    values: F32,
     *,
     routed: Routed,
     model: ModelVersion,

@@ -222,10 +222,6 @@ class RouterModel(Struct, frozen=True, kw_only=True):
     price_history: Annotated[list[Number], Meta(max_length=256)] = []
 
 
-CLOSED_MS = "closed-ms"
-"""Header of training.examples: event time before which all windows had closed when the record was sent."""
-
-
 class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     """training.examples. One labelled impression (kind `click`) or clicked impression (kind `conversion`).
 

@@ -11,12 +11,11 @@ import numpy as np
 from ranker.config import LOG, ModelConfig, TableConfig
 from ranker.hashing import hash64, salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
-from streams.cli import recipe_option
 from streams.datasets.options import TableOptions
 from streams.errors import Refused, StartError
-from streams.mapping import served_request
+from streams.examples import served_request
 from streams.messages import Served
-from streams.ranges import Finite, table_options, tables
+from streams.options import Finite, recipe_option, table_options, tables
 from streams.recipe import load_recipe
 from streams.settings import BOOTSTRAP, RECIPE, required
 from streams.topics import SERVED, TOPICS

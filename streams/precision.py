@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli import json_option, recipe_option
 from streams.columns import columns
-from streams.doctor import cpu_info
 from streams.errors import start_errors
-from streams.load.report import this_machine
-from streams.ranges import Finite
+from streams.machine import cpu_info, this_machine
+from streams.options import Finite, json_option, recipe_option
 from streams.recipe import Recipe, load_recipe
 from streams.sample_options import SampleOptions, Source, sample_options
 from streams.settings import RECIPE

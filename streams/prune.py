@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ranker.pruning_options import PruningOptions
-from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import StartError, start_errors
-from streams.ranges import Finite
+from streams.options import Finite, json_option, recipe_option
 from streams.recipe import Recipe, from_table, load_recipe, to_table
 from streams.sample_options import SampleOptions, Source, sample_options
 from streams.settings import RECIPE

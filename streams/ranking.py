@@ -16,6 +16,7 @@ import numpy.typing as npt
 from redis.exceptions import RedisError
 
 from feature_store.log import LogSlice, LogWant, UserLog
+from ranker.arrays import F32
 from ranker.engine import Engine, NotReady
 from ranker.requests import ScoringRequest
 from streams import mapping
@@ -28,10 +29,9 @@ from streams.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float32]
 Value = Literal["bid*pctr", "bid*pctr*pcvr", "pctr"]
 
-VALUES: dict[Value, Callable[[Floats, Floats, Floats], Floats]] = {
+VALUES: dict[Value, Callable[[F32, F32, F32], F32]] = {
     "bid*pctr": lambda bid, pctr, pcvr: bid * pctr,
     "bid*pctr*pcvr": lambda bid, pctr, pcvr: bid * pctr * pcvr,
     "pctr": lambda bid, pctr, pcvr: pctr,
@@ -56,9 +56,9 @@ class _Job:
     log: LogSlice
     routed: Routed
     scoring: ScoringRequest
-    bids: Floats
-    pctr: Floats = field(init=False)
-    pcvr: Floats = field(init=False)
+    bids: F32
+    pctr: F32 = field(init=False)
+    pcvr: F32 = field(init=False)
     order: npt.NDArray[np.int64] = field(init=False)
     """Candidates, best first."""
     spent_ms: float = 0.0

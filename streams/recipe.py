@@ -24,9 +24,19 @@ from router_bandit.policy import Exploration
 from router_bandit.value_model import ValueOptions
 from streams.errors import StartError
 from streams.event_time import TimeBounds
-from streams.events import EventKinds
 
+JOIN_HOLD_S = 30.0
+"""How long a trainer waits at most for the join to go on: after Redis was away, and when workers change, ingest holds
+its windows for 10 s."""
 Value = Literal["bid*pctr", "bid*pctr*pcvr", "pctr"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventKinds:
+    """What the kinds of conversions mean to the join; every other kind goes to the log alone."""
+
+    clicks: tuple[str, ...] = ("click",)
+    conversions: tuple[str, ...] = ("purchase",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli import instance_option, json_option, recipe_option
 from streams.errors import StartError, StreamError
+from streams.options import instance_option, json_option, recipe_option
 from streams.settings import Settings, from_environment
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from streams.ranges import SEED
+from streams.options import SEED
 from streams.simulate.config import WORLDS
 
 Source = Literal["simulate", "kafka"]

@@ -11,12 +11,12 @@ import os
 from pathlib import Path
 
 from streams.errors import StartError
+from streams.headers import SIGNATURE
 from streams.record import Record
 from streams.topics import ROUTER_MODEL, UPDATES
 
 SIGNED = frozenset({UPDATES, ROUTER_MODEL})
 KEY_FILE = "TIDERANK_SIGNING_KEY_FILE"
-HEADER = "signature"
 _LEAST_BYTES = 32
 
 
@@ -31,13 +31,13 @@ class Signer:
 
     def headers(self, topic: str, value: bytes) -> dict[str, bytes]:
         """What a record is to carry: nothing where its topic is not a signed one."""
-        return {HEADER: self._sign(topic, value)} if topic in SIGNED else {}
+        return {SIGNATURE: self._sign(topic, value)} if topic in SIGNED else {}
 
     def vouches_for(self, record: Record) -> bool:
         """Whether the record is of a topic that needs no signature, or carries a valid one."""
         if record.topic not in SIGNED:
             return True
-        given = [value for name, value in record.headers if name == HEADER and isinstance(value, bytes)]
+        given = [value for name, value in record.headers if name == SIGNATURE and isinstance(value, bytes)]
         return len(given) == 1 and hmac.compare_digest(given[0], self._sign(record.topic, record.value or b""))
 
     def _sign(self, topic: str, value: bytes) -> bytes:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli import json_option
 from streams.errors import StartError
+from streams.options import json_option
 from streams.settings import SNAPSHOTS, snapshots_url
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ranker.config import ModelConfig
-from streams.cli import json_option, recipe_option
 from streams.columns import columns
 from streams.errors import start_errors
-from streams.load.report import this_machine
+from streams.machine import this_machine
+from streams.options import json_option, recipe_option
 from streams.recipe import load_recipe
 from streams.settings import RECIPE
 

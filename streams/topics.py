@@ -22,6 +22,11 @@ EXAMPLES = "training.examples"
 UPDATES = "model.updates"
 DEAD_LETTERS = "dead.letters"
 
+GROUPS = {worker: f"tiderank-{worker}" for worker in ("rank", "ingest", "train", "rewards", "learn", "dlq")}
+"""Consumer groups by who reads: the broker keeps under their names how far that is."""
+READER_GROUP = "tiderank-reader"
+"""What clients outside of any group call themselves: the client asks for a name, and never joins it."""
+
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 USER_PARTITIONS = 4

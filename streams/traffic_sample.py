@@ -26,8 +26,7 @@ from ranker.update_log import Position
 from ranker.updates import Update, UpdateHeader
 from streams.codec import decode
 from streams.errors import Refused, StartError
-from streams.examples import labelled_requests, once
-from streams.mapping import served_request
+from streams.examples import labelled_requests, once, served_request
 from streams.messages import Impression, Served, TrainingExample
 from streams.recipe import Recipe
 from streams.redis_client import connect

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli import json_option
-from streams.encodings_command import encodings
+from streams.options import json_option
 from streams.record import Record
 from streams.settings import BOOTSTRAP, required
 from streams.topics import UPDATES
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 @click.group("updates")
 def updates_command() -> None:
     """The log of the weights, model.updates."""
-
-
-updates_command.add_command(encodings)
 
 
 @updates_command.command("tail")

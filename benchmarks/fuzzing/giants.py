@@ -7,7 +7,8 @@ import msgspec
 
 from benchmarks.fuzzing.mutations import Fuzzed
 from benchmarks.fuzzing.samples import Samples
-from streams.codec import CONTENT_TYPE, MSGPACK, encode
+from streams.codec import encode
+from streams.headers import CONTENT_TYPE, MSGPACK
 from streams.topics import DECISIONS, OUTCOMES, TOPICS
 
 _FRAMING = 1_500

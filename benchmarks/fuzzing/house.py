@@ -17,9 +17,10 @@ from streams import dlq
 from streams.audit.report import AuditReport
 from streams.audit.run import run_audit
 from streams.client import RankingClient
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.dead_letters import letter_place
 from streams.errors import Refused
+from streams.headers import CONTENT_TYPE
 from streams.kafka import Kafka
 from streams.local.stack import local_stack
 from streams.local.workers import WorkerProcess

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from streams.client import DEADLINE_MS, REPLY_TOPIC
-from streams.codec import CONTENT_TYPE, JSON, MSGPACK, encode
+from streams.codec import encode
+from streams.headers import CONTENT_TYPE, DEADLINE_MS, JSON, MSGPACK, REPLY_TOPIC
 from streams.topics import REQUESTS, TOPICS
 
 Headers = tuple[tuple[str, bytes | None], ...]

@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.lab.grades import entropy
 from benchmarks.lab.simulated import Plan, draw_impressions
+from ranker.arrays import F64
 from streams.simulate.config import WORLDS
-from streams.simulate.drift import F64
 from streams.simulate.world import World, sigmoid
 
 _EVENTS_PER_IMPRESSION = 1.15

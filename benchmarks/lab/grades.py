@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ranker.requests import F32
-from streams.simulate.drift import F64
-from streams.simulate.world import I64
+from ranker.arrays import F32, F64, I64
 
 
 @dataclass(frozen=True)

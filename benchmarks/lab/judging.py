@@ -14,8 +14,9 @@ from ranker.engine import Engine
 from ranker.image import Image
 from ranker.snapshot import list_snapshots, load_image
 from streams.audit import AuditReport, run_audit
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.errors import Refused
+from streams.headers import CONTENT_TYPE
 from streams.messages import RankingRequest, RankingResponse
 from streams.record import Record
 from streams.replica import Replica

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.lab.stream import CACHE, Stream, encode, load, save
+from ranker.arrays import F64, I64
 from ranker.config import ModelConfig
 from ranker.hashing import hash64
 from ranker.requests import LOG_DTYPE, ScoringRequest
 from streams.simulate.config import DEVICES, SURFACES, WORLDS
-from streams.simulate.drift import F64
-from streams.simulate.world import I64, World, sigmoid
+from streams.simulate.world import World, sigmoid
 
 IMPRESSION, CLICK, SEARCH, PURCHASE = 1, 2, 3, 5
 _DAY_MS = 86_400_000

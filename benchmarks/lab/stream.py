@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ranker.arrays import F32, I64
 from ranker.config import ITEM, LOG, ModelConfig
 from ranker.features import Featurizer, KeyedBatch, SlotKeys
 from ranker.hashing import salted
-from ranker.keymap import I64
-from ranker.requests import F32, ScoringRequest
+from ranker.requests import ScoringRequest
 
 CACHE = Path(".cache/lab")
 

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.lab.stream import Stream, user_side
 from kernels.linear_compress import bind
+from ranker.arrays import F32, I64
 from ranker.config import LearnerConfig, ModelConfig, TierConfig
 from ranker.delayed.policies import final_emissions
 from ranker.features import Featurizer
@@ -18,8 +19,6 @@ from ranker.learner import Learner
 from ranker.lessons import Lesson
 from ranker.model.heads import calibrate
 from ranker.model.tier import Logits, Tier
-from ranker.requests import F32
-from streams.simulate.world import I64
 
 Patch = Callable[[Tier], None]
 """Changes a fresh tier in place, before it learns."""

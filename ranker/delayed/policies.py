@@ -15,10 +15,11 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ranker.arrays import I64
+
 PolicyName = Literal["wait", "naive", "fake_negative", "es_dfm", "defer"]
 ClickPolicyName = Literal["wait", "es_dfm"]
 """Of clicks: those whose share of late ones can be taken to be the same for all impressions."""
-I64 = npt.NDArray[np.int64]
 
 
 class Emission(IntEnum):

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ranker.hashing import U64
+from ranker.arrays import I64, U64
 from ranker.keymap import map_bytes
-from ranker.planning.sketch import I64, FrequentKeys, HyperLogLog
+from ranker.planning.sketch import FrequentKeys, HyperLogLog
 
 _TRAINED_BYTES = 4 + 1
 """Beside a row's weights: its optimizer's sum, and whether it is to be published."""

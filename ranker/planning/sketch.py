@@ -7,11 +7,8 @@ import math
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from ranker.hashing import U64
-
-I64 = npt.NDArray[np.int64]
+from ranker.arrays import I64, U64
 
 _KEY_BITS = 64
 _BUFFERED = 1 << 18

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from ranker.arrays import F64, I64
 from ranker.tabular.plain import plain
 
 Kind = Literal["categorical", "numeric", "dropped"]
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 FEW = 100
 """Integers of at most so many values are categories: hours, ages, slots."""

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from ranker.arrays import F64
 from ranker.config import Slot, TableConfig
-from ranker.tabular.columns import F64, HUGE, Found, numbers, texts
+from ranker.tabular.columns import HUGE, Found, numbers, texts
 from ranker.tabular.plain import plain
 
 MISSING = 0

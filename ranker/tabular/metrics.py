@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ranker.arrays import F64
 from ranker.grades import log_loss
-from ranker.tabular.columns import F64
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from feature_store.facts import ActionFact, Fact, ImpressionFact, ServedFact
 from streams.audit.report import Section
 from streams.errors import Refused
 from streams.event_time import TimeBounds
-from streams.events import EventKinds, to_fact
+from streams.events import to_fact
+from streams.recipe import EventKinds
 from streams.record import Record
 
 EventFact = ImpressionFact | ActionFact

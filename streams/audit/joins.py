@@ -20,8 +20,9 @@ from feature_store.offline import Expected, expected_labels
 from streams.audit.events import NEVER_MS, ClockBound, EventFact, Events
 from streams.audit.patience import Patience
 from streams.audit.report import Section
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.errors import Refused
+from streams.headers import CONTENT_TYPE
 from streams.messages import TrainingExample
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS

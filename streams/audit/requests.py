@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from streams.audit.events import RecordPlace
 from streams.audit.report import Section
-from streams.client import DEADLINE_MS
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import address_of, decode
 from streams.errors import Refused
-from streams.intake import MAX_DEADLINE_MS, address_of
+from streams.headers import CONTENT_TYPE, DEADLINE_MS, MAX_DEADLINE_MS
 from streams.messages import RankingResponse, Status
 from streams.record import Record
 from streams.topics import RESPONSES, TOPICS

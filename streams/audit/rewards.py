@@ -14,8 +14,9 @@ from streams.audit.events import ClockBound, RecordPlace
 from streams.audit.joins import OVERDUE_MS
 from streams.audit.patience import Patience
 from streams.audit.report import Section
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.errors import Refused
+from streams.headers import CONTENT_TYPE
 from streams.messages import Decision, Outcome, Reward
 from streams.record import Record
 from streams.topics import DECISIONS, TOPICS

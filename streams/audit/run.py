@@ -26,8 +26,7 @@ from streams.audit.requests import Requests
 from streams.audit.rewards import Rewards
 from streams.audit.source import Place, Source
 from streams.errors import StartError
-from streams.join_hold import PATIENCE_S as JOIN_HOLD_S
-from streams.recipe import Recipe
+from streams.recipe import JOIN_HOLD_S, Recipe
 from streams.redis_client import PATIENT_S, check, connect
 from streams.settings import Settings
 from streams.topics import (
@@ -35,6 +34,7 @@ from streams.topics import (
     DEAD_LETTERS,
     DECISIONS,
     EXAMPLES,
+    GROUPS,
     IMPRESSIONS,
     OUTCOMES,
     REQUESTS,
@@ -42,7 +42,6 @@ from streams.topics import (
     SERVED,
     UPDATES,
 )
-from streams.workers.ingest import GROUP as INGEST
 
 Frontier = Mapping[Place, int]
 """The offset in each partition that a worker has reached."""
@@ -82,8 +81,6 @@ def run_audit(settings: Settings, *, patience_s: float = PATIENCE_S) -> AuditRep
 
 class Audit:
     def __init__(self, recipe: Recipe, source: Source, redis: Redis, patience: Patience, now_ms: int) -> None:
-        from streams.workers.rewards import GROUP as REWARDS_GROUP  # imports Faust, which takes its time
-
         self._recipe = recipe
         self._source = source
         self._redis = redis
@@ -92,9 +89,8 @@ class Audit:
         self._reply_topics = source.topics(recipe.ranking.reply_prefix)
         self._now_ms = now_ms
         # Before the cut, as the dead letters of what lies before them then are.
-        self._passed = source.committed(INGEST, *EVENTS)
+        self._passed = source.committed(GROUPS["ingest"], *EVENTS)
         self._ingested_before = self._ingested()
-        self._rewards_group = REWARDS_GROUP
         self._rewarded_before = self._rewarded()
         # An answer counts from when it is there, and an aborted request may have one.
         source.take_cut((*self._reply_topics, *EFFECTS_FIRST), uncommitted=(*self._reply_topics, REQUESTS))
@@ -168,8 +164,8 @@ class Audit:
         self._explain(joined, "ingest")
         if section.wrong("passed_unread"):
             section.reasons.append(
-                f"the group {INGEST} has passed them, and Redis does not have them: it has lost data, or the group's "
-                "offsets were moved; ingest, started again, reads on from where Redis stands"
+                f"the group {GROUPS['ingest']} has passed them, and Redis does not have them: it has lost data, or the "
+                "group's offsets were moved; ingest, started again, reads on from where Redis stands"
             )
         return [
             section,
@@ -246,13 +242,13 @@ class Audit:
 
     def _ingested(self) -> Frontier:
         """Either may have forgotten its newest part."""
-        stored, committed = self._joiner.offsets(), self._source.committed(INGEST, *EVENTS)
+        stored, committed = self._joiner.offsets(), self._source.committed(GROUPS["ingest"], *EVENTS)
         return {place: min(offset, stored.get(place, 0)) for place, offset in committed.items()}
 
     def _rewarded(self) -> Frontier:
         """Where Redis stands, as rewards reads on there; 0 of a topic made anew: its group's offsets went with it."""
         stored = to_places(cast(dict[bytes, bytes], self._redis.hgetall(WindowOptions().places_key)))
-        committed = self._source.committed(self._rewards_group, DECISIONS, OUTCOMES)
+        committed = self._source.committed(GROUPS["rewards"], DECISIONS, OUTCOMES)
         return {place: stored.get(place, 0) if offset else 0 for place, offset in committed.items()}
 
     def _more_letters(self) -> set[RecordPlace]:

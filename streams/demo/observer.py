@@ -10,11 +10,12 @@ from redis.exceptions import RedisError
 
 from feature_store.layout import HEADER_BYTES, decode_header
 from ranker.updates import UpdateHeader
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.demo.entropy import StepLosses
 from streams.errors import Refused
 from streams.freshness import Fresh, FreshnessMeter
 from streams.freshness_feed import FOLLOWED, feed
+from streams.headers import CONTENT_TYPE
 from streams.kafka import Kafka
 from streams.messages import Decision, RankingResponse, RouterModel
 from streams.record import Record

@@ -16,7 +16,7 @@ from ranker.tabular.config import FitConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 from streams.errors import StartError
 from streams.fit.files import HELD_OUT, FitFiles
-from streams.ranges import SEED, Finite, path, table_options, tables
+from streams.options import SEED, Finite, path, table_options, tables
 
 if TYPE_CHECKING:
     from rich.progress import Progress

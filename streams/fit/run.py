@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ranker.tabular.columns import F64, Found, find_columns
+from ranker.arrays import F64
+from ranker.tabular.columns import Found, find_columns
 from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import Grades, grade

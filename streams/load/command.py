@@ -14,13 +14,14 @@ from streams.errors import StartError, StreamError, start_errors
 from streams.load.fill import check_length
 from streams.load.measure import LoadOptions
 from streams.load.plot import figure_module, plot
-from streams.load.report import LoadReport, this_machine
+from streams.load.report import LoadReport
 from streams.load.run import Say, prepared_load
 from streams.load.schedule import Pacing, due_times
 from streams.load.search import Sustained
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
-from streams.ranges import SEED, Finite
+from streams.machine import this_machine
+from streams.options import SEED, Finite
 from streams.recipe import RECIPES, load_recipe
 from streams.redis_client import redacted
 from streams.settings import Settings, from_environment

@@ -1,12 +1,9 @@
 """The rows of a load run, for people and as JSON."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from streams.doctor import cpu_info
 from streams.load.measure import PHASES, LoadOptions, Row
 from streams.load.search import Sustained
 
@@ -59,15 +56,6 @@ class LoadReport:
         if self.sustained:
             lines.append(_searched(self.sustained, self.max_rate))
         return "\n".join(lines)
-
-
-def this_machine() -> str:
-    """In words. Who else uses its cores shows in the load average, so ask before the run adds to it."""
-    model, features = cpu_info(Path("/proc/cpuinfo"))
-    return (
-        f"{model} ({', '.join(features) or 'no features of note'}), {os.cpu_count()} cores, "
-        f"load average {os.getloadavg()[0]:.1f} before the run"
-    )
 
 
 def line(row: Row) -> str:

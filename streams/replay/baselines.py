@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streams.replay.metrics import F64
+from ranker.arrays import F64
 
 
 @dataclass(frozen=True, slots=True)

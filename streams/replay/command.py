@@ -15,7 +15,7 @@ import click
 from streams.errors import StartError
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
-from streams.ranges import SEED
+from streams.options import SEED
 from streams.replay.driver import Pace, Sent
 from streams.replay.fetch import Unavailable
 from streams.replay.recipe import PREFIX

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ranker.arrays import F64
 from streams.audit import AuditReport
 from streams.replay.baselines import BaseRate, Graded, RunningMeans, progressive
 from streams.replay.driver import Sent
-from streams.replay.metrics import F64, Interval, auc_difference, auc_interval, normalized_entropies
+from streams.replay.metrics import Interval, auc_difference, auc_interval, normalized_entropies
 
 PREDICTORS = ("model", "user and item means", "base rate")
 BASELINES = PREDICTORS[1:]

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from ranker.tabular.columns import F64, I64, numbers, texts
+from ranker.arrays import F64, I64
+from ranker.tabular.columns import numbers, texts
 from ranker.tabular.plain import is_list, plain
 from streams.replay.log import Feature, FeatureMap, LoggedImpression
 from streams.replay.mapping import PER_S, Mapping

@@ -4,8 +4,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from feature_store.join import Joiner
 from ranker.updates import MalformedRecord, UpdateHeader, peek_header
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.errors import Refused
+from streams.headers import CONTENT_TYPE
 from streams.kafka import Kafka, watermarks
 from streams.messages import TrainingExample
 from streams.record import Record

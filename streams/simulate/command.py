@@ -11,7 +11,7 @@ import click
 
 from streams.client import RankingClient
 from streams.kafka import Kafka
-from streams.ranges import SEED
+from streams.options import SEED
 from streams.settings import BOOTSTRAP, required
 from streams.simulate.config import WORLDS
 from streams.simulate.driver import Commands, Phase, simulate

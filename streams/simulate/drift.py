@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from ranker.arrays import F64
+
 Index = int | slice | npt.NDArray[np.int64] | tuple[int | npt.NDArray[np.int64], ...]
 
 WAVES = 16

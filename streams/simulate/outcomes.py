@@ -11,10 +11,10 @@ from statistics import NormalDist
 import numpy as np
 import xxhash
 
+from ranker.arrays import F64, I64
 from streams.messages import Conversion, Impression
-from streams.simulate.drift import F64
 from streams.simulate.traffic import Visit
-from streams.simulate.world import I64, World
+from streams.simulate.world import World
 
 _NORMAL = NormalDist()
 

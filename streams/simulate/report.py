@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.simulate.drift import F64
+from ranker.arrays import F64
 
 _EPS = 1e-7
 

@@ -3,12 +3,9 @@
 # n pairs of a user and an item, each at a moment; G segments, T topics, H themes, Q quarters of the day.
 
 import numpy as np
-import numpy.typing as npt
 
+from ranker.arrays import F64, I64
 from streams.simulate.config import DEVICES, SURFACES, WorldConfig
-from streams.simulate.drift import F64
-
-I64 = npt.NDArray[np.int64]
 
 _QUARTERS = 4
 

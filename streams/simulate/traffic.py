@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ranker.arrays import F64, I64
 from streams.simulate.config import DEVICES, SURFACES
-from streams.simulate.drift import F64
-from streams.simulate.world import I64, World
+from streams.simulate.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ and time, so the probability of any pair can be asked at any time, and nothing d
 import numpy as np
 import numpy.typing as npt
 
+from ranker.arrays import F64, I64
 from streams.simulate.config import DEVICES, SEGMENTS, SURFACES, WorldConfig
-from streams.simulate.drift import F64, Drift
+from streams.simulate.drift import Drift
 from streams.simulate.riches import Riches
-
-I64 = npt.NDArray[np.int64]
 
 DAY_S = 86_400
 _FLIGHTS = 64  # distinct bids of a campaign before they repeat

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.cli import json_option, recipe_option
+from streams.options import json_option, recipe_option
 from streams.settings import from_environment
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from feature_store.join import Joiner
 from feature_store.rebuild import LogEntry, complete, read_whole, replace_log
 from streams.errors import Refused, StreamError
 from streams.event_time import TimeBounds
-from streams.events import EventKinds, to_fact
+from streams.events import to_fact
 from streams.kafka import Kafka
+from streams.recipe import EventKinds
 from streams.record import Record
 from streams.redis_client import PATIENT_S, check, connect
 from streams.scan import STALL_S

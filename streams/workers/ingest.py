@@ -27,23 +27,24 @@ from streams.dead_letters import bury
 from streams.ends import Ends, EndsQuestion
 from streams.errors import Refused, StreamError
 from streams.event_time import TimeBounds
-from streams.events import EventKinds, to_example, to_fact, to_outcome
+from streams.events import to_example, to_fact, to_outcome
+from streams.headers import CLOSED_MS
 from streams.kafka import CONNECT_TIMEOUT_S
 from streams.loop import ReadAgain, run
-from streams.messages import CLOSED_MS
 from streams.open_transactions import OpenTransactions
 from streams.outage import RedisOutage
 from streams.outbox import Outbox
+from streams.recipe import EventKinds
 from streams.record import Place, Record, next_offsets
 from streams.redis_client import ReconnectGuard, check, connect, warn_of_eviction
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
-from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
+from streams.topics import CONVERSIONS, EXAMPLES, GROUPS, IMPRESSIONS, OUTCOMES, SERVED, TOPICS
 
 log = logging.getLogger(__name__)
 
-GROUP = "tiderank-ingest"
+GROUP = GROUPS["ingest"]
 INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 SWEEP_EVERY_S = 0.1
 SWEEP_LIMIT = 1000

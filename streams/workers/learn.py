@@ -19,9 +19,10 @@ from router_bandit.budget import BudgetOptions, PriceController
 from router_bandit.plans import Context
 from router_bandit.value_model import ModelBytesError, ValueOptions, VWValueModel
 from streams import metric_names as metric
-from streams.codec import CONTENT_TYPE, decode, encode
+from streams.codec import decode, encode
 from streams.dead_letters import bury
 from streams.errors import Refused, StartError
+from streams.headers import CONTENT_TYPE
 from streams.kafka import CONNECT_TIMEOUT_S, Kafka, watermarks
 from streams.loop import BaseWorker, run
 from streams.messages import Reward, RouterModel
@@ -31,11 +32,11 @@ from streams.seen import SeenIds
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
-from streams.topics import REWARDS, ROUTER_MODEL, TOPICS
+from streams.topics import GROUPS, REWARDS, ROUTER_MODEL, TOPICS
 
 log = logging.getLogger(__name__)
 
-GROUP = "tiderank-learn"
+GROUP = GROUPS["learn"]
 OWNER = "owner"
 """The one member's name, whatever its process is called: a second learner takes its place, and does not join it."""
 BATCH_MAX = 1000

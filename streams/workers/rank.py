@@ -15,9 +15,10 @@ from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
 from streams import metric_names as metric
-from streams.codec import CONTENT_TYPE, JSON, MSGPACK, encode
+from streams.codec import encode
 from streams.dead_letters import bury
 from streams.errors import start_errors
+from streams.headers import CONTENT_TYPE, JSON, MSGPACK
 from streams.intake import Intake, Refusal, TopicNames, Work
 from streams.kafka import Kafka
 from streams.loop import BaseWorker, run
@@ -33,11 +34,11 @@ from streams.routing import Router, RouterModelSource
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
-from streams.topics import DECISIONS, REQUESTS, RESPONSES, ROUTER_MODEL, SERVED, TOPICS, UPDATES
+from streams.topics import DECISIONS, GROUPS, REQUESTS, RESPONSES, ROUTER_MODEL, SERVED, TOPICS, UPDATES
 
 log = logging.getLogger(__name__)
 
-GROUP = "tiderank-rank"
+GROUP = GROUPS["rank"]
 MAX_BATCHES = 10_000
 """More than come in the 30 s that a reply topic which went away holds its responses."""
 

@@ -38,13 +38,14 @@ from router_bandit.windows import (
     WindowOptions,
 )
 from streams import metric_names as metric
-from streams.codec import CONTENT_TYPE, decode, encode
+from streams.codec import decode, encode
 from streams.dead_letters import letter_headers, letter_value
 from streams.ends import EndsQuestion
 from streams.errors import Refused, StartError
 from streams.event_time import TimeBounds
 from streams.faust_app import begin_at, make_app, run_app
 from streams.gaps import GapWatch
+from streams.headers import CONTENT_TYPE
 from streams.join_clock import JoinClock
 from streams.kafka import Kafka
 from streams.messages import Decision
@@ -56,11 +57,11 @@ from streams.scan import ends, read_topic
 from streams.service import Heartbeat
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
-from streams.topics import DEAD_LETTERS, DECISIONS, OUTCOMES, REWARDS, TOPICS
+from streams.topics import DEAD_LETTERS, DECISIONS, GROUPS, OUTCOMES, REWARDS, TOPICS
 
 log = logging.getLogger(__name__)
 
-GROUP = "tiderank-rewards"
+GROUP = GROUPS["rewards"]
 INPUTS = (DECISIONS, OUTCOMES)
 BATCH_MAX = 500
 TICK_S = 0.1

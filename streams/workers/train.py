@@ -29,12 +29,13 @@ from ranker.rollback import go_back, void_after
 from ranker.snapshot import Manifest, Snapshot, SnapshotError, list_snapshots, load_image, load_training_state
 from ranker.update_log import TrainerLog
 from streams import metric_names as metric
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
 from streams.counterparts import Counterparts
 from streams.dead_letters import bury
 from streams.errors import Refused, StreamError, start_errors
 from streams.examples import labelled_requests, once, windows_closed_ms
 from streams.gatekeeper import Gatekeeper
+from streams.headers import CONTENT_TYPE
 from streams.join_hold import JoinHold
 from streams.loop import BaseWorker, run
 from streams.messages import TrainingExample
@@ -49,13 +50,13 @@ from streams.settings import Settings
 from streams.snapshot_schedule import SnapshotSchedule
 from streams.snapshot_settings import shard_reader
 from streams.topic_ids import TopicIds
-from streams.topics import EXAMPLES, TOPICS, UPDATES
+from streams.topics import EXAMPLES, GROUPS, TOPICS, UPDATES
 from streams.update_writer import UpdateWriter, now_ms
 from streams.updates import UpdateReader
 
 log = logging.getLogger(__name__)
 
-GROUP = "tiderank-train"
+GROUP = GROUPS["train"]
 _HELD_STEPS = 16
 """So many full steps may wait for the join's windows."""
 

@@ -13,7 +13,8 @@ import pytest
 
 from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
 from streams.client import RankingClient
-from streams.codec import CONTENT_TYPE, decode
+from streams.codec import decode
+from streams.headers import CONTENT_TYPE
 from streams.kafka import SESSION_TIMEOUT_MS
 from streams.local.kafka import why_not
 from streams.messages import RankingResponse

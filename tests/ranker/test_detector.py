@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ranker.detector import F64, PATIENT, QUICK, Detector, strange, worse
+from ranker.arrays import F64
+from ranker.detector import PATIENT, QUICK, Detector, strange, worse
 
 N = 400_000
 """Labels of a long clean run: at a hundred a second, more than an hour."""

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from ranker.arrays import U64
 from ranker.config import ModelConfig, TableConfig
 from ranker.engine import Engine
 from ranker.eviction import Admission
-from ranker.hashing import U64, salted
+from ranker.hashing import salted
 from ranker.keymap import KeyMap
 from tests.ranker.samples import COMPRESS, at, labelled, request, tiny_learner, tiny_model, update_of
 

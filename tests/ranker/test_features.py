@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from ranker.arrays import U64
 from ranker.config import ITEM, LOG
 from ranker.features import Featurizer
-from ranker.hashing import U64, hash64, salted
+from ranker.hashing import hash64, salted
 from ranker.requests import LOG_DTYPE, ScoringRequest
 from ranker.tables import PlainTables
 from tests.ranker.samples import EVENT_MS, log_of, request, tiny_model

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranker.hashing import U64
-from ranker.keymap import I64, KeyMap
+from ranker.arrays import I64, U64
+from ranker.keymap import KeyMap
 
 NONE = np.empty(0, np.uint64)
 

@@ -13,17 +13,10 @@ from feature_store.events import RECORD_BYTES
 from feature_store.facts import Position
 from feature_store.log import LogSlice, LogWant, LogWantAsOf, UserLog
 from streams.codec import decode, encode
-from streams.events import EventKinds, to_fact
-from streams.messages import (
-    CLOSED_MS,
-    Conversion,
-    Impression,
-    LogRef,
-    ModelVersion,
-    Served,
-    ServedItem,
-    TrainingExample,
-)
+from streams.events import to_fact
+from streams.headers import CLOSED_MS
+from streams.messages import Conversion, Impression, LogRef, ModelVersion, Served, ServedItem, TrainingExample
+from streams.recipe import EventKinds
 from streams.record import Record
 from streams.topics import CONVERSIONS, DEAD_LETTERS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
 from tests.streams.ideal_labels import (

@@ -22,9 +22,9 @@ from feature_store.shared_clock import CLOCKS, SharedClock, closed_ms
 from streams.codec import decode
 from streams.ends import Ends
 from streams.event_time import TimeBounds
-from streams.events import EventKinds
 from streams.loop import ReadAgain
 from streams.outbox import Outbox
+from streams.recipe import EventKinds
 from streams.record import Record
 from streams.service import Heartbeat
 from streams.topics import CONVERSIONS, IMPRESSIONS, OUTCOMES, SERVED, TOPICS

@@ -7,11 +7,11 @@ from inspect import signature
 import pytest
 from click.testing import CliRunner
 
-from streams.access import HEALTH, READER_GROUP, ROLES, kafka_rules
+from streams.access import HEALTH, ROLES, kafka_rules
 from streams.cli import WORKERS, cli
 from streams.kafka import Kafka
 from streams.local.health import HEALTH_TOPIC
-from streams.topics import ROUTER_MODEL, TOPICS, UPDATES
+from streams.topics import READER_GROUP, ROUTER_MODEL, TOPICS, UPDATES
 
 
 @pytest.mark.parametrize("worker", WORKERS)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from streams import messages as m
-from streams.codec import JSON, MSGPACK, array_twin, decode, encode
+from streams.codec import array_twin, decode, encode
 from streams.errors import Refused
+from streams.headers import JSON, MSGPACK
 from streams.topics import DECISIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, SERVED, TOPICS, Topic
 
 REQUEST = m.RankingRequest(

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from ranker.delayed.policies import POLICIES, PolicyName
 from streams.codec import encode
 from streams.counterparts import MEMORY_MS, SURPRISE_NATS, Counterparts
+from streams.headers import CLOSED_MS
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
-from streams.messages import CLOSED_MS, TrainingExample
+from streams.messages import TrainingExample
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS

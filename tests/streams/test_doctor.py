@@ -17,11 +17,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public by i
 )
 from rich.console import Console
 
-from streams.doctor import Finding, cpu_info, print_report, report
+from streams.doctor import Finding, print_report, report
 from streams.kafka import Kafka
 from streams.local import kafka as local_kafka
 from streams.local.process import free_port
 from streams.local.stack import LocalStack, local_stack
+from streams.machine import cpu_info
 from streams.redis_client import connect
 from streams.topics import REQUESTS, TOPICS
 

@@ -27,7 +27,6 @@ from router_bandit.value_model import ValueOptions
 from streams.codec import decode
 from streams.ends import EndsQuestion
 from streams.errors import Refused
-from streams.events import EventKinds
 from streams.intake import Intake
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
@@ -35,7 +34,7 @@ from streams.loop import Worker
 from streams.open_transactions import OpenTransactions
 from streams.outbox import Headers, Outbox
 from streams.ranking import Ranking
-from streams.recipe import default
+from streams.recipe import EventKinds, default
 from streams.record import Record
 from streams.redis_client import ReconnectGuard, connect
 from streams.replica import Replica

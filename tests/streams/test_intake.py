@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.codec import CONTENT_TYPE, MSGPACK
 from streams.event_time import TimeBounds
+from streams.headers import CONTENT_TYPE, MSGPACK
 from streams.intake import Intake, Refusal, TopicNames, Work
 from streams.record import Record
 from streams.topics import REQUESTS, RESPONSES

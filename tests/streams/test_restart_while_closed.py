@@ -10,9 +10,9 @@ import pytest
 from ranker.snapshot import list_snapshots
 from ranker.updates import UpdateHeader, peek_header
 from streams.codec import encode
+from streams.headers import CLOSED_MS
 from streams.kafka import Kafka
 from streams.local.stack import LocalStack, local_stack
-from streams.messages import CLOSED_MS
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.scan import read_topic

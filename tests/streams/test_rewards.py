@@ -15,7 +15,8 @@ from confluent_kafka import Consumer, TopicPartition
 from redis.asyncio import Redis
 
 from router_bandit.windows import RewardWindows, Swept, WindowOptions
-from streams.codec import MSGPACK, encode
+from streams.codec import encode
+from streams.headers import MSGPACK
 from streams.kafka import Kafka
 from streams.local.kafka import why_not
 from streams.local.stack import LocalStack, local_stack

@@ -9,13 +9,14 @@ from prometheus_client import REGISTRY
 from ranker.updates import Open, encode_open
 from streams.codec import encode
 from streams.errors import StartError
+from streams.headers import SIGNATURE as HEADER
 from streams.kafka import Kafka
 from streams.local.stack import local_stack
 from streams.messages import RouterModel
 from streams.outbox import Outbox
 from streams.record import Record
 from streams.routing import RouterModelSource
-from streams.signing import HEADER, KEY_FILE, Signer, signer_from_environment
+from streams.signing import KEY_FILE, Signer, signer_from_environment
 from streams.topics import REQUESTS, ROUTER_MODEL, TOPICS, UPDATES
 from streams.updates import UpdateReader
 from streams.workers.learn import newest_models

@@ -15,9 +15,9 @@ from ranker.learner_state import restore
 from ranker.precision import Precision, write_precision
 from ranker.snapshot import list_snapshots, load_image, load_training_state
 from ranker.update_log import Position
-from streams.doctor import cpu_info
 from streams.errors import StartError
 from streams.low_precision import use_measured_precision
+from streams.machine import cpu_info
 from streams.precision import precision_command
 from streams.prune import prune_command, recipe_toml
 from streams.recipe import RECIPES, from_table, load_recipe

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from streams.codec import decode, encode
-from streams.join_hold import AHEAD_MS, PATIENCE_S, JoinHold
-from streams.messages import CLOSED_MS
+from streams.headers import CLOSED_MS
+from streams.join_hold import AHEAD_MS, JoinHold
+from streams.recipe import JOIN_HOLD_S as PATIENCE_S
 from streams.recipe import TrainingConfig
 from streams.record import Record
 from streams.topics import EXAMPLES, TOPICS

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from ranker.arrays import I64
 from ranker.config import TableConfig
 from ranker.hashing import salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables, table_bytes
-from ranker.planning.sketch import I64
 from tests.ranker.samples import tiny_learner, tiny_model
 
 WIDTH = 16

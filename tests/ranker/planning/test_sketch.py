@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ranker.hashing import U64, salted
+from ranker.arrays import U64
+from ranker.hashing import salted
 from ranker.planning.sketch import FrequentKeys, HyperLogLog
 
 

@@ -17,8 +17,9 @@ from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.codec import encode
 from streams.event_time import TimeBounds
-from streams.events import EventKinds, to_example, to_fact
+from streams.events import to_example, to_fact
 from streams.messages import Conversion, Impression, LogRef, ModelVersion, Served, ServedItem
+from streams.recipe import EventKinds
 from streams.record import Record
 from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
 

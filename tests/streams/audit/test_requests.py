@@ -5,8 +5,8 @@ import pytest
 
 from streams.audit.report import Section
 from streams.audit.requests import GRACE_MS, Requests
-from streams.client import DEADLINE_MS
-from streams.codec import CONTENT_TYPE, MSGPACK, encode
+from streams.codec import encode
+from streams.headers import CONTENT_TYPE, DEADLINE_MS, MSGPACK
 from streams.messages import Candidate, RankingRequest, RankingResponse, Status
 from streams.record import Record
 from streams.topics import REQUESTS, RESPONSES, TOPICS

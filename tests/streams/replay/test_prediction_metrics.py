@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
+from ranker.arrays import F64
 from streams.replay.metrics import (
-    F64,
     auc_difference,
     auc_interval,
     delong,

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from streams.codec import MSGPACK, encode
+from streams.codec import encode
+from streams.headers import MSGPACK
 from streams.messages import Conversion, Decision, Impression, Reward
 from streams.record import Record
 from streams.topics import CONVERSIONS, DEAD_LETTERS, IMPRESSIONS, REWARDS, TOPICS

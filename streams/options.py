@@ -1,4 +1,4 @@
-"""Values of the command line: numbers, as click's ranges let nan and inf pass; paths, as it lets URLs; tables."""
+"""What commands share: options, and values (numbers, as click's ranges let nan and inf pass; paths; tables)."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,25 @@ from streams.errors import StartError, start_errors
 
 _SOME = ", ".join(NULL_WORDS[:6])
 SEED = click.IntRange(0, 2**63 - 1)
+
+
+recipe_option = click.option(
+    "--recipe", metavar="NAME|FILE", help="Built-in recipe or a TOML file. [env TIDERANK_RECIPE; default: default]"
+)
+instance_option = click.option(
+    "--instance",
+    metavar="NAME",
+    help="Name in the group, kept over restarts. [env TIDERANK_INSTANCE; default: host name]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the local stack's data. [env TIDERANK_DATA; default: .data]",
+)
+broker_option = click.option(
+    "--broker", type=click.Choice(["auto", "kafka", "memory"]), default="auto", help="Force a kind of local broker."
+)
 
 
 class Finite(click.FloatRange):
