@@ -24,7 +24,7 @@ from ranker.model.reader import Grouping, StateReader
 from ranker.model.tier import Tier
 from ranker.model.wukong import Blocks
 from ranker.recipes import three_tiers
-from streams.replay.sources import open_log
+from streams.datasets.logs.sources import open_log
 
 
 class _Zeros(nn.Module):

@@ -26,13 +26,13 @@ from kernels.linear_compress import bind
 from ranker.arrays import F32, I64
 from ranker.config import GateConfig, LearnerConfig, ModelConfig
 from ranker.engine import predict
-from ranker.features import Featurizer
-from ranker.gate import Breach, LabelTests
+from ranker.gate.tests import Breach, LabelTests
 from ranker.grades import compare
-from ranker.learner import Learner
-from ranker.model_copy import ModelCopy
+from ranker.inputs.features import Featurizer
+from ranker.inputs.tables import PlainTables
+from ranker.learning.learner import Learner
+from ranker.learning.model_copy import ModelCopy
 from ranker.recipes import demo_model
-from ranker.tables import PlainTables
 
 SNAPSHOT_S = 30
 WINDOWS_MS = {"click": 2_000}

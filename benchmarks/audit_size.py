@@ -23,13 +23,13 @@ from msgspec import Struct
 from benchmarks.lab.house import QUICK, House, house
 from feature_store.facts import Label
 from feature_store.join import Joiner
-from ranker.changes import Changes
-from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
+from ranker.updates.changes import Changes
+from ranker.updates.record import Open, Update, UpdateHeader, encode_open, encode_update
 from router_bandit.windows import WindowOptions
-from streams.codec import encode
-from streams.events import to_example, to_fact, to_outcome
-from streams.kafka import topic_partitions
-from streams.messages import (
+from streams.kafka.connection import topic_partitions
+from streams.runtime.redis_client import connect
+from streams.wire.codec import encode
+from streams.wire.messages import (
     Candidate,
     Conversion,
     Decision,
@@ -42,9 +42,8 @@ from streams.messages import (
     Served,
     ServedItem,
 )
-from streams.record import Record, next_offsets
-from streams.redis_client import connect
-from streams.topics import (
+from streams.wire.record import Record, next_offsets
+from streams.wire.topics import (
     CONVERSIONS,
     DECISIONS,
     EXAMPLES,
@@ -58,8 +57,9 @@ from streams.topics import (
     UPDATES,
     USER_PARTITIONS,
 )
-from streams.workers.ingest import GROUP as INGEST
-from streams.workers.rewards import GROUP as REWARDS_GROUP
+from streams.workers.ingest.events import to_example, to_fact, to_outcome
+from streams.workers.ingest.worker import GROUP as INGEST
+from streams.workers.router.rewards import GROUP as REWARDS_GROUP
 
 VISITS_AT_ONCE = 500
 VISITS_OF_A_USER = 20

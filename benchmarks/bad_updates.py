@@ -20,17 +20,17 @@ from pathlib import Path
 
 from benchmarks.lab.house import house, traffic
 from benchmarks.lab.spoiling import SPOIL
-from ranker.snapshot import list_snapshots
-from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
-from streams.codec import decode
-from streams.kafka import Kafka
+from ranker.snapshots.snapshot import list_snapshots
+from ranker.updates.record import MalformedRecord, Open, UpdateHeader, peek_header
+from streams.config.load import load_recipe
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import read_topic
+from streams.kafka.update_reader import UpdateReader
 from streams.local.workers import WorkerProcess
 from streams.machine import this_machine
-from streams.messages import RankingResponse
-from streams.recipe import load_recipe
-from streams.scan import read_topic
-from streams.topics import RESPONSES, TOPICS, UPDATES
-from streams.updates import UpdateReader
+from streams.wire.codec import decode
+from streams.wire.messages import RankingResponse
+from streams.wire.topics import RESPONSES, TOPICS, UPDATES
 
 REPLICAS = ("one", "two")
 WORKERS = (*(f"rank-{name}" for name in REPLICAS), "ingest", "train")

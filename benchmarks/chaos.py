@@ -48,10 +48,10 @@ from benchmarks.lab.judging import WAITING, fallbacks, images, new_engine, settl
 from ranker.engine import Engine
 from streams.local.kafka import why_not
 from streams.machine import this_machine
-from streams.replica import Replica
 from streams.simulate.config import demo
-from streams.topics import REQUESTS
-from streams.update_writer import now_ms
+from streams.wire.topics import REQUESTS
+from streams.workers.rank.replica import Replica
+from streams.workers.train.update_writer import now_ms
 
 RECIPE = (
     QUICK.replace("[join]", "[join]\nclick_elapsed_ms = 500")

@@ -27,12 +27,12 @@ from kernels.linear_compress import bind
 from ranker.arrays import F64
 from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig, UpdateConfig
 from ranker.engine import Engine
-from ranker.hashing import hash64, salted
-from ranker.learner import Learner
+from ranker.inputs.hashing import hash64, salted
+from ranker.inputs.requests import LabelledRequest, ScoringRequest
+from ranker.learning.learner import Learner
 from ranker.planning.plan import SlotCounts, capacity_for, plan_tables, table_bytes
-from ranker.requests import LabelledRequest, ScoringRequest
-from ranker.update_log import Position
-from ranker.updates import Update, UpdateHeader
+from ranker.updates.log import Position
+from ranker.updates.record import Update, UpdateHeader
 
 IDS = {USER: 60_000, ITEM: 20_000, "advertiser": 2_000, "campaign": 5_000, "category": 40, "device": 5}
 SIDES = {USER: "user", "device": "user"}

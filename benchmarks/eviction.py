@@ -24,14 +24,14 @@ from kernels.linear_compress import bind
 from ranker.arrays import U64
 from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig
 from ranker.engine import Engine
-from ranker.eviction import Admission
-from ranker.hashing import hash64, salted
-from ranker.keymap import KeyMap
-from ranker.learner import Learner
+from ranker.inputs.hashing import hash64, salted
+from ranker.inputs.keymap import KeyMap
+from ranker.inputs.requests import LabelledRequest, ScoringRequest
+from ranker.learning.eviction import Admission
+from ranker.learning.learner import Learner
 from ranker.planning.plan import table_bytes
-from ranker.requests import LabelledRequest, ScoringRequest
-from ranker.update_log import Position
-from ranker.updates import Update, UpdateHeader
+from ranker.updates.log import Position
+from ranker.updates.record import Update, UpdateHeader
 
 WIDTH, TAIL_ROWS = 16, 4_096
 REQUESTS, CANDIDATES, SCORED = 64, 16, 100

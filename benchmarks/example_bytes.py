@@ -11,12 +11,12 @@ import statistics
 import numpy as np
 
 from feature_store.events import RECORD_BYTES
-from streams.codec import encode
-from streams.messages import LogRef, ModelVersion, TrainingExample
 from streams.simulate.config import demo
 from streams.simulate.traffic import Traffic
 from streams.simulate.world import World
-from streams.topics import EXAMPLES, TOPICS
+from streams.wire.codec import encode
+from streams.wire.messages import LogRef, ModelVersion, TrainingExample
+from streams.wire.topics import EXAMPLES, TOPICS
 
 EXAMPLES_MADE = 1000
 LENGTHS = (64, 256, 512, 2048)

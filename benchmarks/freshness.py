@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.lab.house import House, house, traffic
-from streams import scan
-from streams.freshness import STAGES, Fresh, FreshnessMeter, quantiles
-from streams.freshness_feed import FOLLOWED, feed
+from streams.freshness.feed import FOLLOWED, feed
+from streams.freshness.meter import STAGES, Fresh, FreshnessMeter, quantiles
+from streams.kafka import scan
+from streams.kafka.tail import Tail
 from streams.machine import this_machine
 from streams.simulate.config import WORLDS, WorldConfig
-from streams.tail import Tail
-from streams.topics import CONVERSIONS, IMPRESSIONS, UPDATES
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS, UPDATES
 
 WORKERS = ("ingest", "train", "rewards", "learn")
 LEFT = 0.2

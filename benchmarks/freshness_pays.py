@@ -27,9 +27,9 @@ from kernels.linear_compress import bind
 from ranker.arrays import F32
 from ranker.config import LearnerConfig, ModelConfig, UpdateConfig
 from ranker.engine import Engine
-from ranker.features import Featurizer
-from ranker.learner import Learner
-from ranker.pending import PendingChanges
+from ranker.inputs.features import Featurizer
+from ranker.learning.learner import Learner
+from ranker.learning.pending import PendingChanges
 from ranker.recipes import demo_model
 from streams.load.plot import figure_module
 

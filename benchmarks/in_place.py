@@ -30,18 +30,18 @@ from feature_store.facts import Position
 from feature_store.log import LogGone, LogWantAsOf, UserLog
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from ranker.requests import ScoringRequest
-from ranker.update_log import UpdateFollower
-from streams.codec import decode
-from streams.examples import served_request
-from streams.headers import CONTENT_TYPE
+from ranker.inputs.requests import ScoringRequest
+from ranker.updates.log import UpdateFollower
+from streams.kafka.scan import read_topic
 from streams.machine import this_machine
-from streams.messages import RankingResponse, Served
-from streams.redis_client import PATIENT_S, connect
-from streams.scan import read_topic
+from streams.runtime.redis_client import PATIENT_S, connect
 from streams.simulate.config import WORLDS
-from streams.topics import REQUESTS, RESPONSES, SERVED, TOPICS, UPDATES
-from streams.update_writer import now_ms
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import RankingResponse, Served
+from streams.wire.topics import REQUESTS, RESPONSES, SERVED, TOPICS, UPDATES
+from streams.workers.train.examples import served_request
+from streams.workers.train.update_writer import now_ms
 
 REPLICAS = ("one", "two")
 SETTLING_S = 3.0

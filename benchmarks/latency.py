@@ -10,6 +10,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from streams.config.load import load_recipe
+from streams.config.settings import Settings
 from streams.load.command import WORKERS, one_tier_recipe
 from streams.load.measure import LoadOptions, Row
 from streams.load.report import HEAD, line
@@ -17,8 +19,6 @@ from streams.load.run import prepared_load
 from streams.load.search import Sustained
 from streams.local.private import private_stack
 from streams.machine import this_machine
-from streams.recipe import load_recipe
-from streams.settings import Settings
 
 START_RATE = 10.0
 

@@ -16,11 +16,11 @@ import numpy as np
 from kernels.linear_compress import bind
 from ranker.arrays import U64
 from ranker.config import TableConfig
-from ranker.image import build_tiers
-from ranker.keymap import map_bytes
+from ranker.inputs.keymap import map_bytes
+from ranker.inputs.tables import PlainTables
 from ranker.model.tier import count_parameters
 from ranker.recipes import three_tiers
-from ranker.tables import PlainTables
+from ranker.updates.image import build_tiers
 
 
 def resident_bytes() -> int:

@@ -19,9 +19,9 @@ from benchmarks.lab.report import machine
 from benchmarks.lab.training import Run, Settings, run
 from kernels.linear_compress import bind
 from ranker.config import ModelConfig
-from ranker.image import build_tiers
 from ranker.model.tier import Tier
 from ranker.recipes import three_tiers
+from ranker.updates.image import build_tiers
 
 _TRUNK = ("request_token", "request", "events", "user_dense", "item_dense")
 

@@ -22,9 +22,9 @@ from click.testing import CliRunner
 
 from benchmarks.lab.odd_tables import Case, cases
 from streams.cli import cli
-from streams.columns import columns
+from streams.datasets.logs.sources import open_log
 from streams.errors import StartError
-from streams.replay.sources import open_log
+from streams.tuning.columns import columns
 
 MAPPING = """
 user = "user"

@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import torch
 
-from ranker.precision import TOP_K
+from ranker.tuning.precision import TOP_K
+from streams.config.load import load_recipe
+from streams.config.recipe import Recipe
 from streams.machine import this_machine
-from streams.precision import measure_tier, to_text
-from streams.recipe import Recipe, load_recipe
-from streams.sample_options import SampleOptions
-from streams.traffic_sample import take_sample
+from streams.tuning.precision import measure_tier, to_text
+from streams.tuning.sample import take_sample
+from streams.tuning.sample_options import SampleOptions
 
 PER_HEAD = 16
 

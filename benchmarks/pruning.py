@@ -15,18 +15,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from ranker.cost import cpu_times
 from ranker.engine import predict
-from ranker.features import Featurizer
-from ranker.held_out import HeldOut
+from ranker.inputs.features import Featurizer
 from ranker.model.tier import Tier
-from ranker.pruning import Pruning, prune
-from ranker.pruning_options import PruningOptions
+from ranker.tuning.cost import cpu_times
+from ranker.tuning.held_out import HeldOut
+from ranker.tuning.pruning import Pruning, prune
+from ranker.tuning.pruning_options import PruningOptions
+from streams.config.load import load_recipe
+from streams.config.recipe import Recipe
 from streams.machine import this_machine
-from streams.prune import trained_tier
-from streams.recipe import Recipe, load_recipe
-from streams.sample_options import SampleOptions
-from streams.traffic_sample import Sample, take_sample
+from streams.tuning.prune import trained_tier
+from streams.tuning.sample import Sample, take_sample
+from streams.tuning.sample_options import SampleOptions
 
 AIM_LOSS, AIM_GONE = 2e-4, 0.2
 TIMED = 8

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from kernels.linear_compress import bind
-from ranker.batch import Batch, SlotValues
 from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.inputs.batch import Batch, SlotValues
+from ranker.inputs.tables import PlainTables
+from ranker.model.low_precision import convert
 from ranker.model.tier import Logits, Tier
 from ranker.model.wukong import ExactLayer
 from ranker.model.wukong_reference import exact_layer_reference
-from ranker.precision import time_layers
-from ranker.quantized import convert
-from ranker.tables import PlainTables
+from ranker.tuning.precision import time_layers
 
 _ITEM_TOKENS = 8
 """Of a candidate's own, after each layer."""

@@ -25,16 +25,16 @@ from fsspec.implementations.local import LocalFileSystem
 from benchmarks.lab.report import machine
 from kernels.linear_compress import bind
 from ranker.config import LearnerConfig, TableConfig
-from ranker.copies import Copies
-from ranker.image import Image, new_image
-from ranker.learner import Learner
-from ranker.learner_state import copied_state, training_state
+from ranker.inputs.copies import Copies
+from ranker.learning.learner import Learner
+from ranker.learning.state import copied_state, training_state
 from ranker.recipes import demo_model
-from ranker.shard_reader import ShardReader
-from ranker.snapshot import Snapshot, SnapshotError, State, write_snapshot, write_state
-from ranker.snapshot_cache import ShardCache
-from ranker.snapshot_writer import SnapshotWriter
-from ranker.update_log import Position
+from ranker.snapshots.cache import ShardCache
+from ranker.snapshots.reader import ShardReader
+from ranker.snapshots.snapshot import Snapshot, SnapshotError, State, write_snapshot, write_state
+from ranker.snapshots.writer import SnapshotWriter
+from ranker.updates.image import Image, new_image
+from ranker.updates.log import Position
 
 HERE = Position(epoch=1, number=1, trainer="benchmark", offset=1)
 

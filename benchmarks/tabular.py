@@ -33,8 +33,8 @@ from ranker.tabular.config import FitConfig
 from ranker.tabular.encoding import Encoded, learn_encoder
 from ranker.tabular.metrics import grade
 from ranker.tabular.training import build_model, train
+from streams.datasets.logs.fetch import RECBOLE, data_file
 from streams.fit.files import FitFiles
-from streams.replay.fetch import RECBOLE, data_file
 
 LABEL, TRUTH = "click", "truth"
 SIZES = (5, 10, 20, 50, 200, 1000, 3000)

@@ -24,12 +24,12 @@ from kernels.linear_compress import bind
 from ranker.arrays import F32, I64, U64
 from ranker.config import ModelConfig, UpdateConfig
 from ranker.engine import Engine
-from ranker.features import Featurizer
-from ranker.learner import Learner
-from ranker.pending import PendingChanges
+from ranker.inputs.features import Featurizer
+from ranker.learning.learner import Learner
+from ranker.learning.pending import PendingChanges
 from ranker.recipes import three_tiers
-from ranker.update_log import Position
-from ranker.updates import Update, UpdateHeader, encode_update
+from ranker.updates.log import Position
+from ranker.updates.record import Update, UpdateHeader, encode_update
 
 _EXACT = UpdateConfig(rows="float32", dense="float32", moved=0.0)
 _INT8 = UpdateConfig(rows="int8", dense="int8", moved=0.0)

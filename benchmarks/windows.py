@@ -14,13 +14,13 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 from benchmarks.lab.house import house, traffic
-from streams.codec import decode
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import read_topic
 from streams.machine import this_machine
-from streams.messages import Conversion, Impression, Served
-from streams.scan import read_topic
 from streams.simulate.config import WORLDS
-from streams.topics import CONVERSIONS, IMPRESSIONS, SERVED, TOPICS
+from streams.wire.codec import decode
+from streams.wire.messages import Conversion, Impression, Served
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS, SERVED, TOPICS
 
 RECIPE = """
 base = "default"

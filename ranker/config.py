@@ -30,7 +30,7 @@ same ones come to mean something else. Weights of another version are another mo
 
 Sizes = Mapping[str, tuple[int, int]]
 """Field → the least and the most that it may be. The most is far beyond use: it stops what a slip of the keyboard would
-allocate. What a machine's memory holds is ranker/memory.py's."""
+allocate. What a machine's memory holds is ranker/inputs/memory.py's."""
 
 TABLE_SIZES: Final[Sizes] = MappingProxyType({"rows": (1, 2**34), "tail_rows": (1, 2**34)})
 TIER_SIZES: Final[Sizes] = MappingProxyType(
@@ -252,7 +252,7 @@ class UpdateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateConfig:
-    """What may be published, and what may be learned from (ranker/gate.py)."""
+    """What may be published, and what may be learned from (ranker/gate/tests.py)."""
 
     held_out: float = 0.02
     """Share of responses, by hash, that are never trained on."""

@@ -15,13 +15,13 @@ import torch
 from kernels.linear_compress import Compress
 from ranker.arrays import F32
 from ranker.config import ModelConfig
-from ranker.features import Featurizer, KeyedBatch
-from ranker.image import Image, Tiers, build_tiers, dense_tensors
-from ranker.quantized import Kind, LowPrecisionLinear, convert, refresh_all
-from ranker.requests import ScoringRequest
-from ranker.tables import PlainTables
-from ranker.update_log import Position
-from ranker.updates import Update
+from ranker.inputs.features import Featurizer, KeyedBatch
+from ranker.inputs.requests import ScoringRequest
+from ranker.inputs.tables import PlainTables
+from ranker.model.low_precision import Kind, LowPrecisionLinear, convert, refresh_all
+from ranker.updates.image import Image, Tiers, build_tiers, dense_tensors
+from ranker.updates.log import Position
+from ranker.updates.record import Update
 
 
 class NotReady(Exception):

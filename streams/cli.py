@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING, ClassVar
 import click
 
 from streams.errors import StreamError
-from streams.installed import check_packages, check_workers, line_for
 from streams.options import SEED, Finite, broker_option, data_option, instance_option, json_option, recipe_option
+from streams.runtime.installed import check_packages, check_workers, line_for
 
 if TYPE_CHECKING:
-    from streams.kafka import Kafka
+    from streams.kafka.connection import Kafka
     from streams.local.stack import BrokerChoice
 
-WORKERS = ("rank", "ingest", "train", "rewards", "learn")
+WORKERS = {
+    "rank": "streams.workers.rank.worker",
+    "ingest": "streams.workers.ingest.worker",
+    "train": "streams.workers.train.worker",
+    "rewards": "streams.workers.router.rewards",
+    "learn": "streams.workers.router.learn",
+}
+"""By command, the module whose `run_<command>` it runs."""
 
 
 class _Commands(click.Group):
@@ -34,19 +41,22 @@ class _Commands(click.Group):
         "fit": ("streams.fit.command", "Train the ranking model on a plain table."),
         "score": ("streams.fit.command", "Score a table by a model that `fit` saved."),
         "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
-        "plan-embeddings": ("streams.plan_embeddings", "Size the embedding tables under a memory budget."),
-        "updates": ("streams.updates_command", "The log of the weights: what each record changes, and its size."),
-        "access": ("streams.access", "The rights that each worker needs in Kafka and Redis."),
+        "plan-embeddings": ("streams.tuning.plan_embeddings", "Size the embedding tables under a memory budget."),
+        "updates": ("streams.operations.updates", "The log of the weights: what each record changes, and its size."),
+        "access": ("streams.operations.access", "The rights that each worker needs in Kafka and Redis."),
         "user": ("streams.user.command", "One user: show, forget, rebuild the log from Kafka."),
-        "snapshot": ("streams.snapshot_command", "Snapshots of the weights: list, verify, copy elsewhere."),
-        "rollback": ("streams.rollback_command", "Go back to an older snapshot: replicas and trainer."),
-        "tiers": ("streams.tiers", "Compare the tiers: parameters, operations, time."),
-        "prune": ("streams.prune", "Remove the hidden units of a tier that contribute least."),
-        "precision": ("streams.precision", "Choose the layers that this machine serves faster in low precision."),
+        "snapshot": ("streams.operations.snapshot", "Snapshots of the weights: list, verify, copy elsewhere."),
+        "rollback": ("streams.operations.rollback", "Go back to an older snapshot: replicas and trainer."),
+        "tiers": ("streams.tuning.tiers", "Compare the tiers: parameters, operations, time."),
+        "prune": ("streams.tuning.prune", "Remove the hidden units of a tier that contribute least."),
+        "precision": (
+            "streams.tuning.precision",
+            "Choose the layers that this machine serves faster in low precision.",
+        ),
     }
 
     CHILDREN: ClassVar[dict[str, tuple[tuple[str, str], ...]]] = {
-        "updates": (("streams.encodings_command", "encodings"),)
+        "updates": (("streams.tuning.encodings", "encodings"),)
     }
     """Subcommands that are defined in a room of their own."""
 
@@ -110,7 +120,7 @@ def _mendable(error: Exception) -> str | None:
     if redis is not None and isinstance(error, redis.AuthenticationError | redis.NoPermissionError):
         return f"Redis: {error}; `tiderank access redis` lists what each worker needs"
     if redis is not None and isinstance(error, redis.RedisError):
-        from streams.redis_client import reason_of
+        from streams.runtime.redis_client import reason_of
 
         return f"Redis: {reason_of(error)[1]}; is it running, and not stalled?"
     if kafka is not None and isinstance(error, kafka.KafkaException) and error.args[0].name().endswith("ION_FAILED"):
@@ -132,8 +142,8 @@ def _worker(name: str, summary: str) -> None:
     @click.option("--metrics-host", envvar="TIDERANK_METRICS_HOST", default="127.0.0.1", show_default=True)
     def command(recipe: str | None, instance: str | None, metrics_port: int | None, metrics_host: str) -> None:
         check_workers()
-        from streams import service
-        from streams.settings import from_environment
+        from streams.config.settings import from_environment
+        from streams.runtime import service
 
         service.log_to_stderr(name)
         settings = from_environment(recipe=recipe, instance=instance)
@@ -142,7 +152,7 @@ def _worker(name: str, summary: str) -> None:
 
 
 def _runner(name: str) -> Callable[..., None]:
-    module = import_module(f"streams.workers.{name}")
+    module = import_module(WORKERS[name])
     runner: Callable[..., None] = getattr(module, f"run_{name}")
     return runner
 
@@ -165,10 +175,12 @@ for _name, _summary in (
 def up(data: Path | None, broker: "BrokerChoice", workers: bool, recipe: str | None) -> None:
     """Start a broker and a Redis on free loopback ports, until Ctrl-C."""
     check_workers()
+    from streams.config.settings import data_dir
     from streams.local.up import up as run_up
-    from streams.settings import data_dir
 
-    run_up(data or data_dir(), announce=click.echo, broker=broker, workers=WORKERS if workers else (), recipe=recipe)
+    run_up(
+        data or data_dir(), announce=click.echo, broker=broker, workers=tuple(WORKERS) if workers else (), recipe=recipe
+    )
 
 
 @cli.command()
@@ -176,7 +188,7 @@ def up(data: Path | None, broker: "BrokerChoice", workers: bool, recipe: str | N
 def doctor(as_json: bool) -> None:
     """Say what was found here, what is wrong, and the mend. Exit status 1 if something needed is wrong."""
     check_packages()
-    from streams.doctor import print_report, report
+    from streams.operations.doctor import print_report, report
 
     findings = report()
     if as_json:
@@ -196,8 +208,8 @@ def topics() -> None:
 @click.option("--replication", type=int, default=1, show_default=True)
 def create_topics(replication: int) -> None:
     """Create the topics that are missing, with their settings."""
-    from streams.kafka import Kafka
-    from streams.settings import BOOTSTRAP, required
+    from streams.config.settings import BOOTSTRAP, required
+    from streams.kafka.connection import Kafka
 
     made = Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port")).create_topics(replication=replication)
     click.echo(f"created {', '.join(made)}" if made else "all topics were there")
@@ -207,7 +219,7 @@ def create_topics(replication: int) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 def asyncapi(file: Path | None) -> None:
     """Write the AsyncAPI 3 document of the messages, to FILE or standard output."""
-    from streams.asyncapi import document
+    from streams.operations.asyncapi import document
 
     text = json.dumps(document(), indent=2) + "\n"
     if file is None:
@@ -226,7 +238,7 @@ def dlq() -> None:
 @json_option
 def dlq_ls(limit: int, as_json: bool) -> None:
     """List dead letters, oldest first: number, where it was, worker, reason."""
-    from streams.dlq import list_letters
+    from streams.operations.dlq import list_letters
 
     letters = list_letters(_kafka(), limit=limit)
     for letter in letters:
@@ -239,7 +251,7 @@ def dlq_ls(limit: int, as_json: bool) -> None:
 @click.argument("number", type=int)
 def dlq_show(number: int) -> None:
     """Print one dead letter: its headers, then its original bytes."""
-    from streams.dlq import find_letter
+    from streams.operations.dlq import find_letter
 
     letter = find_letter(_kafka(), number)
     click.echo(json.dumps(letter.summary(), indent=2))
@@ -252,7 +264,7 @@ def dlq_show(number: int) -> None:
 @click.option("--all", "all_of_them", is_flag=True, help="Every letter that no --all has sent back yet.")
 def dlq_replay(numbers: tuple[int, ...], all_of_them: bool) -> None:
     """Send letters to the topics they came from, with their own key, bytes and headers."""
-    from streams.dlq import replay
+    from streams.operations.dlq import replay
 
     if bool(numbers) == all_of_them:
         raise click.UsageError("name the letters to replay, or --all")
@@ -280,7 +292,7 @@ def audit(recipe: str | None, patience: float, as_json: bool) -> None:
     Exit status 1 if anything is wrong. The system may be running, and should be: what no worker brings on is a fault.
     """
     from streams.audit import run_audit
-    from streams.settings import from_environment
+    from streams.config.settings import from_environment
 
     report = run_audit(from_environment(recipe=recipe), patience_s=patience)
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
@@ -297,8 +309,8 @@ def freshness(seconds: float, as_json: bool) -> None:
     Ctrl-C ends the watching and shows what there is.
     By the first answer that knows it, whatever its tier; and by the first of each tier (`by_tier` of --json).
     """
-    from streams.freshness import summarize
-    from streams.freshness_feed import measure
+    from streams.freshness.feed import measure
+    from streams.freshness.meter import summarize
 
     kafka = _kafka()
     click.echo(f"watching for {seconds:g} s", err=True)
@@ -356,8 +368,8 @@ def demo(
 
 def _kafka() -> "Kafka":
     """It answers."""
-    from streams.kafka import Kafka
-    from streams.settings import BOOTSTRAP, required
+    from streams.config.settings import BOOTSTRAP, required
+    from streams.kafka.connection import Kafka
 
     kafka = Kafka.from_environment(required(BOOTSTRAP, "the broker's host:port"))
     kafka.check()

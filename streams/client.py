@@ -11,13 +11,13 @@ from types import TracebackType
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from streams.codec import decode, encode
 from streams.errors import DeliveryFailed, Refused
-from streams.headers import DEADLINE_MS, REPLY_TOPIC
-from streams.kafka import Kafka, watermarks
-from streams.messages import Conversion, Impression, RankingRequest, RankingResponse
-from streams.record import Record
-from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
+from streams.kafka.connection import Kafka, watermarks
+from streams.wire.codec import decode, encode
+from streams.wire.headers import DEADLINE_MS, REPLY_TOPIC
+from streams.wire.messages import Conversion, Impression, RankingRequest, RankingResponse
+from streams.wire.record import Record
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
 
 REMEMBERED = 100_000
 

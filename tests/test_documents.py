@@ -12,8 +12,8 @@ import click
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from streams import metric_names
 from streams.cli import cli
+from streams.runtime import metrics as metric_names
 from tests.doors.blocks import blocks, commands, inline
 from tests.doors.documents import DOCUMENTS
 

@@ -16,6 +16,66 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranker": {"kernels"},
     "streams": {"feature_store", "kernels", "ranker", "router_bandit"},
 }
+GROUND = {"errors", "kafka", "runtime", "wire"}
+"""What most rooms of streams stand on."""
+ROOMS: dict[str, dict[str, set[str]]] = {
+    "streams": {
+        "errors": set(),
+        "machine": set(),
+        "datasets": {"errors"},
+        "wire": {"errors"},
+        "runtime": {"errors"},
+        "options": {"datasets", "errors"},
+        "kafka": {"errors", "runtime", "wire"},
+        "fit": {"datasets", "errors", "options", "runtime"},
+        "config": {"datasets", "errors", "kafka", "wire"},
+        "client": {"errors", "kafka", "wire"},
+        "freshness": {"errors", "kafka", "wire"},
+        "workers.ingest": {"config", *GROUND},
+        "workers.rank": {"config", "machine", *GROUND},
+        "workers.router": {"config", *GROUND},
+        "workers.train": {"config", *GROUND},
+        "local": {"config", *GROUND},
+        "simulate": {"client", "config", "kafka", "options", "wire"},
+        "audit": {"config", "workers.ingest", *GROUND},
+        "user": {"config", "options", "workers.ingest", *GROUND},
+        "operations": {"config", "local", "machine", "options", "workers.train", *GROUND},
+        "tuning": {"config", "datasets", "machine", "options", "simulate", "workers.train", *GROUND},
+        "load": {"client", "config", "local", "machine", "options", "simulate", *GROUND},
+        "replay": {"audit", "client", "config", "datasets", "local", "options", *GROUND},
+        "demo": {"audit", "config", "freshness", "local", *GROUND},
+        "cli": {"audit", "config", "demo", "freshness", "local", "operations", "options", *GROUND},
+    },
+    "ranker": {
+        "arrays": set(),
+        "delayed": {"arrays"},
+        "grades": {"arrays"},
+        "config": {"delayed"},
+        "recipes": {"config"},
+        "inputs": {"arrays", "config", "delayed"},
+        "model": {"config", "inputs"},
+        "planning": {"arrays", "inputs"},
+        "tabular": {"arrays", "config", "grades", "inputs", "model"},
+        "updates": {"arrays", "config", "inputs", "model"},
+        "engine": {"arrays", "config", "inputs", "model", "updates"},
+        "snapshots": {"inputs", "updates"},
+        "learning": {
+            "arrays",
+            "config",
+            "delayed",
+            "engine",
+            "grades",
+            "inputs",
+            "model",
+            "snapshots",
+            "updates",
+        },
+        "gate": {"arrays", "config", "engine", "grades", "inputs", "updates"},
+        "tuning": {"arrays", "config", "engine", "grades", "inputs", "learning", "model", "updates"},
+    },
+}
+"""Of each room, which others it may import: all are above it in the list, so there is no circle."""
+TOP_MAX = {"streams": 22, "ranker": 15}
 HEAVY = {"torch", "torchrec", "fbgemm_gpu", "triton", "vowpalwabbit", "faust"}
 
 
@@ -37,6 +97,38 @@ def test_folders_import_only_downwards(folder: str) -> None:
         ours = set(imported(ast.parse(path.read_text()))) & (MAY_IMPORT.keys() | {"tests", "benchmarks"})
         wrong = ours - MAY_IMPORT[folder] - {folder}
         assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}: up or sideways"
+
+
+def room_of(module: str) -> str:
+    """The part of a package that a module belongs to: a file or folder at its top; of the workers, each folder."""
+    _, *inner = module.split(".")
+    return ".".join(inner[:2]) if inner[:1] == ["workers"] else "".join(inner[:1])
+
+
+def arrows(package: str) -> Iterator[tuple[str, str, str]]:
+    """(file, its room, another room that it imports from), wherever the import stands."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                if module.startswith(f"{package}.") and room_of(module) != room_of(name):
+                    yield str(path.relative_to(ROOT)), room_of(name), room_of(module)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_only_downwards(package: str) -> None:
+    may = ROOMS[package]
+    order = list(may)
+    for room, others in may.items():
+        assert all(order.index(other) < order.index(room) for other in others), f"{room}: a circle, or an arrow upward"
+    wrong = [f"{file} imports {to}" for file, room, to in arrows(package) if to not in may.get(room, set())]
+    assert not wrong, "an arrow that ROOMS does not have"
+    there = {
+        room_of(f"{package}.{path.stem}") for path in (ROOT / package).glob("[a-z]*") if path.suffix in ("", ".py")
+    }
+    assert len(there) <= TOP_MAX[package]
 
 
 def test_packages_themselves_import_nothing_heavy() -> None:
@@ -86,3 +178,28 @@ def test_files_stay_readable_at_one_sitting() -> None:
         if (lines := len(path.read_text().splitlines())) >= 400
     }
     assert not long, "split these by idea"
+
+
+def test_functions_stay_readable_without_scrolling() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for folder in [*MAY_IMPORT, "tests", "benchmarks"]
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 60  # type: ignore[operator]
+    ]
+    assert not long, "split these by idea"
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("streams.config.load", "confluent_kafka"),
+        ("streams.workers.rank.worker", "rich"),
+        ("streams.workers.rank.worker", "streams.local"),
+        ("streams.client", "torch"),
+    ],
+)
+def test_imports_on_demand(module: str, without: str) -> None:
+    code = f"import sys, {module}; sys.exit({without!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from streams import installed
 from streams.cli import WORKERS
+from streams.runtime import installed
 
 ROOT = Path(__file__).parent.parent
 BASE = ("click", "confluent-kafka", "msgspec")

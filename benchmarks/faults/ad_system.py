@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from benchmarks.lab.house import Traffic, traffic
 from benchmarks.lab.judging import PATIENCE_S
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.simulate.config import WorldConfig
 
 

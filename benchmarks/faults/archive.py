@@ -17,13 +17,13 @@ from confluent_kafka import TopicPartition
 from benchmarks.lab.judging import PATIENCE_S
 from streams.audit import run as audit
 from streams.audit.source import Source
-from streams.kafka import Kafka
-from streams.record import Record
-from streams.scan import ends, read_topic
-from streams.topics import REQUESTS
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import ends, read_topic
+from streams.wire.record import Record
+from streams.wire.topics import REQUESTS
 
 _MISSED = re.compile(r"(\S+)\[(\d+)\]: (\d+) to (\d+) were deleted before they were read")
-"""As workers say it (streams/gaps.py)."""
+"""As workers say it (streams/kafka/gaps.py)."""
 Place = tuple[str, int]
 NOTED_S = 2.0
 """For the broker to write down where its logs begin now; killed before, it would have the records back."""

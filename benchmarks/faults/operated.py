@@ -12,9 +12,19 @@ from benchmarks.faults.target import Target, Wrong
 from benchmarks.lab.judging import PATIENCE_S
 from feature_store.config import JoinConfig, LogConfig
 from feature_store.join import Joiner
-from streams.redis_client import connect
-from streams.scan import committed, ends
-from streams.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED, TOPICS
+from streams.kafka.scan import committed, ends
+from streams.runtime.redis_client import connect
+from streams.wire.topics import (
+    CONVERSIONS,
+    DECISIONS,
+    EXAMPLES,
+    IMPRESSIONS,
+    OUTCOMES,
+    REQUESTS,
+    REWARDS,
+    SERVED,
+    TOPICS,
+)
 
 READS = {
     "ingest": (SERVED, IMPRESSIONS, CONVERSIONS),

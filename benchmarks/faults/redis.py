@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks.faults.target import Target
-from streams.redis_client import connect
+from streams.runtime.redis_client import connect
 
 REFUSALS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

@@ -9,7 +9,7 @@ from benchmarks.faults import foreign, killed, operated, redis
 from benchmarks.faults.killed import WORKERS
 from benchmarks.faults.target import Target
 from benchmarks.lab.faulty import POINTS
-from streams.topics import REQUESTS
+from streams.wire.topics import REQUESTS
 
 Inflict = Callable[[Target], bool]
 """Returns, with the fault over, whether serving suffered."""

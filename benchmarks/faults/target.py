@@ -12,10 +12,10 @@ from benchmarks.faults.archive import Archive
 from benchmarks.lab.house import House
 from benchmarks.lab.judging import PATIENCE_S
 from streams.client import RankingClient
-from streams.health import healthy
-from streams.messages import Candidate, RankingRequest
-from streams.replica import Replica
-from streams.scan import committed, ends
+from streams.kafka.scan import committed, ends
+from streams.runtime.health import healthy
+from streams.wire.messages import Candidate, RankingRequest
+from streams.workers.rank.replica import Replica
 
 BACK_S = 600.0
 """For a worker to come back: on a busy machine importing torch alone takes a while."""

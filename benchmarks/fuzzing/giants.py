@@ -7,9 +7,9 @@ import msgspec
 
 from benchmarks.fuzzing.mutations import Fuzzed
 from benchmarks.fuzzing.samples import Samples
-from streams.codec import encode
-from streams.headers import CONTENT_TYPE, MSGPACK
-from streams.topics import DECISIONS, OUTCOMES, TOPICS
+from streams.wire.codec import encode
+from streams.wire.headers import CONTENT_TYPE, MSGPACK
+from streams.wire.topics import DECISIONS, OUTCOMES, TOPICS
 
 _FRAMING = 1_500
 """Bytes that a record may be longer than its message: the broker's limit leaves room for headers."""

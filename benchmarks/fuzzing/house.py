@@ -13,23 +13,23 @@ from benchmarks.fuzzing.mutations import Fuzzed, Fuzzer
 from benchmarks.fuzzing.samples import Samples
 from benchmarks.lab.house import QUICK
 from feature_store.log import LogWant, UserLog
-from streams import dlq
 from streams.audit.report import AuditReport
 from streams.audit.run import run_audit
 from streams.client import RankingClient
-from streams.codec import decode
-from streams.dead_letters import letter_place
+from streams.config.load import load_recipe
+from streams.config.settings import Settings
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
+from streams.kafka.dead_letters import letter_place
+from streams.kafka.scan import committed, ends, read_topic
 from streams.local.stack import local_stack
 from streams.local.workers import WorkerProcess
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, TrainingExample
-from streams.recipe import load_recipe
-from streams.redis_client import connect
-from streams.scan import committed, ends, read_topic
-from streams.settings import Settings
-from streams.topics import (
+from streams.operations import dlq
+from streams.runtime.redis_client import connect
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, TrainingExample
+from streams.wire.topics import (
     CONVERSIONS,
     DECISIONS,
     EXAMPLES,

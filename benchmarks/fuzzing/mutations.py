@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from streams.codec import encode
-from streams.headers import CONTENT_TYPE, DEADLINE_MS, JSON, MSGPACK, REPLY_TOPIC
-from streams.topics import REQUESTS, TOPICS
+from streams.wire.codec import encode
+from streams.wire.headers import CONTENT_TYPE, DEADLINE_MS, JSON, MSGPACK, REPLY_TOPIC
+from streams.wire.topics import REQUESTS, TOPICS
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Sampler = Callable[[random.Random], Struct]

@@ -8,8 +8,8 @@ from msgspec import Struct
 from benchmarks.fuzzing.mutations import Sampler
 from router_bandit.budget import BudgetOptions, PriceController
 from router_bandit.value_model import ValueOptions, VWValueModel
-from streams import messages as m
-from streams.topics import (
+from streams.wire import messages as m
+from streams.wire.topics import (
     CONVERSIONS,
     DECISIONS,
     EXAMPLES,
@@ -20,7 +20,7 @@ from streams.topics import (
     ROUTER_MODEL,
     SERVED,
 )
-from streams.workers.learn import Knowledge
+from streams.workers.router.learn import Knowledge
 
 TIERS = ("light", "heavy")
 PLANS = ("light", "heavy", "light+heavy")

@@ -10,7 +10,7 @@ from benchmarks.lab.patched import run_patched
 
 
 def _read_committed() -> None:
-    kafka: Any = import_module("streams.kafka").Kafka
+    kafka: Any = import_module("streams.kafka.connection").Kafka
     plain = kafka.group_consumer
 
     def group_consumer(self: Any, group: str, instance: str, **_: bool) -> Any:

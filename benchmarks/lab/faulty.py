@@ -59,7 +59,7 @@ def _after(owner: Any, name: str, worker: str, point: str, applies: Callable[[An
 
 
 def _dies_before_the_commit(worker: str) -> None:
-    outbox: Any = import_module("streams.outbox").Outbox
+    outbox: Any = import_module("streams.kafka.outbox").Outbox
     plain = outbox.commit
 
     def commit(self: Any, consumer: Any) -> Any:
@@ -79,8 +79,8 @@ def _ingest() -> None:
 
 
 def _train() -> None:
-    snapshot: Any = import_module("ranker.snapshot")
-    update_writer: Any = import_module("streams.update_writer")
+    snapshot: Any = import_module("ranker.snapshots.snapshot")
+    update_writer: Any = import_module("streams.workers.train.update_writer")
     plain_shards = snapshot.write_shards
     update_writer.encode_update = partial(update_writer.encode_update, max_bytes=RECORD_BYTES)
 

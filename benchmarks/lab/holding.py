@@ -14,7 +14,7 @@ HOLD = "TIDERANK_HOLD"
 
 
 def _hold() -> None:
-    replica: Any = import_module("streams.replica").Replica
+    replica: Any = import_module("streams.workers.rank.replica").Replica
     plain = replica.apply_waiting
     file = Path(os.environ[HOLD]) / os.environ["TIDERANK_INSTANCE"]
 

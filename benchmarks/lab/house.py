@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streams.client import RankingClient
-from streams.kafka import Kafka
+from streams.config.load import load_recipe
+from streams.config.recipe import Recipe
+from streams.config.settings import Settings
+from streams.kafka.connection import Kafka
 from streams.local.stack import LocalStack, local_stack
 from streams.local.workers import WorkerProcess
-from streams.recipe import Recipe, load_recipe
-from streams.settings import Settings
 from streams.simulate.config import WORLDS, WorldConfig
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport

@@ -11,18 +11,17 @@ import torch
 from benchmarks.lab.house import House
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from ranker.image import Image
-from ranker.snapshot import list_snapshots, load_image
+from ranker.snapshots.snapshot import list_snapshots, load_image
+from ranker.updates.image import Image
 from streams.audit import AuditReport, run_audit
-from streams.codec import decode
+from streams.config.snapshots import shard_reader
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE
-from streams.messages import RankingRequest, RankingResponse
-from streams.record import Record
-from streams.replica import Replica
-from streams.scan import read_topic
-from streams.snapshot_settings import shard_reader
-from streams.topics import (
+from streams.kafka.scan import read_topic
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import RankingRequest, RankingResponse
+from streams.wire.record import Record
+from streams.wire.topics import (
     CONVERSIONS,
     DECISIONS,
     EXAMPLES,
@@ -34,6 +33,7 @@ from streams.topics import (
     SERVED,
     TOPICS,
 )
+from streams.workers.rank.replica import Replica
 
 PATIENCE_S = 240.0
 """For anything to come right; importing torch alone takes a while on a busy machine."""

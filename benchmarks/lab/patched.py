@@ -8,7 +8,7 @@ from typing import Any
 
 def run_patched(patch: Callable[[], None]) -> None:
     """Runs what the command line says; `patch` is called before the worker is made."""
-    service: Any = import_module("streams.service")
+    service: Any = import_module("streams.runtime.service")
     plain = service.observed
 
     @contextmanager

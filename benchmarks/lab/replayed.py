@@ -5,9 +5,9 @@ import numpy as np
 from benchmarks.lab.simulated import CLICK, IMPRESSION
 from benchmarks.lab.stream import Stream, encode
 from ranker.config import ModelConfig
-from ranker.hashing import hash64
-from ranker.requests import LOG_DTYPE, ScoringRequest
-from streams.replay.log import LoggedImpression, TrafficLog
+from ranker.inputs.hashing import hash64
+from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
+from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 
 _USER_BITS = 42  # of a sort key, below the user's number: milliseconds since 1970
 

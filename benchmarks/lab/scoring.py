@@ -7,14 +7,14 @@ import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.linear_compress import bind
-from ranker.batch import Batch
 from ranker.config import ModelConfig
-from ranker.features import Featurizer
-from ranker.hashing import hash64
-from ranker.image import build_tiers
+from ranker.inputs.batch import Batch
+from ranker.inputs.features import Featurizer
+from ranker.inputs.hashing import hash64
+from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
+from ranker.inputs.tables import PlainTables
 from ranker.model.tier import Tier
-from ranker.requests import LOG_DTYPE, ScoringRequest
-from ranker.tables import PlainTables
+from ranker.updates.image import build_tiers
 
 
 def score_ms(model: ModelConfig, name: str, *, candidates: int, repeats: int = 15) -> float:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from benchmarks.lab.stream import CACHE, Stream, encode, load, save
 from ranker.arrays import F64, I64
 from ranker.config import ModelConfig
-from ranker.hashing import hash64
-from ranker.requests import LOG_DTYPE, ScoringRequest
+from ranker.inputs.hashing import hash64
+from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
 from streams.simulate.config import DEVICES, SURFACES, WORLDS
 from streams.simulate.world import World, sigmoid
 

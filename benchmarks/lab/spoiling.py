@@ -22,7 +22,7 @@ TIMES = 1_000
 def _spoil() -> None:
     if sys.argv[1] != "train":
         return
-    learner: Any = import_module("ranker.learner").Learner
+    learner: Any = import_module("ranker.learning.learner").Learner
     plain, folder = learner.learn, Path(os.environ[SPOIL])
 
     def learn(self: Any, examples: Any) -> Any:

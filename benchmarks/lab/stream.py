@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from ranker.arrays import F32, I64
 from ranker.config import ITEM, LOG, ModelConfig
-from ranker.features import Featurizer, KeyedBatch, SlotKeys
-from ranker.hashing import salted
-from ranker.requests import ScoringRequest
+from ranker.inputs.features import Featurizer, KeyedBatch, SlotKeys
+from ranker.inputs.hashing import salted
+from ranker.inputs.requests import ScoringRequest
 
 CACHE = Path(".cache/lab")
 

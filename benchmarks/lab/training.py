@@ -14,9 +14,9 @@ from kernels.linear_compress import bind
 from ranker.arrays import F32, I64
 from ranker.config import LearnerConfig, ModelConfig, TierConfig
 from ranker.delayed.policies import final_emissions
-from ranker.features import Featurizer
-from ranker.learner import Learner
-from ranker.lessons import Lesson
+from ranker.inputs.features import Featurizer
+from ranker.learning.learner import Learner
+from ranker.learning.lessons import Lesson
 from ranker.model.heads import calibrate
 from ranker.model.tier import Logits, Tier
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from confluent_kafka import KafkaException, Producer
 
-from streams.topics import CONVERSIONS, IMPRESSIONS, REQUESTS
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS, REQUESTS
 
 USERS = 5
 TIMEOUT_S = 30.0

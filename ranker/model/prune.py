@@ -1,4 +1,4 @@
-"""Cutting a tier's MLPs down to a size: the shapes of a pruned tier. Which units stay is ranker/pruning.py's."""
+"""Cutting a tier's MLPs down to a size: the shapes of a pruned tier. Which units stay is ranker/tuning/pruning.py's."""
 
 import torch
 from torch import Tensor, nn

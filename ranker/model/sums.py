@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.batch import Embedder
+from ranker.inputs.batch import Embedder
 from ranker.model.tokens import ACTIONS, Log
 
 AGES = 16

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.linear_compress import Compress
-from ranker.batch import Batch, Embedder, SlotValues
 from ranker.config import LOG, ModelConfig, TierConfig
-from ranker.hashing import hash64
+from ranker.inputs.batch import Batch, Embedder, SlotValues
+from ranker.inputs.hashing import hash64
 from ranker.model.direct import DirectLogits
 from ranker.model.encoder import LogEncoder
 from ranker.model.heads import (

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.batch import Batch, Embedder, SlotValues
 from ranker.config import LOG, Slot
+from ranker.inputs.batch import Batch, Embedder, SlotValues
 from ranker.model.init import BESIDE_EMBEDDINGS, linear, normal
 from ranker.model.mlp import Mlp
 

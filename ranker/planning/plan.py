@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ranker.arrays import I64, U64
-from ranker.keymap import map_bytes
+from ranker.inputs.keymap import map_bytes
 from ranker.planning.sketch import FrequentKeys, HyperLogLog
 
 _TRAINED_BYTES = 4 + 1

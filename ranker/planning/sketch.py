@@ -1,6 +1,7 @@
 """What a stream of keys holds, in bounded memory: how many distinct ones, and how often the frequent ones come.
 
-Keys are u64 that are uniform already (ranker.hashing.salted). Sketches of parts of a stream merge into the whole's.
+Keys are u64 that are uniform already (ranker.inputs.hashing.salted). Sketches of parts of a stream merge into the
+whole's.
 """
 
 import math

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from kernels.linear_compress import bind
 from ranker.arrays import F64
-from ranker.batch import Batch, SlotValues
 from ranker.config import ModelConfig
+from ranker.inputs.batch import Batch, SlotValues
 from ranker.model.heads import CLICK
 from ranker.model.tier import Logits, Tier, count_parameters
 from ranker.tabular.encoding import Encoded

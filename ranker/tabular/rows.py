@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.batch import SlotValues
 from ranker.config import ModelConfig
+from ranker.inputs.batch import SlotValues
 
 
 class ColumnRows(nn.Module):

@@ -7,11 +7,11 @@ import numpy as np
 
 from feature_store.facts import ActionFact, Fact, ImpressionFact, ServedFact
 from streams.audit.report import Section
+from streams.config.recipe import EventKinds
 from streams.errors import Refused
-from streams.event_time import TimeBounds
-from streams.events import to_fact
-from streams.recipe import EventKinds
-from streams.record import Record
+from streams.wire.event_time import TimeBounds
+from streams.wire.record import Record
+from streams.workers.ingest.events import to_fact
 
 EventFact = ImpressionFact | ActionFact
 RecordPlace = tuple[str, int, int]

@@ -20,12 +20,12 @@ from feature_store.offline import Expected, expected_labels
 from streams.audit.events import NEVER_MS, ClockBound, EventFact, Events
 from streams.audit.patience import Patience
 from streams.audit.report import Section
-from streams.codec import decode
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE
-from streams.messages import TrainingExample
-from streams.record import Record
-from streams.topics import EXAMPLES, TOPICS
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import TrainingExample
+from streams.wire.record import Record
+from streams.wire.topics import EXAMPLES, TOPICS
 
 RACE_MS = 1_000
 """A record this young when the clock could pass may still have been on its way to ingest."""

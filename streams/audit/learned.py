@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
+from ranker.updates.record import MalformedRecord, Open, UpdateHeader, peek_header
 from streams.audit.report import Section
-from streams.record import Record
+from streams.wire.record import Record
 
 
 @dataclass(slots=True)

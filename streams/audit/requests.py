@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from streams.audit.events import RecordPlace
 from streams.audit.report import Section
-from streams.codec import address_of, decode
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE, DEADLINE_MS, MAX_DEADLINE_MS
-from streams.messages import RankingResponse, Status
-from streams.record import Record
-from streams.topics import RESPONSES, TOPICS
+from streams.wire.codec import address_of, decode
+from streams.wire.headers import CONTENT_TYPE, DEADLINE_MS, MAX_DEADLINE_MS
+from streams.wire.messages import RankingResponse, Status
+from streams.wire.record import Record
+from streams.wire.topics import RESPONSES, TOPICS
 
 GRACE_MS = 5_000
 """After its deadline a request still has this long until it counts as unanswered."""

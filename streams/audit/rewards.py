@@ -14,12 +14,12 @@ from streams.audit.events import ClockBound, RecordPlace
 from streams.audit.joins import OVERDUE_MS
 from streams.audit.patience import Patience
 from streams.audit.report import Section
-from streams.codec import decode
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE
-from streams.messages import Decision, Outcome, Reward
-from streams.record import Record
-from streams.topics import DECISIONS, TOPICS
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import Decision, Outcome, Reward
+from streams.wire.record import Record
+from streams.wire.topics import DECISIONS, TOPICS
 
 PREFIX = WindowOptions().prefix
 

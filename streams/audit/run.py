@@ -25,11 +25,11 @@ from streams.audit.report import AuditReport, Section
 from streams.audit.requests import Requests
 from streams.audit.rewards import Rewards
 from streams.audit.source import Place, Source
+from streams.config.recipe import JOIN_HOLD_S, Recipe
+from streams.config.settings import Settings
 from streams.errors import StartError
-from streams.recipe import JOIN_HOLD_S, Recipe
-from streams.redis_client import PATIENT_S, check, connect
-from streams.settings import Settings
-from streams.topics import (
+from streams.runtime.redis_client import PATIENT_S, check, connect
+from streams.wire.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
     DECISIONS,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
-from streams.dead_letters import letter_place
-from streams.kafka import Kafka, watermarks
-from streams.record import Record
-from streams.scan import committed, read_topic
-from streams.topics import DEAD_LETTERS
+from streams.kafka.connection import Kafka, watermarks
+from streams.kafka.dead_letters import letter_place
+from streams.kafka.scan import committed, read_topic
+from streams.wire.record import Record
+from streams.wire.topics import DEAD_LETTERS
 
 Place = tuple[str, int]
 """Topic and partition."""
@@ -132,8 +132,8 @@ class Source:
         return sum(firsts.values())
 
     def _ends(self, topic: str, *, uncommitted: bool = False) -> dict[int, tuple[int, int]]:
-        """(first offset kept, next offset) of each partition; see `streams.scan.ends`. Asked so often that a client of
-        each kind is kept for it."""
+        """(first offset kept, next offset) of each partition, as `streams.kafka.scan.ends`. Asked so often that
+        a client of each kind is kept for it."""
         if uncommitted not in self._askers:
             self._askers[uncommitted] = self._kafka.reader(uncommitted=uncommitted)
         return {p: watermarks(self._askers[uncommitted], topic, p) for p in self._kafka.partitions(topic)}

@@ -10,9 +10,9 @@ import torch
 from feature_store.events import EVENT_DTYPE
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from ranker.requests import ScoringRequest
-from ranker.update_log import Position
-from streams.recipe import Recipe
+from ranker.inputs.requests import ScoringRequest
+from ranker.updates.log import Position
+from streams.config.recipe import Recipe
 
 CANDIDATES = 100
 RUNS = 15

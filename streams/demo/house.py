@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from streams.kafka import Kafka
+from streams.config.load import load_recipe
+from streams.config.settings import Settings
+from streams.kafka.connection import Kafka
 from streams.local.process import StackError, end_orphans
 from streams.local.stack import BrokerChoice, LocalStack, local_stack
 from streams.local.workers import WorkerProcess
-from streams.recipe import load_recipe
-from streams.settings import Settings
 
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 LEFT_BEHIND = ("kafka", "redis", "snapshots", "logs")

@@ -9,18 +9,18 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from feature_store.layout import HEADER_BYTES, decode_header
-from ranker.updates import UpdateHeader
-from streams.codec import decode
+from ranker.updates.record import UpdateHeader
 from streams.demo.entropy import StepLosses
 from streams.errors import Refused
-from streams.freshness import Fresh, FreshnessMeter
-from streams.freshness_feed import FOLLOWED, feed
-from streams.headers import CONTENT_TYPE
-from streams.kafka import Kafka
-from streams.messages import Decision, RankingResponse, RouterModel
-from streams.record import Record
-from streams.tail import Tail
-from streams.topics import DEAD_LETTERS, DECISIONS, ROUTER_MODEL, TOPICS
+from streams.freshness.feed import FOLLOWED, feed
+from streams.freshness.meter import Fresh, FreshnessMeter
+from streams.kafka.connection import Kafka
+from streams.kafka.tail import Tail
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import Decision, RankingResponse, RouterModel
+from streams.wire.record import Record
+from streams.wire.topics import DEAD_LETTERS, DECISIONS, ROUTER_MODEL, TOPICS
 
 MAX_KEPT = 50_000
 """Measurements of one kind that are kept: the newest."""

@@ -15,6 +15,8 @@ import click
 from rich.console import Console
 
 from streams.audit import run_audit
+from streams.config.load import load_recipe
+from streams.config.settings import data_dir
 from streams.demo.budget import budget_ms, tier_ms
 from streams.demo.house import House, open_house
 from streams.demo.observer import Observer
@@ -24,9 +26,7 @@ from streams.demo.summary import Ending, rows, summarize_demo, view_of
 from streams.demo.traffic import Traffic
 from streams.errors import StreamError
 from streams.local.stack import BrokerChoice
-from streams.recipe import load_recipe
-from streams.redis_client import PATIENT_S, connect
-from streams.settings import data_dir
+from streams.runtime.redis_client import PATIENT_S, connect
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from streams.demo.entropy import Entropies, entropies
 from streams.demo.observer import LogSize, Observer, Part
-from streams.freshness import quantiles, summarize
+from streams.freshness.meter import quantiles, summarize
 
 Phase = Literal["warm-up", "measured", "draining", "audit"]
 PHASES: tuple[Phase, ...] = ("warm-up", "measured", "draining", "audit")

@@ -13,7 +13,7 @@ from rich.text import Text
 from streams.demo.entropy import calibration, entropies
 from streams.demo.observer import Observer, Part
 from streams.demo.view import count_bytes, milliseconds
-from streams.freshness import quantiles, summarize
+from streams.freshness.meter import quantiles, summarize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

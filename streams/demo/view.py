@@ -10,7 +10,7 @@ from rich.text import Text
 
 from streams.demo.entropy import Entropies
 from streams.demo.scene import PHASES, Scene
-from streams.freshness import STAGES, quantiles
+from streams.freshness.meter import STAGES, quantiles
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"

@@ -94,7 +94,7 @@ def fit_command(
 
     from ranker.tabular.training import Stopped
     from streams.fit.run import fit, prepare
-    from streams.service import stop_signals
+    from streams.runtime.service import stop_signals
 
     torch.set_num_threads(threads)
     files = FitFiles(train=train, options=tables(null_words, encoding), **{n: options[n] for n in _FIELDS})

@@ -10,6 +10,9 @@ from pathlib import Path
 import click
 from redis.exceptions import RedisError
 
+from streams.config.builtin import RECIPES
+from streams.config.load import load_recipe
+from streams.config.settings import Settings, from_environment
 from streams.errors import StartError, StreamError, start_errors
 from streams.load.fill import check_length
 from streams.load.measure import LoadOptions
@@ -22,9 +25,7 @@ from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
 from streams.machine import this_machine
 from streams.options import SEED, Finite
-from streams.recipe import RECIPES, load_recipe
-from streams.redis_client import redacted
-from streams.settings import Settings, from_environment
+from streams.runtime.redis_client import redacted
 
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 

@@ -13,9 +13,9 @@ from feature_store.config import LogConfig
 from feature_store.log import LogSlice, LogWant, UserLog
 from streams.client import RankingClient
 from streams.errors import StreamError
-from streams.kafka import Kafka
-from streams.messages import Conversion
+from streams.kafka.connection import Kafka
 from streams.simulate.world import World
+from streams.wire.messages import Conversion
 
 VIEW, SEARCH = "view", "search"
 AT_ONCE = 8_192

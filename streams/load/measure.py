@@ -10,10 +10,10 @@ from streams.client import RankingClient
 from streams.errors import StreamError
 from streams.load.histogram import Histogram
 from streams.load.schedule import Pacing, due_times
-from streams.messages import MAX_CANDIDATES, RankingResponse
 from streams.simulate.config import WorldConfig, demo
 from streams.simulate.driver import Phase, simulate
 from streams.simulate.world import World
+from streams.wire.messages import MAX_CANDIDATES, RankingResponse
 
 PHASES = ("decode", "fetch", "route", "score")
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}

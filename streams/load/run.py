@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from feature_store.log import UserLog
 from streams.client import RankingClient
+from streams.config.settings import Settings
 from streams.errors import StreamError
 from streams.load.fill import fill_logs, log_counts
 from streams.load.measure import LoadOptions, Row, measure
 from streams.load.search import Sustained, find_max
-from streams.messages import Candidate, RankingRequest
-from streams.redis_client import PATIENT_S, check, connect
-from streams.settings import Settings
+from streams.runtime.redis_client import PATIENT_S, check, connect
 from streams.simulate.world import World
+from streams.wire.messages import Candidate, RankingRequest
 
 Say = Callable[[str], None]
 MODEL_TIMEOUT_S = 120.0

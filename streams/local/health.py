@@ -8,10 +8,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from redis.exceptions import RedisError
 
 from streams.errors import StartError
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.process import StackError
-from streams.redis_client import connect, redacted
-from streams.topics import HOUR_MS, Topic
+from streams.runtime.redis_client import connect, redacted
+from streams.wire.topics import HOUR_MS, Topic
 
 HEALTH_TOPIC = Topic(name="tiderank.health", message=None, encoding="raw", partitions=1, retention_ms=HOUR_MS)
 MIN_REDIS_MAJOR = 7

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.health import broker_round_trip
 from streams.local.process import Child, StackError, free_port, listening
 from streams.local.server import Server

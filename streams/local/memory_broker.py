@@ -6,7 +6,7 @@ from pathlib import Path
 
 from confluent_kafka import Producer, libversion
 
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.health import broker_round_trip
 from streams.local.process import Child
 from streams.local.server import Server

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from streams.config.load import load_recipe
+from streams.config.settings import Settings
 from streams.local.stack import BrokerChoice, local_stack
 from streams.local.workers import WorkerProcess
-from streams.recipe import load_recipe
-from streams.settings import Settings
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local import kafka, memory_broker
 from streams.local.health import broker_round_trip, redis_round_trip
 from streams.local.process import StackError, end_orphans
 from streams.local.redis import redis_server
 from streams.local.server import Server
-from streams.redis_client import redacted
+from streams.runtime.redis_client import redacted
 
 __all__ = ["BrokerChoice", "LocalStack", "StackError", "local_stack"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from streams.kafka import Kafka
+from streams.config.load import load_recipe
+from streams.config.settings import RECIPE
+from streams.kafka.connection import Kafka
 from streams.local.stack import BrokerChoice, LocalStack, StackError, local_stack
 from streams.local.workers import WorkerProcess
-from streams.recipe import load_recipe
-from streams.settings import RECIPE
 
 WATCH_S = 0.5
 

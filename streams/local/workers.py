@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from streams.health import healthy
 from streams.local.process import Child, free_port
+from streams.runtime.health import healthy
 
 READY_TIMEOUT_S = 180.0
 """Importing torch on a busy machine takes a while."""

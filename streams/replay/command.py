@@ -12,15 +12,15 @@ from pathlib import Path
 
 import click
 
+from streams.config.logged import PREFIX
+from streams.config.settings import from_environment
+from streams.datasets.logs.fetch import Unavailable
+from streams.datasets.logs.sources import open_log
 from streams.errors import StartError
 from streams.local.private import private_stack
 from streams.local.stack import BrokerChoice
 from streams.options import SEED
 from streams.replay.driver import Pace, Sent
-from streams.replay.fetch import Unavailable
-from streams.replay.recipe import PREFIX
-from streams.replay.sources import open_log
-from streams.settings import from_environment
 
 WORKERS = ("rank", "ingest", "train")
 

@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from streams.client import RankingClient
+from streams.datasets.logs.traffic import FeatureMap, LoggedImpression, TrafficLog
 from streams.errors import StreamError
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
-from streams.replay.log import FeatureMap, LoggedImpression, TrafficLog
-from streams.topics import CONVERSIONS, IMPRESSIONS
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS
 
 DEADLINE_MS = 600_000
 """Of requests: a replay wants every answer, however late."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from feature_store.join import Joiner
 from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
-from streams.redis_client import PATIENT_S, connect
+from streams.config.settings import Settings
+from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 from streams.replay.driver import Pace, Replay, Sent, shift_into_the_past
-from streams.replay.log import LoggedImpression, TrafficLog
 from streams.replay.report import ReplayReport, grade
 from streams.replay.watch import Watch
-from streams.settings import Settings
+from streams.runtime.redis_client import PATIENT_S, connect
 
 SETTLE_S = 60.0
 

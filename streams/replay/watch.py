@@ -3,16 +3,16 @@
 from confluent_kafka import Consumer, TopicPartition
 
 from feature_store.join import Joiner
-from ranker.updates import MalformedRecord, UpdateHeader, peek_header
-from streams.codec import decode
+from ranker.updates.record import MalformedRecord, UpdateHeader, peek_header
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE
-from streams.kafka import Kafka, watermarks
-from streams.messages import TrainingExample
-from streams.record import Record
+from streams.kafka.connection import Kafka, watermarks
+from streams.kafka.update_reader import UpdateReader
 from streams.replay.baselines import Graded
-from streams.topics import EXAMPLES, TOPICS, UPDATES
-from streams.updates import UpdateReader
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import TrainingExample
+from streams.wire.record import Record
+from streams.wire.topics import EXAMPLES, TOPICS, UPDATES
 
 
 class Watch:

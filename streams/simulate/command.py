@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from streams.client import RankingClient
-from streams.kafka import Kafka
+from streams.config.settings import BOOTSTRAP, required
+from streams.kafka.connection import Kafka
 from streams.options import SEED
-from streams.settings import BOOTSTRAP, required
 from streams.simulate.config import WORLDS
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.world import World

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from streams.client import RankingClient
-from streams.messages import MAX_RETURNED, Candidate, Conversion, Impression, RankingRequest, RankingResponse
 from streams.simulate.outcomes import Event, events, explored, search_event, show
 from streams.simulate.report import SimReport, Tally, percentiles
 from streams.simulate.traffic import Traffic, Visit
 from streams.simulate.world import World, sigmoid
+from streams.wire.messages import MAX_RETURNED, Candidate, Conversion, Impression, RankingRequest, RankingResponse
 
 LATE_S = 0.010
 _EPHEMERAL = 4096  # (item, bid) pairs whose candidates are kept ready

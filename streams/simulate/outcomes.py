@@ -12,9 +12,9 @@ import numpy as np
 import xxhash
 
 from ranker.arrays import F64, I64
-from streams.messages import Conversion, Impression
 from streams.simulate.traffic import Visit
 from streams.simulate.world import World
+from streams.wire.messages import Conversion, Impression
 
 _NORMAL = NormalDist()
 

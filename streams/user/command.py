@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from streams.config.settings import from_environment
 from streams.options import json_option, recipe_option
-from streams.settings import from_environment
 
 if TYPE_CHECKING:
     from streams.user.forget import Report, Row
@@ -30,7 +30,7 @@ def show(user: str, limit: int, recipe: str | None, as_json: bool) -> None:
     """Show USER's log: where it stands and its newest events, oldest first. Items and surfaces are hashes."""
     from feature_store.events import decode_events
     from feature_store.rebuild import read_whole
-    from streams.redis_client import PATIENT_S, connect
+    from streams.runtime.redis_client import PATIENT_S, connect
 
     settings = from_environment(recipe=recipe)
     log = read_whole(connect(settings.redis_url, timeout_s=PATIENT_S), user, settings.recipe.log)

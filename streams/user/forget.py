@@ -10,14 +10,14 @@ from redis.asyncio import Redis as AsyncRedis
 
 from feature_store.forget import Forgotten, forget_user
 from ranker.config import USER, ModelConfig
-from ranker.hashing import hash64, salted
+from ranker.inputs.hashing import hash64, salted
 from router_bandit.windows import RewardWindows, WindowOptions
-from streams.codec import decode
+from streams.config.settings import Settings
 from streams.errors import Refused
-from streams.redis_client import PATIENT_S, check, connect
-from streams.settings import Settings
-from streams.topics import DECISIONS, TOPICS
+from streams.runtime.redis_client import PATIENT_S, check, connect
 from streams.user.records import Kept, kept_records
+from streams.wire.codec import decode
+from streams.wire.topics import DECISIONS, TOPICS
 
 
 @dataclass(frozen=True, slots=True)

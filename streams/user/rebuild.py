@@ -14,17 +14,17 @@ from redis import Redis
 from feature_store.facts import ActionFact, ImpressionFact, Position
 from feature_store.join import Joiner
 from feature_store.rebuild import LogEntry, complete, read_whole, replace_log
+from streams.config.recipe import EventKinds
+from streams.config.settings import Settings
 from streams.errors import Refused, StreamError
-from streams.event_time import TimeBounds
-from streams.events import to_fact
-from streams.kafka import Kafka
-from streams.recipe import EventKinds
-from streams.record import Record
-from streams.redis_client import PATIENT_S, check, connect
-from streams.scan import STALL_S
-from streams.settings import Settings
-from streams.topics import CONVERSIONS, IMPRESSIONS
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import STALL_S
+from streams.runtime.redis_client import PATIENT_S, check, connect
 from streams.user.records import is_of
+from streams.wire.event_time import TimeBounds
+from streams.wire.record import Record
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS
+from streams.workers.ingest.events import to_fact
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # public by its manual
 from msgspec import Struct
 
-from streams.codec import decode
 from streams.errors import Refused
-from streams.headers import CONTENT_TYPE
-from streams.kafka import CONNECT_TIMEOUT_S, Kafka, topic_settings
-from streams.record import Record
-from streams.scan import read_topic
-from streams.topics import (
+from streams.kafka.connection import CONNECT_TIMEOUT_S, Kafka, topic_settings
+from streams.kafka.scan import read_topic
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.record import Record
+from streams.wire.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
     DECISIONS,

@@ -11,10 +11,10 @@ from benchmarks.lab.simulated import Plan, draw
 from benchmarks.lab.stream import Stream, encode, load, save, user_side
 from benchmarks.lab.training import Run, Settings, run
 from ranker.config import ModelConfig, TierConfig
-from ranker.features import Featurizer, KeyedBatch
-from ranker.hashing import hash64
+from ranker.inputs.features import Featurizer, KeyedBatch
+from ranker.inputs.hashing import hash64
+from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
 from ranker.recipes import demo_model
-from ranker.requests import LOG_DTYPE, ScoringRequest
 from tests.ranker.samples import EVENT_MS, tiny_model
 
 PLAN = Plan(world="demo", requests=40, candidates=4, history=8)

@@ -194,7 +194,7 @@ def run_block(session: Session, document: str, block: Block) -> None:
         session.run(place, "python: " + block.text.splitlines()[-1], f"python - <<'PYTHON'\n{block.text}\nPYTHON")
     elif block.language == "toml":
         (HOME / "mine.toml").write_text(block.text + "\n")
-        load = "from streams.recipe import load_recipe; load_recipe('mine.toml')"
+        load = "from streams.config.load import load_recipe; load_recipe('mine.toml')"
         session.run(place, "toml: as a recipe", f'python -c "{load}"')
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from benchmarks.lab.house import QUICK
 from streams.client import RankingClient
-from streams.kafka import Kafka
+from streams.config.load import load_recipe
+from streams.config.settings import Settings
+from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
 from streams.local.stack import BrokerChoice, LocalStack, local_stack
 from streams.local.workers import WorkerProcess
-from streams.messages import Candidate, RankingRequest
-from streams.recipe import load_recipe
-from streams.settings import Settings
+from streams.wire.messages import Candidate, RankingRequest
 
 RECIPE = QUICK + "[training]\nsnapshot_s = 5.0\n"
 

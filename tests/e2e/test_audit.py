@@ -11,10 +11,10 @@ from benchmarks.lab.transactions import USERS, transaction
 from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
 from streams.local.kafka import why_not
-from streams.messages import Conversion
-from streams.redis_client import connect
-from streams.topics import CONVERSIONS
-from streams.workers.ingest import GROUP
+from streams.runtime.redis_client import connect
+from streams.wire.messages import Conversion
+from streams.wire.topics import CONVERSIONS
+from streams.workers.ingest.worker import GROUP
 from tests.e2e.running import House, running
 from tests.streams.group_offsets import move_group_to_the_end
 

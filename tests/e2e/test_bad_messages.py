@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams import dlq
 from streams.client import RankingClient
-from streams.codec import decode
 from streams.errors import DeliveryFailed
-from streams.kafka import Kafka
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
-from streams.scan import read_topic
-from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS, Topic
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import read_topic
+from streams.operations import dlq
+from streams.wire.codec import decode
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
+from streams.wire.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS, Topic
 from tests.e2e.running import House, running
 
 pytestmark = pytest.mark.e2e

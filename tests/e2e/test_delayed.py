@@ -8,10 +8,10 @@ import pytest
 
 from streams.audit import run_audit
 from streams.client import RankingClient
-from streams.codec import decode
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, TrainingExample
-from streams.scan import read_topic
-from streams.topics import EXAMPLES, TOPICS
+from streams.kafka.scan import read_topic
+from streams.wire.codec import decode
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, TrainingExample
+from streams.wire.topics import EXAMPLES, TOPICS
 from tests.e2e.running import RECIPE, House, running
 
 pytestmark = pytest.mark.e2e

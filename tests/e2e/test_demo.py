@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from streams.freshness import STAGES
+from streams.freshness.meter import STAGES
 
 pytestmark = pytest.mark.e2e
 

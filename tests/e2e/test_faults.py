@@ -16,20 +16,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from feature_store.join import Joiner
-from ranker.snapshot import list_snapshots
-from streams import scan
+from ranker.snapshots.snapshot import list_snapshots
 from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
-from streams.kafka import SESSION_TIMEOUT_MS
+from streams.kafka import scan
+from streams.kafka.connection import SESSION_TIMEOUT_MS
 from streams.local.kafka import why_not
 from streams.local.process import Child
-from streams.messages import Candidate, RankingRequest
-from streams.redis_client import connect
+from streams.runtime.redis_client import connect
 from streams.simulate.config import demo
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World
-from streams.topics import (
+from streams.wire.messages import Candidate, RankingRequest
+from streams.wire.topics import (
     CONVERSIONS,
     DECISIONS,
     IMPRESSIONS,
@@ -41,7 +41,8 @@ from streams.topics import (
     SERVED,
     UPDATES,
 )
-from streams.workers import ingest, rank
+from streams.workers.ingest import worker as ingest
+from streams.workers.rank import worker as rank
 from tests.e2e.running import House, running
 
 pytestmark = [
@@ -56,7 +57,7 @@ PATIENCE_S = 180.0
 WAITING = (("requests", "pending"), ("events", "not_read"), ("joins", "pending"), ("rewards", "pending"))
 ARRIVAL_S = 0.1
 """In which what a halted process had sent, commits included, reaches the broker."""
-REWARDS_GROUP = "tiderank-rewards"  # streams.workers.rewards imports Faust
+REWARDS_GROUP = "tiderank-rewards"  # streams.workers.router.rewards imports Faust
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fuzzing.house import READERS, Report, run
-from streams import dlq
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
-from streams.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED
+from streams.operations import dlq
+from streams.wire.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED
 from tests.e2e.running import running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(why_not() is not None, reason="records of 1 MB need a real Kafka")]

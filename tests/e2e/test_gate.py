@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from ranker.snapshot import list_snapshots
-from ranker.updates import Open, UpdateHeader, peek_header
+from ranker.snapshots.snapshot import list_snapshots
+from ranker.updates.record import Open, UpdateHeader, peek_header
 from streams.client import RankingClient
-from streams.codec import decode
+from streams.kafka.tail import Tail
+from streams.kafka.update_reader import UpdateReader
 from streams.local.workers import WorkerProcess
-from streams.messages import RankingResponse
 from streams.simulate.config import demo
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.world import World
-from streams.tail import Tail
-from streams.topics import RESPONSES, TOPICS
-from streams.updates import UpdateReader
+from streams.wire.codec import decode
+from streams.wire.messages import RankingResponse
+from streams.wire.topics import RESPONSES, TOPICS
 from tests.e2e.running import RECIPE, House, running
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ import pytest
 
 from streams.client import RankingClient
 from streams.local.kafka import why_not
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
 from tests.e2e.running import House, running
 
 pytestmark = pytest.mark.e2e

@@ -11,12 +11,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from streams.asyncapi import document
 from streams.client import RankingClient
+from streams.kafka.scan import read_topic
 from streams.local.kafka import libraries, why_not
-from streams.messages import Candidate, Conversion, Impression, RankingRequest
-from streams.scan import read_topic
-from streams.topics import REQUESTS, RESPONSES, TOPICS
+from streams.operations.asyncapi import document
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest
+from streams.wire.topics import REQUESTS, RESPONSES, TOPICS
 from tests.e2e.running import House, running
 
 pytestmark = [

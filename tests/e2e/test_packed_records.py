@@ -7,10 +7,10 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
-from streams import dlq
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
-from streams.topics import CONVERSIONS, TOPICS
+from streams.operations import dlq
+from streams.wire.topics import CONVERSIONS, TOPICS
 from tests.e2e.running import House, running
 
 pytestmark = [

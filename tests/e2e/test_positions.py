@@ -9,13 +9,13 @@ import pytest
 
 from feature_store import LogWant, UserLog
 from feature_store.keys import OFFSETS, log_key
-from streams.kafka import topic_partitions
+from streams.kafka.connection import topic_partitions
+from streams.kafka.scan import committed, ends
 from streams.local.kafka import why_not
 from streams.local.process import Child
-from streams.redis_client import connect
-from streams.scan import committed, ends
-from streams.topics import CONVERSIONS
-from streams.workers import ingest
+from streams.runtime.redis_client import connect
+from streams.wire.topics import CONVERSIONS
+from streams.workers.ingest import worker as ingest
 from tests.e2e.running import House, running
 from tests.streams.group_offsets import delete_group, move_group, move_group_to_the_end
 

@@ -15,14 +15,14 @@ from msgspec import Struct
 from redis import Redis
 
 from feature_store.log import LogWant, UserLog
-from streams.codec import decode, encode
-from streams.kafka import watermarks
+from streams.kafka.connection import watermarks
 from streams.local.kafka import why_not
 from streams.local.process import free_port
-from streams.messages import Conversion, Decision, Impression, LogRef, ModelVersion, Reward, Served, ServedItem
-from streams.record import Record
-from streams.redis_client import PATIENT_S, connect
-from streams.topics import CONVERSIONS, DECISIONS, IMPRESSIONS, REWARDS, SERVED, TOPICS
+from streams.runtime.redis_client import PATIENT_S, connect
+from streams.wire.codec import decode, encode
+from streams.wire.messages import Conversion, Decision, Impression, LogRef, ModelVersion, Reward, Served, ServedItem
+from streams.wire.record import Record
+from streams.wire.topics import CONVERSIONS, DECISIONS, IMPRESSIONS, REWARDS, SERVED, TOPICS
 from tests.e2e.running import RECIPE, House, running
 
 pytestmark = [

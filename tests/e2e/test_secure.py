@@ -17,22 +17,22 @@ from confluent_kafka import KafkaError
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from streams.access import PREFIX, ROLES, create_rules, kafka_rules, redis_user
 from streams.cli import cli
 from streams.client import RankingClient
 from streams.errors import StartError
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
+from streams.kafka.loop import BaseWorker, run
+from streams.kafka.outbox import Outbox
+from streams.kafka.scan import read_topic
 from streams.local.kafka import kafka_server, why_not
 from streams.local.process import StackError
 from streams.local.redis import found_servers, redis_server
 from streams.local.server import Server
 from streams.local.workers import WorkerProcess
-from streams.loop import BaseWorker, run
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
-from streams.outbox import Outbox
-from streams.redis_client import connect
-from streams.scan import read_topic
-from streams.topics import REQUESTS, RESPONSES, REWARDS, ROUTER_MODEL, TOPICS, UPDATES
+from streams.operations.access import PREFIX, ROLES, create_rules, kafka_rules, redis_user
+from streams.runtime.redis_client import connect
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
+from streams.wire.topics import REQUESTS, RESPONSES, REWARDS, ROUTER_MODEL, TOPICS, UPDATES
 from tests.e2e.running import RECIPE
 from tests.secure_servers import ADMIN, Certificates, make_certificates, sasl_client, sasl_listener
 

@@ -9,15 +9,15 @@ import pytest
 
 from streams.audit import AuditReport, run_audit
 from streams.client import RankingClient
-from streams.codec import decode
+from streams.kafka.scan import read_topic
 from streams.local.kafka import why_not
-from streams.messages import RankingResponse
-from streams.scan import read_topic
 from streams.simulate.config import demo
 from streams.simulate.driver import Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World
-from streams.topics import RESPONSES, TOPICS
+from streams.wire.codec import decode
+from streams.wire.messages import RankingResponse
+from streams.wire.topics import RESPONSES, TOPICS
 from tests.e2e.running import House, running
 
 pytestmark = [

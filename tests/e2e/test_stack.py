@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from streams import settings
 from streams.client import RankingClient
-from streams.health import healthy
-from streams.kafka import Kafka
+from streams.config import settings
+from streams.kafka.connection import Kafka
 from streams.local.kafka import server_properties
 from streams.local.process import Child, free_port
 from streams.local.stack import LocalStack, local_stack
-from streams.messages import Candidate, RankingRequest
+from streams.runtime.health import healthy
+from streams.wire.messages import Candidate, RankingRequest
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -45,7 +45,7 @@ def test_every_worker_is_there_once_for_each_device() -> None:
 def test_every_worker_comes_back_and_is_watched(name: str) -> None:
     service = WORKERS[name]
     assert service["restart"] == "unless-stopped"
-    assert service["healthcheck"]["test"] == ["CMD", "python", "-m", "streams.health", METRICS_PORT]
+    assert service["healthcheck"]["test"] == ["CMD", "python", "-m", "streams.runtime.health", METRICS_PORT]
     assert service["environment"]["TIDERANK_METRICS_PORT"] == METRICS_PORT
     assert service["depends_on"]["init"] == {"condition": "service_completed_successfully"}
     known = {value for value in vars(settings).values() if isinstance(value, str) and value.startswith("TIDERANK_")}

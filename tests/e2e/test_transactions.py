@@ -11,11 +11,11 @@ from confluent_kafka import Producer
 
 from feature_store.keys import log_key
 from streams.client import RankingClient
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
-from streams.messages import Candidate, RankingRequest
-from streams.redis_client import connect
-from streams.topics import CONVERSIONS, REQUESTS
+from streams.runtime.redis_client import connect
+from streams.wire.messages import Candidate, RankingRequest
+from streams.wire.topics import CONVERSIONS, REQUESTS
 from tests.e2e.running import House, running
 
 pytestmark = [

@@ -11,18 +11,18 @@ from itertools import pairwise
 
 import pytest
 
-from ranker.updates import MalformedRecord, Open, UpdateHeader, peek_header
+from ranker.updates.record import MalformedRecord, Open, UpdateHeader, peek_header
 from streams.client import RankingClient
-from streams.codec import decode
-from streams.headers import CONTENT_TYPE
-from streams.kafka import SESSION_TIMEOUT_MS
+from streams.kafka.connection import SESSION_TIMEOUT_MS
+from streams.kafka.scan import read_topic
 from streams.local.kafka import why_not
-from streams.messages import RankingResponse
-from streams.scan import read_topic
 from streams.simulate.config import demo
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.world import World
-from streams.topics import RESPONSES, TOPICS, UPDATES
+from streams.wire.codec import decode
+from streams.wire.headers import CONTENT_TYPE
+from streams.wire.messages import RankingResponse
+from streams.wire.topics import RESPONSES, TOPICS, UPDATES
 from tests.e2e.running import House, running
 
 pytestmark = [

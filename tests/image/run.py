@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from streams.errors import StartError
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local import kafka as local_kafka
 from streams.local.process import listening
 from tests.image import buildah, docker

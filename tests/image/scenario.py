@@ -9,7 +9,7 @@ from typing import Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.process import tail
 from tests.image.compose import Service
 from tests.image.traffic import Round, committed, send_round

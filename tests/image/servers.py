@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.health import broker_round_trip
 from streams.local.kafka import find_java, libraries
 from streams.local.process import Child, listening

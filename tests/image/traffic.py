@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from confluent_kafka import ConsumerGroupTopicPartitions
 
 from streams.client import RankingClient
-from streams.kafka import Kafka
-from streams.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
+from streams.kafka.connection import Kafka
+from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
 
 PACE_S = 0.2
 DEADLINE_MS = 60_000

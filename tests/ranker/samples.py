@@ -6,11 +6,11 @@ import numpy as np
 
 from kernels.linear_compress import bind
 from ranker.config import HOUR, ITEM, SURFACE, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig
-from ranker.hashing import hash64
-from ranker.learner import Learner
-from ranker.requests import LOG_DTYPE, LabelledRequest, ScoringRequest
-from ranker.update_log import Position
-from ranker.updates import Update, UpdateHeader
+from ranker.inputs.hashing import hash64
+from ranker.inputs.requests import LOG_DTYPE, LabelledRequest, ScoringRequest
+from ranker.learning.learner import Learner
+from ranker.updates.log import Position
+from ranker.updates.record import Update, UpdateHeader
 
 COMPRESS = bind("decomposed")
 EVENT_MS = 1_700_000_000_000

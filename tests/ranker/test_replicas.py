@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from kernels.linear_compress import bind
-from ranker.changes import Changes
 from ranker.config import ModelConfig
-from ranker.encoding import Encoded
 from ranker.engine import Engine, NotReady
-from ranker.image import Image, NotApplicable, new_image
-from ranker.learner import Learner
-from ranker.learner_state import restore, training_state
+from ranker.learning.learner import Learner
+from ranker.learning.state import restore, training_state
 from ranker.recipes import demo_model
-from ranker.retention import Retention
-from ranker.snapshot import SnapshotError, list_snapshots, load_image, load_training_state, write_snapshot
-from ranker.update_log import Dirty, UpdateFollower
-from ranker.updates import Open, Update, decode_record, encode_open, encode_update
+from ranker.snapshots.retention import Retention
+from ranker.snapshots.snapshot import SnapshotError, list_snapshots, load_image, load_training_state, write_snapshot
+from ranker.updates.changes import Changes
+from ranker.updates.encoding import Encoded
+from ranker.updates.image import Image, NotApplicable, new_image
+from ranker.updates.log import Dirty, UpdateFollower
+from ranker.updates.record import Open, Update, decode_record, encode_open, encode_update
 from tests.ranker.samples import COMPRESS, at, labelled, request, tiny_learner, tiny_model, traffic, update_of
 
 SMALL = tiny_model(rows=12)
@@ -214,7 +214,7 @@ class TestSnapshots:
             load_image(snapshot, new_image(SMALL, COMPRESS))
 
     def test_large_parts_are_cut_into_shards(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ranker.shards.MAX_SHARD_BYTES", 4_000)
+        monkeypatch.setattr("ranker.snapshots.shards.MAX_SHARD_BYTES", 4_000)
         learner, image = tiny_learner(SMALL), new_image(SMALL, COMPRESS)
         learner.learn(traffic(0, 1)[0])
         image.apply(update_of(learner, 1), at(1))
@@ -340,11 +340,12 @@ class TestEngine:
             engine.apply(Update(update.header, Changes(update.changes.tables, {})), at(1))
 
     def test_serving_needs_no_torchrec(self) -> None:
-        code = "import sys, ranker.engine, ranker.snapshot; sys.exit(int('torchrec' in sys.modules))"
+        code = "import sys, ranker.engine, ranker.snapshots.snapshot; sys.exit(int('torchrec' in sys.modules))"
         assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
     def test_ids_and_configurations_need_no_torch(self) -> None:
-        code = "import sys, ranker.hashing, ranker.recipes, ranker.requests; sys.exit('torch' in sys.modules)"
+        modules = "ranker.inputs.hashing, ranker.recipes, ranker.inputs.requests"
+        code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 

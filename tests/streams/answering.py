@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from confluent_kafka import TopicPartition
 
-from streams.codec import decode, encode
-from streams.kafka import Kafka
-from streams.messages import RankingRequest, RankingResponse
-from streams.topics import REQUESTS, RESPONSES, TOPICS
+from streams.kafka.connection import Kafka
+from streams.wire.codec import decode, encode
+from streams.wire.messages import RankingRequest, RankingResponse
+from streams.wire.topics import REQUESTS, RESPONSES, TOPICS
 
 Answer = Callable[[RankingRequest, int], Sequence[RankingResponse]]
 """The responses of a request, that is the n-th from 1."""

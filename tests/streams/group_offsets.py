@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from confluent_kafka import ConsumerGroupTopicPartitions
 
-from streams.kafka import Kafka, topic_partitions
-from streams.record import Place
-from streams.scan import ends
+from streams.kafka.connection import Kafka, topic_partitions
+from streams.kafka.scan import ends
+from streams.wire.record import Place
 
 PATIENCE_S = 60.0
 

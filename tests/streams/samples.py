@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from streams.codec import decode, encode
-from streams.messages import LogRef, ModelVersion, TrainingExample
-from streams.topics import EXAMPLES, TOPICS
+from streams.wire.codec import decode, encode
+from streams.wire.messages import LogRef, ModelVersion, TrainingExample
+from streams.wire.topics import EXAMPLES, TOPICS
 
 
 def example(kind: str = "click", item: str = "a", **changes: Any) -> TrainingExample:

@@ -21,26 +21,23 @@ from feature_store.join import Joiner
 from feature_store.log import UserLog
 from feature_store.shared_clock import SharedClock
 from ranker.engine import Engine
-from ranker.learner import Learner
+from ranker.learning.learner import Learner
 from router_bandit.budget import BudgetOptions
 from router_bandit.value_model import ValueOptions
-from streams.codec import decode
-from streams.ends import EndsQuestion
+from streams.config.builtin import default
+from streams.config.recipe import EventKinds
 from streams.errors import Refused
-from streams.intake import Intake
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
+from streams.kafka.ends import EndsQuestion
+from streams.kafka.loop import Worker
+from streams.kafka.open_transactions import OpenTransactions
+from streams.kafka.outbox import Headers, Outbox
 from streams.local.stack import LocalStack, local_stack
-from streams.loop import Worker
-from streams.open_transactions import OpenTransactions
-from streams.outbox import Headers, Outbox
-from streams.ranking import Ranking
-from streams.recipe import EventKinds, default
-from streams.record import Record
-from streams.redis_client import ReconnectGuard, connect
-from streams.replica import Replica
-from streams.routing import Router, RouterModelSource
-from streams.service import Heartbeat
-from streams.topics import (
+from streams.runtime.redis_client import ReconnectGuard, connect
+from streams.runtime.service import Heartbeat
+from streams.wire.codec import decode
+from streams.wire.record import Record
+from streams.wire.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
     DECISIONS,
@@ -54,11 +51,15 @@ from streams.topics import (
     TOPICS,
     UPDATES,
 )
-from streams.workers.ingest import IngestWorker
-from streams.workers.learn import LearnWorker, resume
-from streams.workers.rank import RankWorker
+from streams.workers.ingest.worker import IngestWorker
+from streams.workers.rank.intake import Intake
+from streams.workers.rank.ranking import Ranking
+from streams.workers.rank.replica import Replica
+from streams.workers.rank.routing import Router, RouterModelSource
+from streams.workers.rank.worker import RankWorker
+from streams.workers.router.learn import LearnWorker, resume
 from tests.ranker.samples import COMPRESS, tiny_model
-from tests.streams.training import new_trainer, new_writer
+from tests.streams.workers.train.training import new_trainer, new_writer
 
 pytestmark = pytest.mark.e2e
 

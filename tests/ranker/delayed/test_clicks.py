@@ -8,9 +8,9 @@ import torch
 
 from ranker.config import LearnerConfig
 from ranker.delayed.policies import Emission
-from ranker.learner import Learner
-from ranker.learner_state import restore, training_state
-from ranker.requests import LabelledRequest
+from ranker.inputs.requests import LabelledRequest
+from ranker.learning.learner import Learner
+from ranker.learning.state import restore, training_state
 from tests.ranker.samples import COMPRESS, labelled, request, tiny_model
 
 ITEMS = ["seldom clicked", "often clicked"]

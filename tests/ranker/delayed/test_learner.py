@@ -8,10 +8,10 @@ import torch
 
 from ranker.config import LearnerConfig, ModelConfig
 from ranker.delayed.policies import NO_EMISSION, POLICIES, Emission, PolicyName, final_emissions
-from ranker.learner import Learner
-from ranker.learner_state import restore, training_state
+from ranker.inputs.requests import LabelledRequest
+from ranker.learning.learner import Learner
+from ranker.learning.state import restore, training_state
 from ranker.model.tier import Tier
-from ranker.requests import LabelledRequest
 from tests.ranker.samples import COMPRESS, labelled, request, tiny_model, traffic
 
 ITEMS = ["seldom late", "mostly late"]

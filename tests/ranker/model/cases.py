@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.batch import Batch, SlotValues
 from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.inputs.batch import Batch, SlotValues
 
 LIGHT = TierConfig(name="light")
 HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32)

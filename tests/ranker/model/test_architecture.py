@@ -8,8 +8,8 @@ import pytest
 from kernels.linear_compress import bind
 from ranker import config as config_module
 from ranker.config import ARCHITECTURE, ModelConfig, Pruned, TierConfig
-from ranker.image import new_image
 from ranker.recipes import demo_model, three_tiers
+from ranker.updates.image import new_image
 
 EVERY_OPTION = replace(
     demo_model(),

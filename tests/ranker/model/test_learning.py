@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.linear_compress import bind
-from ranker.batch import Batch, SlotValues
 from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.inputs.batch import Batch, SlotValues
 from ranker.model.tier import Tier
 from tests.ranker.model.cases import PlainEmbedder, make_batch
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.linear_compress import bind
-from ranker.batch import Batch
 from ranker.config import ModelConfig, Pruned, Slot, TableConfig, TierConfig
+from ranker.inputs.batch import Batch
 from ranker.model.reader import Grouping
 from ranker.model.tier import Logits, Tier, count_parameters
 from tests.ranker.model.cases import ALL, EXACT, HEAVY, LIGHT, MODEL, WITH_LOG, PlainEmbedder, make_batch, take

@@ -3,7 +3,7 @@ import pytest
 
 from ranker.arrays import I64
 from ranker.config import TableConfig
-from ranker.hashing import salted
+from ranker.inputs.hashing import salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables, table_bytes
 from tests.ranker.samples import tiny_learner, tiny_model
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ranker.arrays import U64
-from ranker.hashing import salted
+from ranker.inputs.hashing import salted
 from ranker.planning.sketch import FrequentKeys, HyperLogLog
 
 

@@ -15,13 +15,13 @@ from streams.audit.joins import Joins
 from streams.audit.logs import Logs
 from streams.audit.patience import Patience
 from streams.audit.report import Section
-from streams.codec import encode
-from streams.event_time import TimeBounds
-from streams.events import to_example, to_fact
-from streams.messages import Conversion, Impression, LogRef, ModelVersion, Served, ServedItem
-from streams.recipe import EventKinds
-from streams.record import Record
-from streams.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
+from streams.config.recipe import EventKinds
+from streams.wire.codec import encode
+from streams.wire.event_time import TimeBounds
+from streams.wire.messages import Conversion, Impression, LogRef, ModelVersion, Served, ServedItem
+from streams.wire.record import Record
+from streams.wire.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, SERVED, TOPICS
+from streams.workers.ingest.events import to_example, to_fact
 
 T0 = 1_700_000_000_000
 SECOND = 1_000

@@ -7,10 +7,9 @@ from redis import Redis
 
 from feature_store.keys import OFFSETS, log_key
 from router_bandit.windows import WindowOptions
-from streams.codec import decode
-from streams.events import to_fact
-from streams.messages import Reward
-from streams.topics import (
+from streams.wire.codec import decode
+from streams.wire.messages import Reward
+from streams.wire.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
     DECISIONS,
@@ -22,7 +21,8 @@ from streams.topics import (
     TOPICS,
     UPDATES,
 )
-from streams.workers.ingest import GROUP as INGEST
+from streams.workers.ingest.events import to_fact
+from streams.workers.ingest.worker import GROUP as INGEST
 from tests.streams.audit.history import KINDS, SECOND, TIMES
 from tests.streams.audit.world import CLOSED, DUE, World
 

@@ -9,8 +9,8 @@ from redis import Redis
 
 from feature_store.keys import bucket_of, due_key, join_key
 from streams.audit.joins import OVERDUE_MS
-from streams.codec import decode, encode
-from streams.topics import EXAMPLES, SERVED, TOPICS
+from streams.wire.codec import decode, encode
+from streams.wire.topics import EXAMPLES, SERVED, TOPICS
 from tests.streams.audit.history import JOIN, SECOND, History, counts, faults
 
 CLOSED = 100 * SECOND

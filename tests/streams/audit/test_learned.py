@@ -2,12 +2,12 @@
 
 import pytest
 
-from ranker.changes import Changes
-from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
+from ranker.updates.changes import Changes
+from ranker.updates.record import Open, Update, UpdateHeader, encode_open, encode_update
 from streams.audit.learned import Learned
 from streams.audit.report import Section
-from streams.record import Record
-from streams.topics import UPDATES
+from streams.wire.record import Record
+from streams.wire.topics import UPDATES
 from tests.streams.audit.history import counts, faults
 
 Step = bytes | tuple[int, int, dict[str, int]]

@@ -5,11 +5,11 @@ import pytest
 
 from streams.audit.report import Section
 from streams.audit.requests import GRACE_MS, Requests
-from streams.codec import encode
-from streams.headers import CONTENT_TYPE, DEADLINE_MS, MSGPACK
-from streams.messages import Candidate, RankingRequest, RankingResponse, Status
-from streams.record import Record
-from streams.topics import REQUESTS, RESPONSES, TOPICS
+from streams.wire.codec import encode
+from streams.wire.headers import CONTENT_TYPE, DEADLINE_MS, MSGPACK
+from streams.wire.messages import Candidate, RankingRequest, RankingResponse, Status
+from streams.wire.record import Record
+from streams.wire.topics import REQUESTS, RESPONSES, TOPICS
 from tests.streams.audit.history import T0, counts, faults
 
 DEADLINE = 2_000

@@ -10,10 +10,10 @@ from streams.audit.joins import OVERDUE_MS
 from streams.audit.patience import Patience
 from streams.audit.report import Section
 from streams.audit.rewards import Rewards
-from streams.codec import encode
-from streams.messages import Decision, Outcome, Reward
-from streams.record import Record
-from streams.topics import DECISIONS, OUTCOMES, REWARDS, TOPICS
+from streams.wire.codec import encode
+from streams.wire.messages import Decision, Outcome, Reward
+from streams.wire.record import Record
+from streams.wire.topics import DECISIONS, OUTCOMES, REWARDS, TOPICS
 from tests.streams.audit.history import SECOND, T0, History, counts, faults
 
 WINDOW = 10 * SECOND

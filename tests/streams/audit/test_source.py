@@ -7,10 +7,10 @@ from confluent_kafka import Producer, TopicPartition
 
 from benchmarks.lab.transactions import USERS, transaction
 from streams.audit.source import Source
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
 from streams.local.stack import LocalStack, local_stack
-from streams.topics import CONVERSIONS, DEAD_LETTERS, IMPRESSIONS, REQUESTS
+from streams.wire.topics import CONVERSIONS, DEAD_LETTERS, IMPRESSIONS, REQUESTS
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"transactions need a real Kafka: {why_not()}")
 

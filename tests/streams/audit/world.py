@@ -6,20 +6,20 @@ from dataclasses import replace
 from msgspec import Struct, structs
 from redis import Redis
 
-from ranker.changes import Changes
-from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
+from ranker.updates.changes import Changes
+from ranker.updates.record import Open, Update, UpdateHeader, encode_open, encode_update
 from router_bandit.windows import WindowOptions
 from streams.audit import AuditReport
 from streams.audit.patience import Patience
 from streams.audit.run import Audit
 from streams.audit.source import Source
-from streams.codec import decode, encode
-from streams.dead_letters import letter_headers
-from streams.kafka import Kafka
-from streams.messages import Candidate, Decision, Outcome, RankingRequest, RankingResponse, Reward, TrainingExample
-from streams.recipe import load_recipe
-from streams.record import Record
-from streams.topics import (
+from streams.config.load import load_recipe
+from streams.kafka.connection import Kafka
+from streams.kafka.dead_letters import letter_headers
+from streams.wire.codec import decode, encode
+from streams.wire.messages import Candidate, Decision, Outcome, RankingRequest, RankingResponse, Reward, TrainingExample
+from streams.wire.record import Record
+from streams.wire.topics import (
     CONVERSIONS,
     DEAD_LETTERS,
     DECISIONS,
@@ -31,8 +31,8 @@ from streams.topics import (
     TOPICS,
     UPDATES,
 )
-from streams.workers.ingest import GROUP as INGEST
-from streams.workers.rewards import GROUP as REWARDS_GROUP
+from streams.workers.ingest.worker import GROUP as INGEST
+from streams.workers.router.rewards import GROUP as REWARDS_GROUP
 from tests.streams.audit.history import JOIN, KINDS, LOG, SECOND, T0, TIMES, History
 
 CLOSED = 100 * SECOND

@@ -7,15 +7,15 @@ import pytest
 from confluent_kafka import Producer
 
 from feature_store import ActionFact, JoinConfig, Joiner, LogConfig
-from ranker.changes import Changes
-from ranker.updates import Open, Update, UpdateHeader, encode_open, encode_update
-from streams.codec import encode
+from ranker.updates.changes import Changes
+from ranker.updates.record import Open, Update, UpdateHeader, encode_open, encode_update
 from streams.demo.observer import LogSize, Observer
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.stack import LocalStack, local_stack
-from streams.messages import Decision, LogRef, ModelVersion, RankingResponse, RouterModel, Timings, TrainingExample
-from streams.redis_client import connect
-from streams.topics import DEAD_LETTERS, DECISIONS, EXAMPLES, RESPONSES, ROUTER_MODEL, TOPICS, UPDATES
+from streams.runtime.redis_client import connect
+from streams.wire.codec import encode
+from streams.wire.messages import Decision, LogRef, ModelVersion, RankingResponse, RouterModel, Timings, TrainingExample
+from streams.wire.topics import DEAD_LETTERS, DECISIONS, EXAMPLES, RESPONSES, ROUTER_MODEL, TOPICS, UPDATES
 
 pytestmark = pytest.mark.e2e
 PATIENCE_S = 30.0
@@ -97,6 +97,22 @@ def await_that(observer: Observer, seen: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def decision(plan: str, cost: float) -> Decision:
+    return Decision(
+        response_id="p",
+        user="u",
+        event_ms=0,
+        plan=plan,
+        probabilities={"light": 0.5, "heavy": 0.5},
+        values={},
+        costs={},
+        measured_ms=cost,
+        price=0.1,
+        context={},
+        router_number=0,
+    )
+
+
 def test_what_is_on_the_topics_is_counted(stack: LocalStack) -> None:
     kafka = Kafka(stack.bootstrap, {})
     observer, topics = Observer(kafka, connect(stack.redis_url)), Topics(kafka)
@@ -116,20 +132,7 @@ def test_what_is_on_the_topics_is_counted(stack: LocalStack) -> None:
     topics.respond(2)
     topics.respond(2, status="fallback", reason="expired")
     for plan, cost in (("light", 2.0), ("light", 4.0), ("heavy", 9.0)):
-        decision = Decision(
-            response_id="p",
-            user="u",
-            event_ms=0,
-            plan=plan,
-            probabilities={"light": 0.5, "heavy": 0.5},
-            values={},
-            costs={},
-            measured_ms=cost,
-            price=0.1,
-            context={},
-            router_number=0,
-        )
-        topics.put(DECISIONS, encode(TOPICS[DECISIONS], decision))
+        topics.put(DECISIONS, encode(TOPICS[DECISIONS], decision(plan, cost)))
     model = RouterModel(
         number=3, weights=b"", checksum="", price=0.25, budget_ms=5.0, spent_ms=4.0, learned=77, offsets={}
     )

@@ -11,7 +11,7 @@ from streams.demo.observer import LogSize, Part
 from streams.demo.scene import Scene
 from streams.demo.screen import Lines, LiveScreen, line, screen_for
 from streams.demo.view import bar, count_bytes, milliseconds, render, sparkline
-from streams.freshness import Fresh, summarize
+from streams.freshness.meter import Fresh, summarize
 
 HEIGHT = 24
 

@@ -13,13 +13,13 @@ from click.testing import CliRunner
 
 from feature_store.events import action_code
 from feature_store.log import LogWant, UserLog
+from streams.config.load import load_recipe
 from streams.errors import StartError, StreamError
 from streams.load import fill, run
 from streams.load.command import load_command, one_tier_recipe
 from streams.load.fill import fill_logs
 from streams.load.measure import LoadOptions
-from streams.recipe import load_recipe
-from streams.redis_client import connect
+from streams.runtime.redis_client import connect
 from tests.e2e.running import House, running
 
 ROOT = Path(__file__).parents[3]

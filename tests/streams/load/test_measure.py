@@ -10,12 +10,12 @@ import pytest
 
 from streams.client import RankingClient
 from streams.errors import StreamError
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import read_topic
 from streams.load.measure import LoadOptions, Row, measure
 from streams.local.stack import local_stack
-from streams.messages import RankedItem, RankingRequest, RankingResponse, Timings
-from streams.scan import read_topic
-from streams.topics import CONVERSIONS, IMPRESSIONS
+from streams.wire.messages import RankedItem, RankingRequest, RankingResponse, Timings
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS
 from tests.streams.answering import answering
 
 pytestmark = pytest.mark.e2e

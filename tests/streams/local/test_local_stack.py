@@ -15,14 +15,14 @@ import pytest
 import redis
 from confluent_kafka import TopicPartition
 
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local import kafka as local_kafka
 from streams.local import stack as local
 from streams.local.health import HEALTH_TOPIC, broker_round_trip, redis_round_trip
 from streams.local.process import Child, StackError, _born, end_orphans, free_port
 from streams.local.redis import found_servers
 from streams.local.stack import LocalStack, local_stack
-from streams.redis_client import redacted
+from streams.runtime.redis_client import redacted
 
 pytestmark = pytest.mark.e2e
 

@@ -7,10 +7,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from streams.datasets.logs.columns import load_mapping
+from streams.datasets.logs.files import file_log
+from streams.datasets.logs.traffic import LoggedImpression
 from streams.errors import StartError
-from streams.replay.files import file_log
-from streams.replay.log import LoggedImpression
-from streams.replay.mapping import load_mapping
 
 MAPPING = """
 user = "visitor"

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streams.config.load import load_recipe
+from streams.config.settings import Settings
+from streams.datasets.logs.sources import open_log
 from streams.errors import StartError
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
 from streams.local.stack import local_stack
 from streams.local.workers import WorkerProcess
-from streams.recipe import load_recipe
 from streams.replay.baselines import Graded
 from streams.replay.driver import DAY_MS, Pace, shift_into_the_past
 from streams.replay.report import grade
 from streams.replay.run import run_replay
-from streams.replay.sources import open_log
-from streams.settings import Settings
 
 MAPPING = """
 user = "visitor"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from streams.config.load import load_recipe
+from streams.datasets.logs import fetch
+from streams.datasets.logs.fetch import OBP, Package, Unavailable, data_file
+from streams.datasets.logs.sources import open_log
+from streams.datasets.logs.traffic import LoggedImpression
 from streams.errors import Refused
-from streams.recipe import load_recipe
-from streams.record import Record
-from streams.replay import fetch
-from streams.replay.fetch import OBP, Package, Unavailable, data_file
-from streams.replay.log import LoggedImpression
-from streams.replay.sources import open_log
-from streams.topics import IMPRESSIONS
+from streams.wire.record import Record
+from streams.wire.topics import IMPRESSIONS
 
 
 @pytest.fixture(scope="session")

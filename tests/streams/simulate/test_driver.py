@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from streams.client import RankingClient
-from streams.codec import decode
-from streams.kafka import Kafka
+from streams.kafka.connection import Kafka
+from streams.kafka.scan import read_topic
 from streams.local.stack import local_stack
-from streams.messages import RankedItem, RankingRequest, RankingResponse
-from streams.scan import read_topic
 from streams.simulate.config import WorldConfig
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
 from streams.simulate.world import World, sigmoid
-from streams.topics import CONVERSIONS, IMPRESSIONS, TOPICS
+from streams.wire.codec import decode
+from streams.wire.messages import RankedItem, RankingRequest, RankingResponse
+from streams.wire.topics import CONVERSIONS, IMPRESSIONS, TOPICS
 from tests.streams.answering import answering
 
 pytestmark = pytest.mark.e2e

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streams.messages import Conversion, Impression
 from streams.simulate.config import DEVICES, SURFACES, WORLDS, WorldConfig, demo, rich, steady
 from streams.simulate.drift import Drift
 from streams.simulate.outcomes import Page, events, explored, show, uniform
 from streams.simulate.traffic import Traffic, Visit
 from streams.simulate.world import World
+from streams.wire.messages import Conversion, Impression
 
 HOUR_MS = 3_600_000
 

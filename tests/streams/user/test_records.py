@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from streams.codec import encode
-from streams.headers import MSGPACK
-from streams.messages import Conversion, Decision, Impression, Reward
-from streams.record import Record
-from streams.topics import CONVERSIONS, DEAD_LETTERS, IMPRESSIONS, REWARDS, TOPICS
 from streams.user.records import is_of
+from streams.wire.codec import encode
+from streams.wire.headers import MSGPACK
+from streams.wire.messages import Conversion, Decision, Impression, Reward
+from streams.wire.record import Record
+from streams.wire.topics import CONVERSIONS, DEAD_LETTERS, IMPRESSIONS, REWARDS, TOPICS
 
 USER = 'Zoë "7"'
 IMPRESSION = Impression(event_id="e", user=USER, response_id="r", item="i", position=0, event_ms=1)

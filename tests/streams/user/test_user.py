@@ -14,14 +14,14 @@ from redis import Redis
 from feature_store import Joiner, LogWant, UserLog
 from feature_store.rebuild import WholeLog, read_whole
 from streams.cli import cli
-from streams.codec import encode
+from streams.kafka.scan import ends
 from streams.local.kafka import why_not
-from streams.messages import Conversion, Decision, Impression, LogRef, ModelVersion, Served, ServedItem
-from streams.redis_client import connect
-from streams.scan import ends
-from streams.topics import CONVERSIONS, DECISIONS, HOUR_MS, IMPRESSIONS, SERVED, TOPICS
+from streams.runtime.redis_client import connect
 from streams.user.rebuild import rebuild
-from streams.workers.ingest import INPUTS
+from streams.wire.codec import encode
+from streams.wire.messages import Conversion, Decision, Impression, LogRef, ModelVersion, Served, ServedItem
+from streams.wire.topics import CONVERSIONS, DECISIONS, HOUR_MS, IMPRESSIONS, SERVED, TOPICS
+from streams.workers.ingest.worker import INPUTS
 from tests.e2e.running import House, running
 
 pytestmark = [

@@ -1,0 +1,1 @@
+"""What keeps bad updates from being served."""

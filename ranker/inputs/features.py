@@ -1,0 +1,203 @@
+"""Requests → keys → the model's batch.
+
+A key is 64 bits: hash64 of the category, salted by its slot (the log's items are salted as slot `item`, and so are the
+candidates' own). What is sent is taken as it comes, because a caller's odd feature must not cost it its ranking:
+
+- a category may be a string, a list of strings (all of them count), or a number (an integer by all its digits);
+- a category that is missing, or an empty list, is the category "";
+- a numeric slot takes a finite number, and is 0 for anything else. Numbers are squashed to sign(x)·log1p(|x|), so
+  that no scale a caller chooses can blow up a layer.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+
+from ranker.arrays import F32, I64, U64
+from ranker.config import HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
+from ranker.inputs.batch import Batch, SlotValues
+from ranker.inputs.hashing import number_category, salted
+from ranker.inputs.keymap import KeyMap
+from ranker.inputs.requests import LOG_DTYPE, Features, ScoringRequest
+
+MAX_CODE = 32
+"""Actions and surfaces of log events are below this."""
+_MS_PER_HOUR = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class SlotKeys:
+    """keys_T: salted keys, back to back; lengths: int64, None where each has exactly one (see SlotValues)."""
+
+    keys_T: U64
+    lengths: I64 | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedBatch:
+    """A Batch that has keys where Batch has rows: what does not depend on which keys have rows by now."""
+
+    request_of_N: I64
+    slots: dict[str, SlotKeys]
+    dense_user_BF: F32
+    dense_item_NF: F32
+    log_action_E: I64
+    log_surface_E: I64
+    log_age_E: F32
+    log_value_E: F32
+
+
+class Featurizer:
+    """Of one configuration. Holds no state: the same requests give the same keys, in every process."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._user_slots = config.side("user", "categorical")
+        self._context_slots = config.side("context", "categorical")
+        self._item_slots = config.side("candidate", "categorical")
+        self._user_numbers = config.side("user", "numeric")
+        self._context_numbers = config.side("context", "numeric")
+        self._item_numbers = config.side("candidate", "numeric")
+        self._table_of = {s.name: s.table for s in config.slots if s.kind == "categorical"}
+        self._table_of[LOG] = config.item_table
+        self._tables = {t.name: t for t in config.tables}
+
+    def table_of(self, slot: str) -> str:
+        return self._table_of[slot]
+
+    def keys(self, requests: Sequence[ScoringRequest], log_length: int) -> KeyedBatch:
+        """The newest `log_length` events of each log count. Raises ValueError if a log holds a code >= 32."""
+        slots: dict[str, SlotKeys] = {}
+        for slot in self._user_slots:
+            slots[slot.name] = _keys_of(slot.name, _user_values(slot, requests))
+        for slot in self._context_slots:
+            slots[slot.name] = _keys_of(slot.name, _context_values(slot, requests))
+        for slot in self._item_slots:
+            slots[slot.name] = _keys_of(slot.name, _item_values(slot, requests))
+        logs = [r.log[max(0, len(r.log) - log_length) :] for r in requests]
+        events = np.concatenate([np.empty(0, LOG_DTYPE), *logs])
+        log_lengths = np.array([len(log) for log in logs], np.int64)
+        slots[LOG] = SlotKeys(salted(events["item"], ITEM), log_lengths)
+        event_s = np.repeat(np.array([r.event_ms for r in requests], np.int64), log_lengths) / 1000
+        return KeyedBatch(
+            request_of_N=np.repeat(np.arange(len(requests)), [len(r.items) for r in requests]),
+            slots=slots,
+            dense_user_BF=np.concatenate(
+                [
+                    _numbers(self._user_numbers, [r.features for r in requests]),
+                    _numbers(self._context_numbers, [r.context for r in requests]),
+                ],
+                axis=1,
+            ),
+            dense_item_NF=_numbers(self._item_numbers, [f for r in requests for f in r.item_features]),
+            log_action_E=_codes(events["action"], "action"),
+            log_surface_E=_codes(events["surface"], "surface"),
+            log_age_E=np.log1p(np.maximum(event_s - events["time_s"], 0)).astype(np.float32),
+            log_value_E=_squash(events["value"].astype(np.float64)),
+        )
+
+    def batch(self, keyed: KeyedBatch, key_maps: Mapping[str, KeyMap]) -> Batch:
+        """Look the keys up. A key without a row of its own reads row `rows + key % tail_rows` of its table."""
+        by_table: dict[str, list[str]] = {}
+        for name in keyed.slots:
+            by_table.setdefault(self._table_of[name], []).append(name)
+        slots: dict[str, SlotValues] = {}
+        for table, names in by_table.items():
+            keys = np.concatenate([keyed.slots[name].keys_T for name in names])
+            rows = self.rows(table, keys, key_maps[table])
+            ends = np.cumsum([len(keyed.slots[name].keys_T) for name in names])[:-1]
+            for name, part in zip(names, np.split(rows, ends), strict=True):
+                lengths = keyed.slots[name].lengths
+                slots[name] = SlotValues(torch.from_numpy(part), None if lengths is None else torch.from_numpy(lengths))
+        return Batch(
+            request_of_N=torch.from_numpy(keyed.request_of_N),
+            slots=slots,
+            dense_user_BF=torch.from_numpy(keyed.dense_user_BF),
+            dense_item_NF=torch.from_numpy(keyed.dense_item_NF),
+            log_action_E=torch.from_numpy(keyed.log_action_E),
+            log_surface_E=torch.from_numpy(keyed.log_surface_E),
+            log_age_E=torch.from_numpy(keyed.log_age_E),
+            log_value_E=torch.from_numpy(keyed.log_value_E),
+        )
+
+    def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:
+        """Of the keys, own or tail."""
+        rows = key_map.find(keys)
+        return np.where(rows >= 0, rows, self.tail(table, keys))
+
+    def tail(self, table: str, keys: U64) -> I64:
+        """The tail row that each key reads while it has none of its own."""
+        config = self._tables[table]
+        return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
+
+
+def _user_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:
+    if slot.name == USER:
+        return [r.user for r in requests]
+    return [r.features.get(slot.name, "") for r in requests]
+
+
+def _context_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:
+    if slot.name == SURFACE:
+        return [r.surface for r in requests]
+    if slot.name == HOUR:
+        return [str(r.event_ms // _MS_PER_HOUR % 24) for r in requests]
+    return [r.context.get(slot.name, "") for r in requests]
+
+
+def _item_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:
+    if slot.name == ITEM:
+        return [item for r in requests for item in r.items]
+    name = slot.name
+    return [features.get(name, "") for r in requests for features in r.item_features]
+
+
+def _keys_of(slot: str, values: list[object]) -> SlotKeys:
+    try:
+        return SlotKeys(salted(_hashes(values), slot), None)
+    except AttributeError:  # not all are strings, which is rare: say so by trying, not by looking at each
+        sets = [_categories(value) for value in values]
+        flat = [category for categories in sets for category in categories]
+        return SlotKeys(salted(_hashes(flat), slot), np.array([len(s) for s in sets], np.int64))
+
+
+def _hashes(values: Sequence[object]) -> U64:
+    """hash64 of each, the call in between spared: this is the hot loop of a large request."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(v.encode()) for v in values), np.uint64, len(values))  # type: ignore[attr-defined]
+
+
+def _categories(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, (int, float)):
+        return [number_category(value)]
+    if isinstance(value, Iterable):
+        return [str(v) for v in value] or [""]
+    return [""]
+
+
+def _numbers(slots: tuple[Slot, ...], features: Sequence[Features]) -> F32:
+    names = [slot.name for slot in slots]
+    values = [[_number(f.get(name)) for name in names] for f in features]
+    return _squash(np.array(values, np.float64).reshape(len(features), len(names)))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+
+
+def _squash(values: npt.NDArray[np.float64]) -> F32:
+    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    return (np.sign(finite) * np.log1p(np.abs(finite))).astype(np.float32)
+
+
+def _codes(codes: npt.NDArray[np.uint8], name: str) -> I64:
+    if codes.max(initial=0) >= MAX_CODE:
+        raise ValueError(f"{name} codes of log events must be below {MAX_CODE}, got {codes.max()}")
+    return codes.astype(np.int64)

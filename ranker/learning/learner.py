@@ -1,0 +1,332 @@
+"""Learning: labelled responses in, changed weights out. Grades, then learns; knows nothing of Kafka."""
+
+# B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.linear_compress import Compress
+from ranker.arrays import F32, I64
+from ranker.config import LearnerConfig, ModelConfig
+from ranker.delayed.policies import POLICIES, Emission
+from ranker.delayed.weights import Targets, is_positive, late_loss, targets
+from ranker.grades import BaseRate, Compared, LossSums, compare, grade
+from ranker.inputs.features import Featurizer
+from ranker.inputs.requests import LabelledRequest
+from ranker.learning.adagrad import rowwise_adagrad
+from ranker.learning.distillation import distillation_loss
+from ranker.learning.eviction import Admission
+from ranker.learning.lessons import Lesson, make_lessons
+from ranker.learning.model_copy import ModelCopy
+from ranker.learning.pending import PendingChanges
+from ranker.learning.taught import Taught, teaches
+from ranker.learning.trained_tables import trained_tables
+from ranker.model.tier import Logits
+from ranker.updates.changes import Changes
+from ranker.updates.image import Image, build_tiers, dense_tensors
+from ranker.updates.log import Dirty
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """Of one call of learn. Grades are of predictions made before learning."""
+
+    applied: bool
+    """False: nothing changed, because loss or gradients were not finite or no label teaches anything."""
+    click: LossSums = LossSums()
+    conversion: LossSums = LossSums()
+    loss: float = 0.0
+    """Mean over labels that are learned, summed over the tiers that learned."""
+    grad_norm: float = 0.0
+    """Of dense gradients, before the clip."""
+    admitted: int = 0
+    evicted: int = 0
+    """Keys that got, and lost, a row of their own."""
+
+
+class Learner:
+    """All tiers over shared tables. The same calls from the same state give the same bits, on the same machine."""
+
+    def __init__(self, config: ModelConfig, learner: LearnerConfig, compress: Compress) -> None:
+        self.config = config
+        if POLICIES[learner.conversions].learns_late and not config.learns_late:
+            raise ValueError(f"conversions = {learner.conversions!r} needs a model with learns_late = true")
+        self.tiers = build_tiers(config, compress)  # first: it refuses what does not fit into memory
+        self.dense = dense_tensors(self.tiers)
+        self.tables = trained_tables(config)
+        self.step = 0
+        self._settings = learner
+        self.policies = {"click": POLICIES[learner.clicks], "conversion": POLICIES[learner.conversions]}
+        self.updates = learner.updates
+        self._featurizer = Featurizer(config)
+        self._item_slots = frozenset(s.name for s in config.slots if s.side == "candidate")
+        self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
+        self.adam = torch.optim.Adam(self.parameters.values(), lr=learner.dense_rate, fused=True)
+        self.adagrad_sums = {name: torch.zeros(len(w)) for name, w in self.tables.weights.items()}
+        self.admissions = {
+            t.name: Admission(self.tables.key_maps[t.name], t.idle_steps)
+            for t in config.tables
+            if t.name in self.tables.weights
+        }
+        self.pending = PendingChanges(self.tables, learner.updates)
+        self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
+        self.late_clicks = BaseRate()
+        """Of all clicks, those that a provisional example denied."""
+        self.reference: ModelCopy | None = None
+        """Whose predictions `compare` sets beside those served."""
+        self.elder: ModelCopy | None = None
+        """The reference before it, which is asked besides."""
+        self._frozen: ModelCopy | None = None
+
+    def freeze(self) -> None:
+        """Keep a copy of the model as it is now, to be graded beside the served predictions from here on."""
+        self._frozen = self.copy()
+
+    def copy(self, into: ModelCopy | None = None) -> ModelCopy:
+        """The model as it is now. into: an earlier copy that nobody needs any more."""
+        if into is None:
+            return ModelCopy.of(self.config, self.tiers, self.tables)
+        into.copy_from(self.tiers, self.tables)
+        return into
+
+    def learn(self, examples: Sequence[LabelledRequest]) -> StepReport:
+        """Grade the predictions, then take one step.
+
+        Each tier's loss is the mean over the batch's labels that its policies learn; shared rows learn from the
+        heaviest tier that learns from a response. Leaves everything as it was, optimizer state included, if loss or
+        gradients are not finite.
+        """
+        taught = [example for example in examples if self._learned(*example.emissions())]
+        lessons = self._lessons(taught, self._settings.dearer_share)
+        graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
+        report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
+        return replace(report, click=graded.click, conversion=graded.conversion)
+
+    def compare(self, examples: Sequence[LabelledRequest]) -> dict[str, Compared]:
+        """Labels by kind, beside what was served and what the references would have; {} without a reference."""
+        if self.reference is None:
+            return {}
+        click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
+        lessons = self._lessons(examples, 0.0)
+        pctr, pcvr = found = self.reference.predict(self._featurizer, examples, lessons)
+        elder_pctr, elder_pcvr = self.elder.predict(self._featurizer, examples, lessons) if self.elder else found
+        shown_ms_N = np.concatenate([_shown_ms(e) for e in examples] or [np.empty(0, np.int64)])
+        return {
+            "click": compare(click_N, pctr_N, pctr, elder_pctr, shown_ms_N),
+            "conversion": compare(conversion_N, pcvr_N, pcvr, elder_pcvr, shown_ms_N),
+        }
+
+    def learn_from(self, lessons: Sequence[Lesson], click_N: F32, conversion_N: F32) -> StepReport:
+        """The step of `learn`, without its grades; labels as in LabelledRequest, each once, whatever the lessons."""
+        settings = self._settings
+        # The cheapest tier's lesson holds every response.
+        labels = self._learned(lessons[0].click_emission_N.numpy(), lessons[0].emission_N.numpy()) if lessons else 0
+        if labels == 0:
+            self._observe_rates(click_N, conversion_N)
+            return StepReport(applied=False)
+        logits = self._forward(lessons)
+        taught = [self._targets(out, lesson) for out, lesson in zip(logits, lessons, strict=True)]
+        losses = [_loss(out, x, *t, settings) for out, x, t in zip(logits, lessons, taught, strict=True)]
+        losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
+        loss = torch.stack(losses).sum() / labels
+        self._zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        # A row's step must not depend on how many examples happen to share the batch: rows take the sum over labels.
+        rows = [(table, rows_K, g_KD * labels) for table, rows_K, g_KD in self.tables.gradients()]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        loss = loss.detach()
+        finite = torch.stack([loss, norm, *(g_KD.sum() for _, _, g_KD in rows)]).isfinite().all()
+        if not finite:
+            self._zero_grad()
+            return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
+        self._take_step(rows, norm)
+        admitted, evicted = self._admit(lessons)
+        for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
+            self.tiers[lesson.tier].observe(
+                out,
+                lesson.position_N,
+                torch.stack([clicks.label_N, conversions.label_N], dim=1),
+                torch.stack([clicks.weight_N, conversions.weight_N], dim=1),
+            )
+        self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
+        self._observe_rates(click_N, conversion_N)
+        self._start_from_base_rates()
+        self.step += 1
+        return StepReport(applied=True, loss=float(loss), grad_norm=float(norm), admitted=admitted, evicted=evicted)
+
+    def take_changes(self, published: Image | None = None) -> Changes:
+        """What changed since the last call, in absolute values as they travel.
+
+        published: what replicas hold; what is near enough to it, or beyond the budget, is left for a later call.
+        Without it all that changed is taken, and every dense tensor.
+        """
+        return self.pending.take(self.dense, published)
+
+    def mark_all(self) -> None:
+        """Have the next take_changes include every row: for a whole model."""
+        for table, weights in self.tables.weights.items():
+            self.pending.touch(table, np.arange(len(weights)))
+
+    def mark_dirty(self, dirty: Dirty) -> None:
+        """Have the next take_changes include what the log changed while this learner did not look."""
+        self.pending.mark_dirty(dirty)
+
+    def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float) -> list[Lesson]:
+        return make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, dearer_share)
+
+    def _learned(self, clicks: I64, conversions: I64) -> int:
+        """How many of these examples, of Emission, count under the policies: a final negative does not where it was
+        learned when it was provisional."""
+        learned = self.policies["click"].learns(clicks), self.policies["conversion"].learns(conversions)
+        return sum(int(learned_N.sum()) for learned_N in learned)
+
+    def _observe_rates(self, click_N: F32, conversion_N: F32) -> None:
+        self.click_rate.observe(click_N)
+        self.conversion_rate.observe(conversion_N)
+
+    def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
+        """Dropout's draws follow from the number of the step, so that the same input gives the same step."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.step)
+            return [
+                self.tiers[x.tier](x.batch, Taught(self.tables, x, teaches_B, self._item_slots), x.position_N)
+                for x, teaches_B in zip(lessons, teaches(lessons), strict=True)
+            ]
+
+    def _targets(self, logits: Logits, lesson: Lesson) -> tuple[Targets, Targets]:
+        """What is to be learned from the click and from the conversion examples; a soft label stays as it was given."""
+        late_clicks = self.late_clicks.positives / self.late_clicks.count
+        late_N = torch.zeros_like(logits.conversion_N) if logits.late_N is None else torch.sigmoid(logits.late_N)
+        clicks, conversions = (
+            targets(policy, emission_N, torch.sigmoid(logit_N), late_N)
+            for policy, emission_N, logit_N, late_N in (
+                (self._settings.clicks, lesson.click_emission_N, logits.click_N, torch.full_like(late_N, late_clicks)),
+                (self._settings.conversions, lesson.emission_N, logits.conversion_N, late_N),
+            )
+        )
+        return _with_soft(clicks, lesson.click_N), _with_soft(conversions, lesson.conversion_N)
+
+    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson] | None) -> StepReport:
+        """lessons: of these examples, where they are made already."""
+        click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
+        frozen = None
+        if self._frozen is not None:
+            lessons = self._lessons(examples, 0.0) if lessons is None else lessons
+            frozen = self._frozen.predict(self._featurizer, examples, lessons)
+        return StepReport(
+            applied=False,
+            click=grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),
+            conversion=grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
+        )
+
+    def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor) -> None:
+        scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        with torch.no_grad():
+            for parameter in self.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        self.adam.step()
+        for table, rows_K, gradients_KD in rows:
+            rowwise_adagrad(
+                self.tables.weights[table],
+                self.adagrad_sums[table],
+                rows_K,
+                gradients_KD,
+                rate=self._settings.row_rate,
+            )
+            self.pending.touch(table, rows_K.numpy())
+        self._zero_grad()
+
+    def _admit(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
+        """Give rows to the keys that this step met for the first time.
+
+        It met them as serving does, in the tail, and taught the tail what an unknown key is like. A new row starts
+        where its tail now is, with a fresh optimizer state: so the first example is not lost, the next ones count in
+        full, and a step that is not applied has nothing to take back. A row that is freed is as if it had never been.
+        """
+        admitted = evicted = 0
+        for table, admission in self.admissions.items():
+            keys = [
+                slot.keys_T
+                for lesson in lessons
+                for name, slot in lesson.keyed.slots.items()
+                if self._featurizer.table_of(name) == table
+            ]
+            new = admission.admit(np.unique(np.concatenate(keys)), self.step)
+            weights, rows_K = self.tables.weights[table], torch.from_numpy(new.rows_K)
+            freed_V = torch.from_numpy(new.freed_V)
+            weights[freed_V], self.adagrad_sums[table][freed_V] = 0, 0
+            weights[rows_K] = weights[torch.from_numpy(self._featurizer.tail(table, new.keys_K))]
+            self.pending.touch(table, new.rows_K)
+            self.pending.evict(table, new.evicted_V)
+            admitted += len(new.keys_K)
+            evicted += len(new.evicted_V)
+        return admitted, evicted
+
+    @torch.no_grad()
+    def _start_from_base_rates(self) -> None:
+        """While labels are few, each head's bias is the base rate's logit: rows and layers then need not bend for it,
+        which would spoil what they could learn (a batch's own mean is the strongest signal of the first steps).
+        Where labels are learned before they are final, the first final ones are all positive: such a head starts from
+        its prior."""
+        rates = (self.click_rate, self.conversion_rate)
+        priors = (self.config.click_prior, self.config.conversion_prior)
+        known = (self._settings.clicks == "wait", POLICIES[self._settings.conversions].provisional == "none")
+        for head, (rate, prior) in enumerate(zip(rates, priors, strict=True)):
+            if known[head] and rate.count < _FEW_LABELS:
+                mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
+                for tier in self.tiers.values():
+                    tier.heads.out_bias[head] = math.log(mean / (1 - mean))
+
+    def _zero_grad(self) -> None:
+        self.adam.zero_grad(set_to_none=True)
+        self.tables.zero_grad()
+
+
+_FEW_LABELS = 500
+_PRIOR_LABELS = 20
+"""What the configured prior weighs."""
+
+_GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
+
+
+def _joined(examples: Sequence[LabelledRequest], name: str) -> F32:
+    return np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)])
+
+
+def _shown_ms(example: LabelledRequest) -> I64:
+    if example.shown_ms_N is not None:
+        return example.shown_ms_N
+    return np.full(len(example.click_N), example.request.event_ms)
+
+
+def _with_soft(found: Targets, label_N: Tensor) -> Targets:
+    return Targets(torch.where(label_N.isnan(), found.label_N, label_N), found.weight_N)
+
+
+def _corrected(emission_N: Tensor) -> F32:
+    """Of the positive ones, 1 where it corrects what was said before, else 0."""
+    of_positives: F32 = (emission_N[is_positive(emission_N)] == Emission.CORRECTED).numpy().astype(np.float32)
+    return of_positives
+
+
+def _loss(logits: Logits, lesson: Lesson, clicks: Targets, conversions: Targets, settings: LearnerConfig) -> Tensor:
+    """Sum over the labels there are."""
+    total = logits.click_N.new_zeros(())
+    for logit_N, of_kind, weight in (
+        (logits.click_N, clicks, 1.0),
+        (logits.conversion_N, conversions, settings.conversion_weight),
+    ):
+        known_N = ~of_kind.label_N.isnan()
+        total = total + weight * F.binary_cross_entropy_with_logits(
+            logit_N[known_N], of_kind.label_N[known_N], weight=of_kind.weight_N[known_N], reduction="sum"
+        )
+    if POLICIES[settings.conversions].learns_late and logits.late_N is not None:
+        total = total + late_loss(logits.late_N, lesson.emission_N)
+    return total

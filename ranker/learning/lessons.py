@@ -1,0 +1,87 @@
+"""Which tier learns from which responses, and the batch it learns from."""
+
+# B requests, N candidates.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ranker.config import ModelConfig
+from ranker.inputs.batch import Batch
+from ranker.inputs.features import Featurizer, KeyedBatch
+from ranker.inputs.hashing import hash64
+from ranker.inputs.keymap import KeyMap
+from ranker.inputs.requests import LabelledRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one tier learns from in one step."""
+
+    tier: str
+    examples: list[int]
+    """Ascending indices into what was given."""
+    served_N: npt.NDArray[np.bool_]
+    """Candidates of responses that this tier served."""
+    keyed: KeyedBatch
+    batch: Batch
+    position_N: Tensor
+    click_N: Tensor
+    conversion_N: Tensor
+    click_emission_N: Tensor
+    emission_N: Tensor
+    """Both int64, of Emission, of the click and of the conversion examples; NO_EMISSION where there is none."""
+
+
+def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: float) -> list[str]:
+    """The tiers that learn from a response, cheapest first.
+
+    The tier that served it, the cheaper ones (what they cost is small beside it, and without it a tier that the
+    router neglects would never recover), and each dearer one for a share of the responses, chosen by hash. A tier that
+    is no longer configured counts as the cheapest.
+    """
+    names = [tier.name for tier in config.tiers]
+    served = names.index(example.tier) if example.tier in names else 0
+    return names[: served + 1] + [
+        name for name in names[served + 1 :] if hash64(f"{name}/{example.response_id}") < dearer_share * 2**64
+    ]
+
+
+def make_lessons(
+    config: ModelConfig,
+    featurizer: Featurizer,
+    key_maps: dict[str, KeyMap],
+    examples: Sequence[LabelledRequest],
+    dearer_share: float,
+) -> list[Lesson]:
+    """One lesson for each tier that has any example, cheapest first."""
+    tiers = [assign_tiers(config, example, dearer_share) for example in examples]
+    lessons = []
+    for tier in config.tiers:
+        indices = [i for i, names in enumerate(tiers) if tier.name in names]
+        if not indices:
+            continue
+        chosen = [examples[i] for i in indices]
+        emissions = [e.emissions() for e in chosen]
+        keyed = featurizer.keys([e.request for e in chosen], tier.log_length)
+        known = {t.name for t in config.tiers}
+        served = [e.tier == tier.name or (e.tier not in known and tier is config.tiers[0]) for e in chosen]
+        lessons.append(
+            Lesson(
+                tier=tier.name,
+                examples=indices,
+                served_N=np.repeat(np.array(served), [len(e.request.items) for e in chosen]),
+                keyed=keyed,
+                batch=featurizer.batch(keyed, key_maps),
+                position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
+                click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
+                conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
+                click_emission_N=torch.from_numpy(np.concatenate([clicks for clicks, _ in emissions])),
+                emission_N=torch.from_numpy(np.concatenate([conversions for _, conversions in emissions])),
+            )
+        )
+    return lessons

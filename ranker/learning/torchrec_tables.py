@@ -1,0 +1,47 @@
+"""Embedding tables for training as a TorchRec collection, which can be sharded. The only file that imports TorchRec."""
+
+import torch
+from torch import Tensor
+from torchrec.modules.embedding_configs import EmbeddingConfig
+from torchrec.modules.embedding_modules import EmbeddingCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from ranker.config import ModelConfig
+from ranker.inputs.batch import SlotValues
+from ranker.learning.trained_tables import TrainedTables
+
+
+class TorchRecTables(TrainedTables):
+    """The same tables; their rows are looked up by a collection that is fed with jagged tensors."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self._collection = EmbeddingCollection(
+            device=torch.device("meta"),  # the weights are those of TrainedTables
+            tables=[
+                EmbeddingConfig(
+                    # Modules cannot be named as a method of their container is ("items"), so all get a prefix.
+                    name=f"table_{name}",
+                    embedding_dim=config.width,
+                    num_embeddings=len(parameter),
+                    feature_names=[slot for slot, table in self._table_of.items() if table == name],
+                )
+                for name, parameter in self._parameters.items()
+            ],
+        )
+        for name, parameter in self._parameters.items():
+            module = self._collection.embeddings[f"table_{name}"]
+            module.sparse = True
+            module.weight = parameter
+
+    def embed(self, slots: dict[str, SlotValues]) -> dict[str, Tensor]:
+        none = torch.empty(0, dtype=torch.int64)
+        rows = [slots[name].rows_T if name in slots else none for name in self._table_of]
+        jagged = KeyedJaggedTensor(
+            keys=list(self._table_of),
+            values=torch.cat(rows),
+            lengths=torch.tensor([len(r) for r in rows]),
+            stride=1,  # one "sample" a slot: which values are whose is kept beside it, in lengths
+        )
+        embedded = self._collection(jagged)
+        return {name: embedded[name].values() for name in slots}

@@ -1,0 +1,1 @@
+"""Measurements that choose a model's size, form and precision."""

@@ -1,0 +1,1 @@
+"""Changes of the weights, as records and as bytes."""

@@ -1,0 +1,1 @@
+"""The configuration of one deployment: recipes and settings."""

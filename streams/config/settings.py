@@ -1,0 +1,84 @@
+"""What a process needs to know to run: where things are, and the recipe. From the environment and the command line."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.config.load import load_recipe
+from streams.config.recipe import Recipe
+from streams.errors import StartError
+from streams.kafka.connection import Kafka
+
+BOOTSTRAP = "TIDERANK_BOOTSTRAP"
+REDIS_URL = "TIDERANK_REDIS_URL"
+DATA = "TIDERANK_DATA"
+RECIPE = "TIDERANK_RECIPE"
+SNAPSHOTS = "TIDERANK_SNAPSHOTS"
+SNAPSHOT_STREAMS = "TIDERANK_SNAPSHOT_STREAMS"
+SNAPSHOT_CACHE = "TIDERANK_SNAPSHOT_CACHE"
+SNAPSHOT_CACHE_SHARED = "TIDERANK_SNAPSHOT_CACHE_SHARED"
+SNAPSHOT_CACHE_BYTES = "TIDERANK_SNAPSHOT_CACHE_BYTES"
+INSTANCE = "TIDERANK_INSTANCE"
+NEW_MODEL = "TIDERANK_NEW_MODEL"
+METRICS_HOST = "TIDERANK_METRICS_HOST"
+METRICS_PORT = "TIDERANK_METRICS_PORT"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    bootstrap: str
+    redis_url: str
+    recipe: Recipe
+    snapshots: str
+    """Where snapshots are: a folder or any fsspec URL."""
+    instance: str
+    """Name of this process in its group: the same one after a restart."""
+    new_model: bool = False
+    """Train may begin anew where the log tells of a trained model, and no snapshot is found."""
+
+    @property
+    def kafka(self) -> Kafka:
+        return Kafka.from_environment(self.bootstrap)
+
+
+def data_dir() -> Path:
+    return Path(os.environ.get(DATA, ".data"))
+
+
+def snapshots_url() -> str:
+    """Raises StartError, as snapshot_store."""
+    return snapshot_store(os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots"))
+
+
+def from_environment(*, recipe: str | None = None, instance: str | None = None) -> Settings:
+    """Raises StartError naming the variable that is missing."""
+    return Settings(
+        bootstrap=required(BOOTSTRAP, "the broker's host:port"),
+        redis_url=required(REDIS_URL, "redis://host:port/0"),
+        recipe=load_recipe(recipe or os.environ.get(RECIPE, "default")),
+        snapshots=snapshots_url(),
+        instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
+        new_model=os.environ.get(NEW_MODEL) == "1",
+    )
+
+
+def snapshot_store(url: str) -> str:
+    """The same. Raises StartError for a URL of a kind that fsspec does not know, or whose package is missing."""
+    if "://" in url:
+        from fsspec.core import url_to_fs
+
+        try:
+            url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StartError(f"snapshots at {url} are out of reach: {error}; or name a folder") from error
+    return url
+
+
+def required(name: str, what: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise StartError(
+            f"{name} must be set ({what}); start `tiderank up --workers` and paste the export line that it prints"
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Logs of what was shown and clicked, read as traffic."""

@@ -1,0 +1,1 @@
+"""How long an event takes until it is served."""

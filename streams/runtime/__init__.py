@@ -1,0 +1,1 @@
+"""What every process has around its work: health, metrics, Redis, patience in outages."""

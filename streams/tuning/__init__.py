@@ -1,0 +1,1 @@
+"""Commands that choose a model's size, form and precision by measurement."""

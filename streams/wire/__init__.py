@@ -1,0 +1,1 @@
+"""What lies on the topics: messages, their bytes, records, signatures. Knows no client."""

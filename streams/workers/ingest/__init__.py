@@ -1,0 +1,1 @@
+"""The worker that stores events and joins them."""

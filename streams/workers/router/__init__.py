@@ -1,0 +1,1 @@
+"""The workers of the router: rewards and learn."""

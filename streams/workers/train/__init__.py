@@ -1,0 +1,1 @@
+"""The worker that learns and publishes updates."""
