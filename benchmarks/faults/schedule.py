@@ -24,8 +24,8 @@ class Fault:
     forgets: bool = False
     """Redis comes back with so little that events are read again from long ago."""
     deletes: bool = False
-    """Events that were read are gone from the broker. What Redis then forgets too nobody has, so all faults that forget
-    come before: retention must outlast what a Redis may lose."""
+    """Records that were read are gone from the broker. What Redis then forgets too nobody has, so all faults that
+    forget come before: retention must outlast what a Redis may lose."""
 
 
 def faults(*, slow_disk: bool) -> list[Fault]:
@@ -49,8 +49,9 @@ def faults(*, slow_disk: bool) -> list[Fault]:
         *of("open transaction", {"": foreign.leave_open}),
         *of("abort transaction", {"": foreign.abort}),
         *of("move", {f"{w} to {to}": partial(operated.move_group, worker=w, to=to) for w, to in moves}),
-        *of("overtake", {"ingest": partial(operated.overtake, worker="ingest")}, deletes=True),
-        *of("overtake", {name: partial(operated.overtake, worker=name) for name in ("train", "learn")}),
+        # Rewards that learn has not read are also what tells an emptied Redis which decisions were rewarded.
+        *of("overtake", {w: partial(operated.overtake, worker=w) for w in ("ingest", "learn")}, deletes=True),
+        *of("overtake", {"train": partial(operated.overtake, worker="train")}),
         *of("recreate", {t: partial(operated.recreate, topic=t) for t in operated.EVENTS}, deletes=True),
         *of("recreate", {REQUESTS: partial(operated.recreate, topic=REQUESTS)}),
     ]
