@@ -32,27 +32,69 @@ WORKERS = {
 """By command, the module whose `run_<command>` it runs."""
 
 
+SECTIONS: dict[str, dict[str, str]] = {
+    "Try it": {
+        "demo": "Start everything and watch it learn",
+        "up": "Start a broker, a Redis, and workers",
+        "simulate": "Be an ad system whose truth is known",
+        "load": "Ask at given rates; how long answers take",
+        "replay": "Replay a log; judge the predictions",
+    },
+    "Workers": {
+        "rank": "Requests in, ranked ads out",
+        "ingest": "Events into the user log, and joined",
+        "train": "Learn from examples, publish each change",
+        "rewards": "What each routing decision earned",
+        "learn": "The router's value model and its price",
+    },
+    "Look": {
+        "audit": "Account for every id",
+        "freshness": "From an event to the answer that knows it",
+        "dlq": "What was refused, and why",
+        "user": "One user: show, forget, rebuild",
+    },
+    "Weights": {
+        "updates": "The log of the weights",
+        "snapshot": "Snapshots: list, verify, copy elsewhere",
+        "rollback": "Go back to an older snapshot",
+    },
+    "Model": {
+        "fit": "Train the model on a plain table",
+        "score": "Score a table by a model that fit saved",
+        "tiers": "Parameters, operations and time of the tiers",
+        "prune": "Remove the hidden units that matter least",
+        "precision": "Layers that are faster in low precision",
+        "plan-embeddings": "Size the embedding tables under a budget",
+    },
+    "Set up": {
+        "doctor": "What is here, what is wrong, and the mend",
+        "topics": "The topics on the broker",
+        "access": "The rights of each worker in Kafka and Redis",
+        "asyncapi": "The AsyncAPI document of the messages",
+    },
+}
+"""Every command, in the order and with the words of `tiderank --help`."""
+
+
 class _Commands(click.Group):
     """Some commands are defined beside what they run, and imported when they are called, not to be listed."""
 
-    ELSEWHERE: ClassVar[dict[str, tuple[str, str]]] = {
-        "simulate": ("streams.simulate.command", "Be an ad system whose truth is known: ask, show, click and buy."),
-        "load": ("streams.load.command", "Ask at a given rate, and say how long the answers took."),
-        "fit": ("streams.fit.command", "Train the ranking model on a plain table."),
-        "score": ("streams.fit.command", "Score a table by a model that `fit` saved."),
-        "replay": ("streams.replay.command", "Replay a log in event time, and judge the predictions."),
-        "plan-embeddings": ("streams.tuning.plan_embeddings", "Size the embedding tables under a memory budget."),
-        "updates": ("streams.operations.updates", "The log of the weights: what each record changes, and its size."),
-        "access": ("streams.operations.access", "The rights that each worker needs in Kafka and Redis."),
-        "user": ("streams.user.command", "One user: show, forget, rebuild the log from Kafka."),
-        "snapshot": ("streams.operations.snapshot", "Snapshots of the weights: list, verify, copy elsewhere."),
-        "rollback": ("streams.operations.rollback", "Go back to an older snapshot: replicas and trainer."),
-        "tiers": ("streams.tuning.tiers", "Compare the tiers: parameters, operations, time."),
-        "prune": ("streams.tuning.prune", "Remove the hidden units of a tier that contribute least."),
-        "precision": (
-            "streams.tuning.precision",
-            "Choose the layers that this machine serves faster in low precision.",
-        ),
+    ELSEWHERE: ClassVar[dict[str, str]] = {
+        "simulate": "streams.simulate.command",
+        "load": "streams.load.command",
+        "freshness": "streams.freshness.command",
+        "fit": "streams.fit.command",
+        "score": "streams.fit.command",
+        "replay": "streams.replay.command",
+        "plan-embeddings": "streams.tuning.plan_embeddings",
+        "updates": "streams.operations.updates",
+        "access": "streams.operations.access",
+        "user": "streams.user.command",
+        "snapshot": "streams.operations.snapshot",
+        "rollback": "streams.operations.rollback",
+        "tiers": "streams.tuning.tiers",
+        "prune": "streams.tuning.prune",
+        "precision": "streams.tuning.precision",
     }
 
     CHILDREN: ClassVar[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -61,11 +103,16 @@ class _Commands(click.Group):
     """Subcommands that are defined in a room of their own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self.ELSEWHERE])
+        return [name for section in SECTIONS.values() for name in section]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(section.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.ELSEWHERE:
-            return click.Command(cmd_name, short_help=self.ELSEWHERE[cmd_name][1])
+            return click.Command(cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
@@ -74,7 +121,7 @@ class _Commands(click.Group):
         name = args[0]
         if name not in self.ELSEWHERE:
             return super().resolve_command(ctx, args)
-        command: click.Command = getattr(import_module(self.ELSEWHERE[name][0]), f"{name.replace('-', '_')}_command")
+        command: click.Command = getattr(import_module(self.ELSEWHERE[name]), f"{name.replace('-', '_')}_command")
         if isinstance(command, click.Group):
             for module, child in self.CHILDREN.get(name, ()):
                 command.add_command(getattr(import_module(module), child))
@@ -298,41 +345,6 @@ def audit(recipe: str | None, patience: float, as_json: bool) -> None:
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     if not report.ok:
         sys.exit(1)
-
-
-@cli.command()
-@click.option("--seconds", type=Finite(min=1), default=30.0, show_default=True, help="How long to watch.")
-@json_option
-def freshness(seconds: float, as_json: bool) -> None:
-    """Watch a running system: how long after an event the weights that serve have learned from it, by stage.
-
-    Ctrl-C ends the watching and shows what there is.
-    By the first answer that knows it, whatever its tier; and by the first of each tier (`by_tier` of --json).
-    """
-    from streams.freshness.feed import measure
-    from streams.freshness.meter import summarize
-
-    kafka = _kafka()
-    click.echo(f"watching for {seconds:g} s", err=True)
-    watched = measure(kafka, seconds)
-    found = watched.by_tier
-    summary = summarize(found.pop(None))
-    by_tier = {tier or "": summarize(events) for tier, events in sorted(found.items(), key=str)}
-    if as_json:
-        click.echo(json.dumps(summary | {"by_tier": by_tier}))
-        return
-    if not summary:
-        click.echo(f"no event reached what is served: {watched.what_is_missing()}")
-    lines = [
-        *summary.items(),
-        *((f"click, {t}", causes["click"]) for t, causes in by_tier.items() if "click" in causes),
-    ]
-    for name, events in lines:
-        stages = ", ".join(f"{stage} {ms['p50']:.0f}" for stage, ms in events["stages_ms"].items())
-        click.echo(
-            f"{name:<13}{events['count']:>6} events: p50 {events['ms']['p50']:.0f} ms, "
-            f"p99 {events['ms']['p99']:.0f} ms (medians: {stages})"
-        )
 
 
 @cli.command()

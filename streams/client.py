@@ -1,5 +1,7 @@
 """The ad system's side: send requests and await the first response of each, report impressions and conversions.
 
+    from streams.client import Candidate, Kafka, RankingClient, RankingRequest
+
     with RankingClient(Kafka.from_environment()) as client:  # at TIDERANK_BOOTSTRAP
         response = client.rank(RankingRequest(request_id="r1", user="u1", candidates=[Candidate(item="ad-1")]))
 
@@ -15,10 +17,22 @@ from streams.errors import DeliveryFailed, Refused
 from streams.kafka.connection import Kafka, watermarks
 from streams.wire.codec import decode, encode
 from streams.wire.headers import DEADLINE_MS, REPLY_TOPIC
-from streams.wire.messages import Conversion, Impression, RankingRequest, RankingResponse
+from streams.wire.messages import Candidate, Conversion, Impression, RankedItem, RankingRequest, RankingResponse
 from streams.wire.record import Record
 from streams.wire.topics import CONVERSIONS, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS
 
+__all__ = [
+    "Candidate",
+    "Conversion",
+    "DeliveryFailed",
+    "Impression",
+    "Kafka",
+    "RankedItem",
+    "RankingClient",
+    "RankingRequest",
+    "RankingResponse",
+    "Refused",
+]
 REMEMBERED = 100_000
 
 

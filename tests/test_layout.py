@@ -30,7 +30,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "fit": {"datasets", "errors", "options", "runtime"},
         "config": {"datasets", "errors", "kafka", "wire"},
         "client": {"errors", "kafka", "wire"},
-        "freshness": {"errors", "kafka", "wire"},
+        "freshness": {"config", "errors", "kafka", "options", "wire"},
         "workers.ingest": {"config", *GROUND},
         "workers.rank": {"config", "machine", *GROUND},
         "workers.router": {"config", *GROUND},

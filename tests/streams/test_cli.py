@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from streams.cli import SECTIONS, cli
 
 
 def tiderank(*words: str, **environment: str) -> tuple[int, str]:
@@ -79,3 +82,15 @@ def test_a_store_whose_package_is_missing_names_it() -> None:
     assert said == (
         "tiderank: snapshots at s3://bucket/snapshots are out of reach: Install s3fs to access S3; or name a folder"
     )
+
+
+def test_every_command_has_its_line_in_the_help_and_none_is_cut() -> None:
+    defined = {*cli.commands, *type(cli).ELSEWHERE}
+    listed = [name for section in SECTIONS.values() for name in section]
+    assert sorted(listed) == sorted(defined)
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    for section in SECTIONS.values():
+        for name, words in section.items():
+            assert f"  {name}" in shown
+            assert len(words) <= 45
+            assert words in shown
