@@ -26,7 +26,7 @@ from kernels.linear_compress import bind
 from ranker.arrays import F32, I64
 from ranker.config import GateConfig, LearnerConfig, ModelConfig
 from ranker.engine import predict
-from ranker.gate.tests import Breach, LabelTests
+from ranker.gate.checks import Breach, LabelTests
 from ranker.grades import compare
 from ranker.inputs.features import Featurizer
 from ranker.inputs.tables import PlainTables

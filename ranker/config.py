@@ -252,7 +252,7 @@ class UpdateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateConfig:
-    """What may be published, and what may be learned from (ranker/gate/tests.py)."""
+    """What may be published, and what may be learned from (ranker/gate/checks.py)."""
 
     held_out: float = 0.02
     """Share of responses, by hash, that are never trained on."""

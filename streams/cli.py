@@ -67,6 +67,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "plan-embeddings": "Size the embedding tables under a budget",
     },
     "Set up": {
+        "recipe": "A recipe's settings: show, compare, look up",
         "doctor": "What is here, what is wrong, and the mend",
         "topics": "The topics on the broker",
         "access": "The rights of each worker in Kafka and Redis",
@@ -89,6 +90,7 @@ class _Commands(click.Group):
         "plan-embeddings": "streams.tuning.plan_embeddings",
         "updates": "streams.operations.updates",
         "access": "streams.operations.access",
+        "recipe": "streams.operations.recipe",
         "user": "streams.user.command",
         "snapshot": "streams.operations.snapshot",
         "rollback": "streams.operations.rollback",

@@ -183,9 +183,9 @@ def test_the_trainer_needs_no_torchrec() -> None:
     code = """
 import sys
 sys.modules["torchrec"] = None
-from ranker.learner import Learner
+from ranker.learning.learner import Learner
 from tests.ranker.samples import tiny_model
-from ranker.trained_tables import TrainedTables, trained_tables
+from ranker.learning.trained_tables import TrainedTables, trained_tables
 print(type(trained_tables(tiny_model())) is TrainedTables)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

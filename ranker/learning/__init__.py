@@ -1,1 +1,1 @@
-"""Training."""
+"""Training: begin at learner.py, whose `step` takes lessons and gives what changed."""

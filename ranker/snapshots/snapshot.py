@@ -98,7 +98,7 @@ class State:
     def of(
         image: Image, training: Callable[[], dict[str, Tensor]], copies: Copies, *, gate_closed: bool = False
     ) -> "State":
-        """Copies the image as it stands. training: of the same number (learner_state.copied_state).
+        """Copies the image as it stands. training: of the same number (learning.state.copied_state).
 
         Raises ValueError if the image has no position.
         """
@@ -217,7 +217,7 @@ def load_image(snapshot: Snapshot, image: Image, reader: ShardReader | None = No
 
 
 def load_training_state(snapshot: Snapshot, reader: ShardReader | None = None) -> dict[str, Tensor]:
-    """For learner_state.restore. Raises SnapshotError if shards are missing or changed."""
+    """For learning.state.restore. Raises SnapshotError if shards are missing or changed."""
     return _load(snapshot, "training", reader)
 
 

@@ -1,1 +1,1 @@
-"""Measurements that choose a model's size, form and precision."""
+"""Measurements that a choice of size, form or precision rests on; the commands are in streams/tuning."""

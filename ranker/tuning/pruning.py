@@ -122,7 +122,7 @@ def pruned_model(config: ModelConfig, tier: TierConfig) -> ModelConfig:
 def pruned_state(
     state: dict[str, Tensor], config: ModelConfig, pruning: Pruning, compress: Compress
 ) -> dict[str, Tensor]:
-    """A learner's state (see learner_state) after its tier was pruned: what stays keeps its optimizer state."""
+    """A learner's state (see learning.state) after its tier was pruned: what stays keeps its optimizer state."""
     name = pruning.tier.config.name
     out = state | {f"dense/{name}/{key}": tensor.clone() for key, tensor in pruning.tier.state_dict().items()}
     for part in ("exp_avg", "exp_avg_sq"):

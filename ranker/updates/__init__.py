@@ -1,1 +1,1 @@
-"""Changes of the weights, as records and as bytes."""
+"""Changes of the weights: as records (record.py), in a log (log.py), applied in place (image.py)."""

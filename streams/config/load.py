@@ -19,7 +19,7 @@ def load_recipe(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]()
     if name.startswith("log:"):
-        from streams.config.logged import log_recipe  # it imports this module
+        from streams.config.logged import log_recipe  # what reads logs is only needed here
 
         try:
             return log_recipe(name.removeprefix("log:"))

@@ -56,11 +56,16 @@ def from_environment(*, recipe: str | None = None, instance: str | None = None) 
     return Settings(
         bootstrap=required(BOOTSTRAP, "the broker's host:port"),
         redis_url=required(REDIS_URL, "redis://host:port/0"),
-        recipe=load_recipe(recipe or os.environ.get(RECIPE, "default")),
+        recipe=named_recipe(recipe),
         snapshots=snapshots_url(),
         instance=instance or os.environ.get(INSTANCE) or socket.gethostname(),
         new_model=os.environ.get(NEW_MODEL) == "1",
     )
+
+
+def named_recipe(name: str | None) -> Recipe:
+    """The recipe of that name or file, else of TIDERANK_RECIPE, else the default one. Raises StartError."""
+    return load_recipe(name or os.environ.get(RECIPE, "default"))
 
 
 def snapshot_store(url: str) -> str:

@@ -1,6 +1,5 @@
 """`tiderank up`: the local stack in the foreground, with workers if asked, until a signal."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from streams.config.load import load_recipe
-from streams.config.settings import RECIPE
+from streams.config.settings import named_recipe
 from streams.kafka.connection import Kafka
 from streams.local.stack import BrokerChoice, LocalStack, StackError, local_stack
 from streams.local.workers import WorkerProcess
@@ -32,7 +30,7 @@ def up(
     Returns after a clean stop. Raises StackError if something does not start, or ends by itself later.
     """
     if workers:
-        load_recipe(recipe or os.environ.get(RECIPE, "default"))  # a wrong one is said now, not by each worker's log
+        named_recipe(recipe)  # a wrong one is said now, not by each worker's log
     # Both ways of asking us to stop then take the same way out, from wherever we are.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -57,7 +55,7 @@ def up(
 
 
 def _windows(recipe: str | None) -> str:
-    chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    chosen = named_recipe(recipe)
     said_ms = chosen.join.click_elapsed_ms or chosen.join.click_window_ms
     return (
         f"recipe {chosen.name}: what is not clicked within {said_ms / 1000:g} s is learned as such then; until the "

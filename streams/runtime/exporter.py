@@ -17,7 +17,7 @@ HEARTBEAT = "heartbeat"
 def prepare() -> Path:
     """Makes this process keep its metric values in files; returns their folder."""
     if "prometheus_client" in sys.modules:
-        raise RuntimeError("metrics.prepare must be called before prometheus_client is imported")
+        raise RuntimeError("exporter.prepare must be called before prometheus_client is imported")
     folder = Path(tempfile.mkdtemp(prefix="tiderank-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     return folder

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streams.errors import StartError
-from streams.runtime import exporter as metrics
+from streams.runtime import exporter
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Heartbeat:
     """Touches a file at most once a second, for the health check of the worker's loop."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = folder / metrics.HEARTBEAT if folder else None
+        self._file = folder / exporter.HEARTBEAT if folder else None
         self._last = 0.0
 
     def beat(self) -> None:
@@ -90,8 +90,8 @@ def observed(host: str, port: int | None) -> Iterator[Heartbeat]:
         yield Heartbeat(None)
         return
     _check_address(host, port)
-    folder = metrics.prepare()
-    server = metrics.serve(folder, host, port)
+    folder = exporter.prepare()
+    server = exporter.serve(folder, host, port)
     try:
         yield Heartbeat(folder)
     finally:

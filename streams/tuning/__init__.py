@@ -1,1 +1,1 @@
-"""Commands that choose a model's size, form and precision by measurement."""
+"""Commands that choose a model's size, form and precision; what they measure with is in ranker/tuning."""

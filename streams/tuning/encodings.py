@@ -1,7 +1,6 @@
 """`tiderank updates encodings`: in which form each tensor may travel, within a stated loss."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
@@ -9,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streams.config.load import load_recipe
 from streams.config.recipe import Recipe
-from streams.config.settings import RECIPE
+from streams.config.settings import named_recipe
 from streams.errors import start_errors
 from streams.options import Finite, json_option, recipe_option
 from streams.tuning.columns import columns
@@ -50,7 +48,7 @@ def encodings(
     from streams.tuning.sample import take_sample
 
     torch.set_num_threads(1)
-    chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    chosen = named_recipe(recipe)
     options = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
     with start_errors():
         sample = take_sample(chosen, snapshot, options, partial(click.echo, err=True))

@@ -1,7 +1,6 @@
 """`tiderank plan-embeddings`: how large the model's tables should be, from what ranking saw or from a file."""
 
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -11,8 +10,7 @@ import numpy as np
 from ranker.config import LOG, ModelConfig, TableConfig
 from ranker.inputs.hashing import hash64, salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
-from streams.config.load import load_recipe
-from streams.config.settings import BOOTSTRAP, RECIPE, required
+from streams.config.settings import BOOTSTRAP, named_recipe, required
 from streams.datasets.options import TableOptions
 from streams.errors import Refused, StartError
 from streams.options import Finite, recipe_option, table_options, tables
@@ -70,7 +68,7 @@ def plan_embeddings_command(
     path or URL: each column is a slot, in the table that the recipe gives a slot of that name, or in "shared". The
     budget, in MiB, is of the trainer: weights, optimizer state, key map, order of use; a ranking process holds less.
     """
-    model = load_recipe(recipe or os.environ.get(RECIPE, "default")).model
+    model = named_recipe(recipe).model
     width, budget_bytes = width or model.width, round(budget_mb * _MIB)
     capacity = capacity_for(budget_bytes, width)
     try:

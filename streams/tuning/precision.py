@@ -1,7 +1,6 @@
 """`tiderank precision`: which layers this machine serves faster in bf16 or int8, within a stated loss."""
 
 import json
-import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.config.load import load_recipe
 from streams.config.recipe import Recipe
-from streams.config.settings import RECIPE
+from streams.config.settings import named_recipe
 from streams.errors import start_errors
 from streams.machine import cpu_info, this_machine
 from streams.options import Finite, json_option, recipe_option
@@ -55,7 +53,7 @@ def precision_command(
 
     torch.set_num_threads(1)
     where, say = this_machine(), partial(click.echo, err=True)
-    chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    chosen = named_recipe(recipe)
     names = tiers or tuple(tier.name for tier in chosen.model.tiers)
     options = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
     with start_errors():

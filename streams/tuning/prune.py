@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 import tomllib
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ranker.tuning.pruning_options import PruningOptions
-from streams.config.load import from_table, load_recipe, to_table
+from streams.config.load import from_table, to_table
 from streams.config.recipe import Recipe
-from streams.config.settings import RECIPE
+from streams.config.settings import named_recipe
 from streams.errors import StartError, start_errors
 from streams.options import Finite, json_option, recipe_option
 from streams.tuning.columns import columns
@@ -63,7 +62,7 @@ def prune_command(
     import torch
 
     torch.set_num_threads(1)
-    chosen = load_recipe(recipe or os.environ.get(RECIPE, "default"))
+    chosen = named_recipe(recipe)
     name = tier or chosen.model.tiers[-1].name
     options = PruningOptions(max_loss=loss, target=share or 1.0, step=step)
     sample = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)

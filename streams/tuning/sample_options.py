@@ -1,4 +1,4 @@
-"""Which traffic a command samples, on its command line. Knows nothing of torch; traffic_sample does the work."""
+"""Which traffic a command samples, on its command line. Knows nothing of torch; sample.py does the work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,15 +1,13 @@
 """`tiderank tiers`: what each tier is made of and what it costs, in one table."""
 
 import json
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ranker.config import ModelConfig
-from streams.config.load import load_recipe
-from streams.config.settings import RECIPE
+from streams.config.settings import named_recipe
 from streams.errors import start_errors
 from streams.machine import this_machine
 from streams.options import json_option, recipe_option
@@ -50,7 +48,7 @@ def tiers_command(recipe: str | None, candidates: int, log_length: int | None, r
 
     torch.set_num_threads(1)
     where = this_machine()
-    model = load_recipe(recipe or os.environ.get(RECIPE, "default")).model
+    model = named_recipe(recipe).model
     with start_errors():
         costs = measure_tiers(model, bind("decomposed"), candidates=candidates, log_length=log_length, repeats=repeats)
     embeddings = table_bytes(PlainTables(model))

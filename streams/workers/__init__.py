@@ -1,1 +1,1 @@
-"""The worker processes: each file is one, and holds the glue between a loop and the part that does the work."""
+"""The workers, each folder one (router: two). Begin at worker.py: what it does with a batch of records is `handle`."""

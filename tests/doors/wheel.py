@@ -19,7 +19,7 @@ CLIENT = """
 import importlib.util, json, sys
 from streams.client import RankingClient
 from streams.kafka import Kafka
-from streams.messages import Candidate, RankingRequest
+from streams.wire.messages import Candidate, RankingRequest
 
 assert importlib.util.find_spec("torch") is None
 with RankingClient(Kafka.from_environment()) as client:

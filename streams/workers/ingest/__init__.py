@@ -1,1 +1,1 @@
-"""The worker that stores events and joins them."""
+"""Events into the user log, and joined to what was shown: begin at worker.py."""

@@ -1,1 +1,1 @@
-"""The worker that ranks."""
+"""Requests in, ranked ads out: begin at worker.py, whose phases are in ranking.py."""

@@ -23,7 +23,7 @@ from streams.runtime.outage import Outage
 from streams.runtime.redis_client import reason_of
 from streams.runtime.sparing import Sparing
 from streams.wire.messages import Decision, ModelVersion, RankingResponse, Served, Status, Timings
-from streams.workers.rank import answers as mapping
+from streams.workers.rank import answers
 from streams.workers.rank.intake import Work
 from streams.workers.rank.routing import Routed, Router
 
@@ -93,20 +93,20 @@ class Ranking:
     def answer(self, works: Sequence[Work], *, decode_ms: float = 0.0) -> list[Answer]:
         """One answer for each, in their order."""
         polled_ms = time.time() * 1000
-        answers: dict[int, Answer] = {}
+        by_place: dict[int, Answer] = {}
         open_works: list[tuple[int, Work]] = []
         for place, work in enumerate(works):
             if not work.request.candidates:
-                answers[place] = self._unranked(work, "empty", "no candidates")
+                by_place[place] = self._unranked(work, "empty", "no candidates")
             elif work.expired(polled_ms):
-                answers[place] = self._unranked(work, "fallback", "expired")
+                by_place[place] = self._unranked(work, "fallback", "expired")
             elif self._engine.position is None:
-                answers[place] = self._unranked(work, "fallback", "no_model")
+                by_place[place] = self._unranked(work, "fallback", "no_model")
             else:
                 open_works.append((place, work))
         ranked = self._rank([work for _, work in open_works], decode_ms)
-        answers |= {place: answer for (place, _), answer in zip(open_works, ranked, strict=True)}
-        return [answers[place] for place in range(len(works))]
+        by_place |= {place: answer for (place, _), answer in zip(open_works, ranked, strict=True)}
+        return [by_place[place] for place in range(len(works))]
 
     def _rank(self, works: list[Work], decode_ms: float) -> list[Answer]:
         if not works:
@@ -140,7 +140,7 @@ class Ranking:
         return jobs
 
     def _route(self, work: Work, events: LogSlice, ahead_ms: float) -> _Job:
-        request, response_id = work.request, mapping.new_response_id()
+        request, response_id = work.request, answers.new_response_id()
         device = request.context.get("device")
         routed = self._router.route(
             response_id,
@@ -153,7 +153,7 @@ class Ranking:
             time_left_ms=work.deadline_ms - time.time() * 1000,
             ahead_ms=ahead_ms,
         )
-        scoring = mapping.to_scoring_request(work, events)
+        scoring = answers.to_scoring_request(work, events)
         bids = np.array([c.bid for c in request.candidates], np.float32)
         return _Job(work, response_id, events, routed, scoring, bids)
 
@@ -213,7 +213,7 @@ class Ranking:
         self._router.measured(routed.plan.name, len(request.candidates), job.log.position.count, job.spent_ms)
         model, watermark_ms = self._version()
         assert model is not None  # or this request had not been scored
-        response = mapping.to_ranked(
+        response = answers.to_ranked(
             job.work,
             job.response_id,
             job.order[: request.top_k],
@@ -226,15 +226,15 @@ class Ranking:
             timings=timings,
             replica=self._replica,
         )
-        served = mapping.to_served(job.work, response, job.log)
-        return Answer(job.work, response, served, mapping.to_decision(job.work, job.response_id, routed, job.spent_ms))
+        served = answers.to_served(job.work, response, job.log)
+        return Answer(job.work, response, served, answers.to_decision(job.work, job.response_id, routed, job.spent_ms))
 
     def _unranked(self, work: Work, status: Status, reason: str) -> Answer:
         model, watermark_ms = self._version()
-        response = mapping.to_unranked(
+        response = answers.to_unranked(
             work, status, reason, model=model, watermark_ms=watermark_ms, replica=self._replica
         )
-        return Answer(work, response, mapping.to_served_nothing(work, response) if status == "empty" else None)
+        return Answer(work, response, answers.to_served_nothing(work, response) if status == "empty" else None)
 
     def _version(self) -> tuple[ModelVersion | None, int | None]:
         position = self._engine.position

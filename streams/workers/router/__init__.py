@@ -1,1 +1,4 @@
-"""The workers of the router: rewards and learn."""
+"""What teaches the router: rewards tells what each decision earned, learn makes a model of it.
+
+The router itself runs where it serves, in workers/rank/routing.py.
+"""

@@ -1,1 +1,1 @@
-"""The worker that learns and publishes updates."""
+"""Examples in, changes of the weights out: begin at worker.py, whose step is `_step`."""

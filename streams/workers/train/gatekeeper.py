@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from ranker.config import GateConfig
 from ranker.engine import Engine
+from ranker.gate.checks import WEIGHTS, Breach, LabelTests, check_weights, held_out
 from ranker.gate.held_out_window import HeldOutWindow
-from ranker.gate.tests import WEIGHTS, Breach, LabelTests, check_weights, held_out
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner
 from ranker.learning.model_copy import ModelCopy

@@ -20,7 +20,7 @@ from feature_store.clock import EventClock
 from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from ranker.gate.tests import WEIGHTS, Breach
+from ranker.gate.checks import WEIGHTS, Breach
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner, StepReport
 from ranker.learning.rollback import go_back, void_after

@@ -9,7 +9,7 @@ import torch
 
 from ranker.config import GateConfig, LearnerConfig
 from ranker.engine import Engine
-from ranker.gate.tests import Breach
+from ranker.gate.checks import Breach
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner
 from ranker.learning.model_copy import ModelCopy

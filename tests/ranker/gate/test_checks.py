@@ -8,8 +8,8 @@ import torch
 
 from ranker.config import GateConfig, LearnerConfig, UpdateConfig
 from ranker.engine import Engine
+from ranker.gate.checks import LabelTests, check_weights, held_out
 from ranker.gate.held_out_window import HeldOutWindow
-from ranker.gate.tests import LabelTests, check_weights, held_out
 from ranker.grades import Compared
 from ranker.learning.learner import Learner
 from tests.ranker.samples import COMPRESS, at, labelled, request, tiny_learner, tiny_model, traffic, update_of
