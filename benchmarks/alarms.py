@@ -44,7 +44,7 @@ WITHIN_S = 1_800
 class Found:
     second: int
     labels: int
-    """Since the onset, or since the start."""
+    """Labels since the onset, or since the start."""
     breach: Breach
 
 

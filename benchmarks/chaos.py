@@ -59,11 +59,11 @@ RECIPE = (
 )
 """With clicks that are late by half a second and correct what was said."""
 Outages = list[tuple[int, int]]
-"""Of what serving needs; milliseconds since the epoch."""
+"""Outages (begin, end) of what serving needs; milliseconds since the epoch."""
 
 
 def inflict(target: Target, chosen: Sequence[Fault]) -> Outages:
-    """One after another, each once the one before is over."""
+    """Inflicts the faults one after another, each once the one before is over."""
     outages, done = [], Counter[str]()
     for number, fault in enumerate(chosen, 1):
         began, began_ms = time.monotonic(), now_ms()
@@ -99,10 +99,10 @@ def slow_disk(folder: Path) -> Iterator[Path | None]:
 
 
 def run(number: int | None, seed: int, rate: float, kinds: Sequence[str] = ()) -> bool:
-    """Prints what happened; whether all was right.
+    """Prints what happened; returns whether all was right.
 
     Args:
-        number: of faults; None: one of each family.
+        number: how many faults; None: one of each family.
         kinds: parts of the names of those to draw from; none: all.
     """
     world = replace(demo(), candidates_median=30, candidates_max=60, conversion_delay_s=1.0)

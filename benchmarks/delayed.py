@@ -35,9 +35,9 @@ from ranker.delayed.weights import late_loss, targets
 
 SIZES = (300, 60, 20, 8, 4)
 HALF_LIVES_H = (8 * 24, 10 * 24, 12 * 24, None, None)
-"""Of each feature: hours after which half of an effect is another."""
+"""Hours, for each feature, after which half of an effect is another; None: never."""
 SPREADS = (0.55, 0.45, 0.4, 0.3, 0.3)
-"""Of the effects, in logits."""
+"""Standard deviations of each feature's effects, in logits."""
 PAIRS = ((0, 3), (1, 4), (2, 3))
 WINDOW_H = 30 * 24
 START_H, TEST_H, END_H = 30 * 24, 60 * 24, 67 * 24

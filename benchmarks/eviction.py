@@ -37,7 +37,7 @@ WIDTH, TAIL_ROWS = 16, 4_096
 REQUESTS, CANDIDATES, SCORED = 64, 16, 100
 FILL = 20_000
 _NEARLY_ALL = 0.95
-"""Of the keys that come again: a few marks of those turned away are overwritten."""
+"""Least share of keys that get a row when they come again: a few marks of those turned away are overwritten."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Timed:
 
 
 def admission(rows: int, new: int, steps: int) -> Timed:
-    """Admission into a full table, all keys without a row."""
+    """Times admission into a full table, all keys without a row."""
     admission, rng, timed = Admission(KeyMap(rows)), np.random.default_rng(0), Timed()
     filling = -(-rows // FILL) + 5
     for step in range(filling):
@@ -164,7 +164,7 @@ def _example(number: int, first: int, rng: np.random.Generator) -> LabelledReque
 
 
 def _keys_of(first: int, count: int) -> U64:
-    """Of the items with these numbers, ascending."""
+    """Returns the keys of `count` items numbered from `first`, ascending."""
     return np.sort(salted(np.array([hash64(f"{i}") for i in range(first, first + count)], np.uint64), ITEM))
 
 

@@ -93,7 +93,7 @@ def name(every_s: float) -> str:
 
 
 def report(found: list[dict[float, float]]) -> list[tuple[float, float, float]]:
-    """Of each interval: mean loss against the shortest, and half its 95 % interval."""
+    """Prints and returns for each interval its mean loss against the shortest, and half the 95 % interval of that."""
     best = min(INTERVALS_S)
     losses = []
     print(f"{'sync interval':<16}{'entropy':>9}{'loss':>9}{'± 95 %':>9}   of each seed")
@@ -123,10 +123,10 @@ def plot(losses: list[tuple[float, float, float]], title: str, file: Path) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--hours", type=float, default=3.0, help="of event time, the first of them a warm-up")
+    parser.add_argument("--hours", type=float, default=3.0, help="hours of event time, the first of them a warm-up")
     parser.add_argument("--rate", type=float, default=3.0, help="requests a second of event time")
-    parser.add_argument("--candidates", type=int, default=4, help="shown of each request")
-    parser.add_argument("--label-s", type=int, default=3, help="after which labels are there")
+    parser.add_argument("--candidates", type=int, default=4, help="candidates shown of each request")
+    parser.add_argument("--label-s", type=int, default=3, help="seconds of event time after which labels are there")
     parser.add_argument("--world", default="demo")
     parser.add_argument("--plot", type=Path, help="a PNG")
     args = parser.parse_args()

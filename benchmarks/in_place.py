@@ -45,7 +45,7 @@ from streams.workers.train.update_writer import now_ms
 
 REPLICAS = ("one", "two")
 SETTLING_S = 3.0
-"""At the beginning of a turn, in which the one that goes on applying catches up."""
+"""Seconds at the beginning of a turn, in which the one that goes on applying catches up."""
 SAME = 1e-5
 """Probabilities nearer than this are the same: what else was in a micro-batch may change the last bits."""
 DIFFERENT = 1e-4
@@ -76,7 +76,7 @@ def take_turns(folder: Path, turns: int, seconds: float) -> list[Turn]:
 
 
 def latencies(up: House, turns: Sequence[Turn]) -> dict[bool, list[list[int]]]:
-    """By whether its replica applied: of each turn the milliseconds of every scored answer."""
+    """Returns, by whether its replica applied updates, the milliseconds of every scored answer, turn by turn."""
     asked: dict[str, int] = {}
     for record in read_topic(up.kafka, REQUESTS):
         request = decode(TOPICS[REQUESTS], record.value, record.header(CONTENT_TYPE))
@@ -92,7 +92,7 @@ def latencies(up: House, turns: Sequence[Turn]) -> dict[bool, list[list[int]]]:
 
 
 def served(up: House) -> dict[Version, list[Served]]:
-    """What one tier scored alone, by version."""
+    """Reads what one tier scored alone, by version."""
     found = defaultdict(list)
     for record in read_topic(up.kafka, SERVED):
         message: Served = decode(TOPICS[SERVED], record.value, record.header(CONTENT_TYPE))
@@ -102,7 +102,7 @@ def served(up: House) -> dict[Version, list[Served]]:
 
 
 def versions(up: House, engine: Engine) -> Iterator[Version]:
-    """Applies the log, one update at a time."""
+    """Applies the log, one update at a time; yields the version after each."""
     follower = UpdateFollower(up.recipe.model.digest)
     for record in read_topic(up.kafka, UPDATES):
         update = follower.feed(record.value or b"", record.offset)
@@ -113,12 +113,12 @@ def versions(up: House, engine: Engine) -> Iterator[Version]:
 
 @dataclass
 class Again:
-    """Of answers that were scored once more."""
+    """Counts of answers that were scored once more."""
 
     same: int = 0
     torn: list[str] = field(default_factory=list)
     told_apart: int = 0
-    """The next version would have answered otherwise."""
+    """Answers that the next version would have given otherwise."""
     largest: float = 0.0
 
 
@@ -157,7 +157,7 @@ def _distance(engine: Engine, message: Served, request: ScoringRequest) -> float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="demo", help="a built-in one")
+    parser.add_argument("--recipe", default="demo", help="a built-in recipe")
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--turn-s", type=float, default=30.0)

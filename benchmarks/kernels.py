@@ -30,7 +30,7 @@ class Case:
     name: str
     requests: int
     candidates: int
-    """Of each request."""
+    """Candidates of each request."""
     U: int
     V: int
     K: int

@@ -37,7 +37,7 @@ T0 = 1_700_000_000_000
 LENGTH = 2048
 BATCH = 200
 MIN_EVENTS = 80_000
-"""Of a measurement: the server's own comings and goings are some 100 KB."""
+"""Events of a measurement, at least: the server's own comings and goings are some 100 KB."""
 ITEMS_SERVED = 20
 ITEMS_SHOWN = 8
 CLICK_EVERY = 16
@@ -81,7 +81,7 @@ def fill_json_stream(redis: Redis, users: int, events: int) -> None:
 
 
 def memory(redis: Redis) -> int:
-    """Of the data: all that is used, less the connections' and the append-only file's buffers."""
+    """Returns the bytes of the data: all that is used, less the connections' and the append-only file's buffers."""
     info = cast(dict[str, int], redis.info("memory"))
     return info["used_memory"] - info["mem_clients_normal"] - info["mem_aof_buffer"]
 

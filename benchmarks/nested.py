@@ -54,7 +54,7 @@ def same_width() -> ModelConfig:
 
 
 def dense_bytes(model: ModelConfig, nested: bool) -> int:
-    """Of an update with all dense weights, 2 bytes each; shared ones once."""
+    """Returns the bytes of an update with all dense weights, 2 bytes each; shared ones once."""
     nest, tiers = Nest(), build_tiers(model, bind("decomposed"))
     if nested:
         for tier in tiers.values():

@@ -34,7 +34,7 @@ TIMED = 8
 
 
 def time_ratio(recipe: Recipe, sample: Sample, before: Tier, after: Tier) -> float:
-    """Of the medians of CPU time of some sampled requests."""
+    """Returns the ratio, after to before, of the medians of CPU time of some sampled requests."""
     featurizer, name, tables = Featurizer(recipe.model), before.config.name, sample.weights.image.tables
     keyed = [featurizer.keys([request], before.config.log_length) for request in sample.requests[:TIMED]]
 
@@ -57,7 +57,7 @@ def pruned(recipe: Recipe, sample: Sample, name: str, budget: float) -> tuple[Pr
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--tiers", help="with commas between them; all of the recipe's where absent")
+    parser.add_argument("--tiers", help="tiers, with commas between them; all of the recipe's where absent")
     parser.add_argument("--budgets", default=str(AIM_LOSS))
     parser.add_argument("--train", type=int, default=4_000, help="responses that the model learns from")
     parser.add_argument("--responses", type=int, default=2_000, help="sampled after that, three of four held out")

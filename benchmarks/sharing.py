@@ -37,7 +37,7 @@ from ranker.model.wukong_reference import exact_layer_reference
 from ranker.tuning.precision import time_layers
 
 _ITEM_TOKENS = 8
-"""Of a candidate's own, after each layer."""
+"""Tokens of a candidate's own, after each layer."""
 
 _CHOSEN_AT = 500
 """Candidates of the request that layers are timed on."""

@@ -116,7 +116,7 @@ def spoil(snapshot: Snapshot) -> None:
 
 
 def trainer(rows: int) -> tuple[Learner, Image]:
-    """Of the demo's model, its table of items full of so many rows."""
+    """Makes a learner and an image of the demo's model, its table of items filled with `rows` rows."""
     base = demo_model()
     model = replace(base, tables=(TableConfig(name="items", rows=rows), *base.tables[1:]))
     compress = bind("decomposed")

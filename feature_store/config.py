@@ -45,12 +45,12 @@ those who close windows are held, or down."""
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JoinConfig:
     click_window_ms: int = HOUR_MS // 6
-    """From an impression's event time: how long it may be clicked. Then it is a negative click example."""
+    """How long after an impression's event time it may be clicked. Then it is a negative click example."""
     click_elapsed_ms: int = 0
     """From an impression's event time: without a click until then it makes a provisional negative click example. What
     label finally comes is the same. 0: none is made."""
     attribution_window_ms: int = 24 * HOUR_MS
-    """From an impression's event time: how long, once clicked, it may convert."""
+    """How long after an impression's event time it may convert, once clicked."""
     early_ms: int = HOUR_MS // 6
     """How long a click or conversion waits for the impression it names, in event time."""
     skew_ms: int = 5_000
@@ -60,7 +60,7 @@ class JoinConfig:
     """Whether a click makes a conversion example before its conversion or its window's end: none; a negative one at the
     click; or a negative one once `elapsed_ms` passed without a conversion. What labels finally come is the same."""
     elapsed_ms: int = HOUR_MS
-    """From a click's event time, for `elapsed`."""
+    """Time from a click's event time, for `elapsed`."""
     state_ttl_s: int = 48 * 3600
     """Seconds. Garbage collection only: what is known of an impression is dropped this long after it, in event time
     (so a redelivery is recognized until then), and a user's whole state HELD_S later than this after the last write, in

@@ -128,7 +128,7 @@ class Reply:
     stored: bool
     """This delivery changed the log (of a served record: the join)."""
     position: Position | None
-    """Of the log, just after the event; None for served records, which are not events."""
+    """Position of the log just after the event; None for served records, which are not events."""
     labels: tuple[Label, ...]
     outcome: Outcome
 
@@ -147,6 +147,6 @@ class Closed:
 
 
 def example_id(label: Label) -> str:
-    """The same for every delivery of the same label."""
+    """Returns an id that is the same for every delivery of the same label."""
     provisional = "unclicked" if label.kind == "click" else "provisional"
     return f"{provisional if label.provisional else label.kind}:{label.impression_id}"

@@ -14,7 +14,7 @@ class Forgotten:
     """What there was of a user."""
 
     events: int
-    """In the log, with their tags."""
+    """Events in the log, with their tags."""
     served: int
     """Served records that waited for impressions."""
     impressions: int
@@ -22,9 +22,9 @@ class Forgotten:
     actions: int
     """Clicks and conversions that waited for their impression."""
     timers: int
-    """That no field of the join had any more: its time to live was over."""
+    """Timers that no field of the join had any more: its time to live was over."""
     responses: tuple[str, ...]
-    """Of the served records and impressions."""
+    """Response ids of the served records and impressions."""
 
     @property
     def anything(self) -> bool:

@@ -85,7 +85,7 @@ class Joiner:
         return [reply for reply in replies if reply is not None]
 
     def offsets(self) -> dict[tuple[str, int], int]:
-        """By (topic, partition), the next offset to read, as stored with the newest facts."""
+        """Returns the next offset to read, by (topic, partition), as stored with the newest facts."""
         stored = cast(dict[bytes, bytes], self._redis.hgetall(keys.OFFSETS))
         found = {}
         for field, offset in stored.items():

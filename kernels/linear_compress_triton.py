@@ -37,7 +37,7 @@ _MOST_PARTS = 64
 
 @triton.jit
 def split_columns(first_column, D: tl.constexpr, ALIGN: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Of a block of columns (n, d): its first n, int64, and from there n and d of each, int32.
+    """Split a block of columns (n, d): its first n, int64, and, counted from there, n and d of each, int32.
 
     N * T * D passes 2**31 on a large batch, but within a block int32 will do, and takes half the registers.
     """

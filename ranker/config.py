@@ -100,7 +100,7 @@ class TierConfig:
     layers: int = 1
     """Wukong layers (of each stack)."""
     width: int = 0
-    """Of the tier's tokens; 0: as wide as the embeddings."""
+    """Width of the tier's tokens; 0: as wide as the embeddings."""
     log_length: int = 64
     """Newest events of the log that the encoder reads; 0: no log at all."""
     log_sums: int = 8
@@ -118,7 +118,7 @@ class TierConfig:
     attentive: bool = False
     """Y follows from the tokens, rather than being the same for all."""
     hidden: int = 64
-    """Of the blocks' MLPs and of the heads."""
+    """Hidden units of each of the blocks' MLPs and of the heads."""
     heads: int = 2
     """Attention heads, of the encoder and of the queries over its states. Divides the tier's width."""
     dropout: float = 0.0
@@ -147,14 +147,14 @@ class ModelConfig:
     tiers: tuple[TierConfig, ...]
     """Cheapest first."""
     width: int = 16
-    """Of an embedding, and of every token of the tiers that do not say otherwise."""
+    """Width of an embedding, and of every token of the tiers that do not say otherwise."""
     max_position: int = 32
     seed: int = 0
-    """Of the initial weights."""
+    """Seed of the initial weights."""
     click_prior: float = 0.05
     """Probability of a click before anything is learned."""
     conversion_prior: float = 0.1
-    """Of a conversion after a click."""
+    """Probability of a conversion after a click, before anything is learned."""
     learns_late: bool = False
     """Every tier learns which conversions come late, by an auxiliary head that serves nothing: for policies for delayed
     conversions that need to know."""
@@ -232,15 +232,16 @@ class UpdateConfig:
 
     rows: Encoding = "bfloat16"
     dense: Encoding = "bfloat16"
-    """Of tensors of more than 256 values; smaller ones (norms, biases, calibration) are cheap and delicate: float32."""
+    """Encoding of tensors of more than 256 values; smaller ones (norms, biases, calibration) are cheap and delicate:
+    float32."""
     tensors: dict[str, Encoding] = field(default_factory=dict)
-    """What was measured for single ones: by table, or by tier and name ("light/heads.user.weight")."""
+    """Encodings of single tensors, as measured: by table, or by tier and name ("light/heads.user.weight")."""
     moved: float = 0.01
     """A row or a dense tensor goes out once it is further from what replicas hold than this share of its norm."""
     row_budget: int | None = None
     """Bytes of an update for rows: the furthest from what replicas hold go first. None: all that moved."""
     full_every: int = 500
-    """Of so many updates one has no budget and no threshold. So has the first of an epoch."""
+    """Every this many updates, and at an epoch's start, all that changed is sent: no budget and no threshold."""
 
     def __post_init__(self) -> None:
         if self.moved < 0 or self.full_every < 1 or (self.row_budget is not None and self.row_budget < 1):
@@ -257,24 +258,25 @@ class GateConfig:
     held_out: float = 0.02
     """Share of responses, by hash, that are never trained on."""
     held_out_window: int = 16
-    """The newest so many of them that a tier served judge an update; the tiers take turns."""
+    """Held-out responses that judge an update: the newest that one tier served; the tiers take turns."""
     held_out_jump: float = 0.25
-    """What may be added to their loss from one turn to the next, as a share of it:"""
+    """Most that a tier's held-out loss may rise by from one turn to the next, as a share of it;
+    `held_out_nats` come on top."""
     held_out_nats: float = 2.0
-    """and so much besides. Where few are clicked, their loss is small and any step's share of it large."""
+    """Nats that it may rise by besides: where few are clicked, the loss is small and any step's share of it large."""
     max_change: float = 0.2
-    """What an update may change a dense tensor of more than 256 values by: the root of the mean square over them."""
+    """Most that an update may change a dense tensor of more than 256 values by: the root mean square over them."""
     max_row_value: float = 1_000.0
     worse_tolerance: float = 0.05
-    """As a share of the loss: how much worse than the reference what is served may be for long."""
+    """How much worse than the reference what is served may be for long, as a share of the loss."""
     strange_tolerance: float = 0.15
-    """As a share of the loss: how much more than expected the reference may lose to drift."""
+    """How much more than expected the reference may lose to drift, as a share of the loss."""
     labels_between_false_alarms: float = 1e7
     reference_labels: int = 10_000
-    """Of a kind, that the reference must have learned from before labels of that kind are judged by it; and of clicks,
-    that the model must have learned from before held-out responses judge its updates."""
+    """Labels of a kind that the reference must have learned from before labels of that kind are judged by it; and click
+    labels that the model must have learned from before held-out responses judge its updates."""
     reopen_labels: int = 500
-    """After a breach so many labels must look right before any is learned from again."""
+    """Labels that must look right after a breach before any is learned from again."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1 or self.held_out_window < 1:
@@ -295,20 +297,21 @@ class GateConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearnerConfig:
     dense_rate: float = 1e-3
-    """Of Adam, for dense weights."""
+    """Learning rate of Adam, for dense weights."""
     row_rate: float = 0.3
-    """Of row-wise Adagrad, for embedding rows."""
+    """Learning rate of row-wise Adagrad, for embedding rows."""
     max_grad_norm: float = 10.0
-    """Of all dense gradients together. Rows need no clip: row-wise Adagrad bounds each step by row_rate · √width."""
+    """Largest norm of all dense gradients together; they are clipped to it. Rows need no clip: row-wise Adagrad bounds
+    each step by row_rate · √width."""
     dearer_share: float = 0.25
-    """Of the responses of cheaper tiers, what a dearer tier learns from."""
+    """Share of the responses of cheaper tiers that a dearer tier learns from."""
     conversion_weight: float = 1.0
-    """Of a conversion label beside a click label."""
+    """Weight of a conversion label beside a click label."""
     clicks: ClickPolicyName = "wait"
     conversions: PolicyName = "wait"
     """How clicks, and conversions, that come late are learned (ranker/delayed/policies.py)."""
     distillation_weight: float = 1.0
-    """Of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
+    """Weight of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
     updates: UpdateConfig = field(default_factory=UpdateConfig)
 
     def __post_init__(self) -> None:

@@ -23,15 +23,15 @@ class LossSums:
     predicted: float = 0.0
     """Probabilities as served: over the positives, how calibrated they were."""
     served: float = 0.0
-    """Of the predictions as served."""
+    """Loss of the predictions as served."""
     base: float = 0.0
-    """Of the base rate of all labels before."""
+    """Loss of the base rate of all labels before."""
     frozen: float | None = None
-    """Of the frozen copy, where there is one."""
+    """Loss of the frozen copy, where there is one."""
 
     @property
     def normalized_entropy(self) -> float | None:
-        """Of the served predictions: their loss over the base rate's (He et al., 2014). None without labels."""
+        """Loss of the served predictions over the base rate's (He et al., 2014). None without labels."""
         return self.served / self.base if self.base > 0 else None
 
     @property
@@ -55,15 +55,15 @@ class BaseRate:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Labels [n] there are of one kind, what was served for them, and what two references would have served."""
+    """The labels [n] of one kind, what was served for them, and what two references would have served."""
 
     label_n: F64
     served_n: F64
     reference_n: F64
     elder_n: F64
-    """Of the reference before it; where there is none, the reference's."""
+    """Predictions of the reference before it; where there is none, the reference's."""
     shown_ms_n: I64
-    """Event time at which what they are of was looked at."""
+    """Event time at which each labelled impression was looked at."""
 
     @classmethod
     def of(cls, parts: "Sequence[Compared]") -> "Compared":
@@ -77,7 +77,7 @@ class Compared:
 
 
 def compare(label_N: F32, served_N: F32, reference_N: F32, elder_N: F32, shown_ms_N: I64) -> Compared:
-    """Labels are nan where there is none."""
+    """Sets predictions beside their labels, leaving out those without one (nan)."""
     known_N = ~np.isnan(label_N)
     columns = (label_N, served_N, reference_N, elder_N)
     label_n, served_n, reference_n, elder_n = (x_N[known_N].astype(np.float64) for x_N in columns)

@@ -25,7 +25,8 @@ class Exploration:
 class Choice:
     plan: str
     probabilities: dict[str, float]
-    """Of every plan, in the state this choice was made in; sums to 1. Plans that were not allowed have 0."""
+    """Probability of every plan, in the state this choice was made in; they sum to 1. Plans that were not allowed have
+    0."""
     forced: bool
     """One plan alone was allowed: the choice says nothing about the policy."""
 

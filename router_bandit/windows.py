@@ -120,7 +120,7 @@ class Delivered:
 
     @property
     def outcome_id(self) -> str | None:
-        """Of a late one, the outcome's, as far as its id still says it; "" for a window's own reward."""
+        """Id of a late reward's outcome, None where the reward's id no longer says it; "" for a window's own reward."""
         response, _, outcome = self.reward_id.partition(f"{self.decision.response_id}:")
         return "" if not self.late else outcome if not response and outcome else None
 
@@ -161,7 +161,7 @@ class RewardWindows:
         self._options = options
 
     async def places(self) -> dict[Place, int]:
-        """Of each source that something was taken from, the offset after the last record that is in the windows."""
+        """Returns, for each source that something was taken from, the offset after the last record in the windows."""
         return to_places(cast(dict[bytes, bytes], await self._redis.hgetall(self._options.places_key)))
 
     async def take(
@@ -213,7 +213,7 @@ class RewardWindows:
     async def settle(self, closed: Sequence[Closed], delivered: Mapping[Place, int] = NOWHERE) -> int:
         """These rewards are delivered: count them into their minute, once. Returns how many were not settled before.
 
-        delivered: of the places they were delivered to, the offset after them.
+        delivered: by place they were delivered to, the offset after them.
         """
         arguments: list[str | bytes | int] = [1000 * self._options.aggregate_ttl_s, len(delivered)]
         for place, offset in delivered.items():

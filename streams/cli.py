@@ -381,7 +381,7 @@ def demo(
 
 
 def _kafka() -> "Kafka":
-    """It answers."""
+    """The broker named by TIDERANK_BOOTSTRAP, checked to answer."""
     from streams.config.settings import BOOTSTRAP, required
     from streams.kafka.connection import Kafka
 

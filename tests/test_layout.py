@@ -74,7 +74,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "tuning": {"arrays", "config", "engine", "grades", "inputs", "learning", "model", "updates"},
     },
 }
-"""Of each room, which others it may import: all are above it in the list, so there is no circle."""
+"""Rooms of each package, and which others each may import: all are above it in the list, so there is no circle."""
 TOP_MAX = {"streams": 22, "ranker": 15}
 HEAVY = {"torch", "torchrec", "fbgemm_gpu", "triton", "vowpalwabbit", "faust"}
 
@@ -203,3 +203,18 @@ def test_functions_stay_readable_without_scrolling() -> None:
 def test_imports_on_demand(module: str, without: str) -> None:
     code = f"import sys, {module}; sys.exit({without!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_docstrings_begin_with_what_a_thing_is_or_does() -> None:
+    """A genitive says nothing in help(), on hover and in --help: a field begins with a noun, a function with a verb."""
+    wrong = []
+    for path in (path for folder in [*MAY_IMPORT, "tests", "benchmarks"] for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            said = (
+                node.value
+                if isinstance(node, ast.Expr) or (isinstance(node, ast.keyword) and node.arg == "help")
+                else None
+            )
+            if isinstance(said, ast.Constant) and str(said.value).lstrip().startswith("Of "):
+                wrong.append(f"{path.relative_to(ROOT)}:{said.lineno}")
+    assert not wrong

@@ -26,7 +26,7 @@ _MISSED = re.compile(r"(\S+)\[(\d+)\]: (\d+) to (\d+) were deleted before they w
 """As workers say it (streams/kafka/gaps.py)."""
 Place = tuple[str, int]
 NOTED_S = 2.0
-"""For the broker to write down where its logs begin now; killed before, it would have the records back."""
+"""Seconds for the broker to write down where its logs begin now; killed before, it would have the records back."""
 
 
 class Archive:

@@ -14,7 +14,7 @@ from benchmarks.lab.faulty import order
 
 WORKERS = ("rank-a", "rank-b", "ingest", "train", "rewards", "learn")
 POINT_S = 60.0
-"""For a worker to reach the point where it is to die."""
+"""Seconds for a worker to reach the point where it is to die."""
 LONGEST_HALT_S = 9.0
 
 
@@ -25,7 +25,7 @@ def kill(target: Target, name: str) -> bool:
 
 
 def halt(target: Target, name: str) -> bool:
-    """For longer, at times, than its group waits for it."""
+    """Halts it for longer, at times, than its group waits for it."""
     child = target.house.workers[name].child
     os.kill(child.pid, signal.SIGSTOP)
     target.wait(target.rng.uniform(1.0, LONGEST_HALT_S))

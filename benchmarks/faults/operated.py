@@ -35,12 +35,12 @@ READS = {
 """Workers that know where they stand by themselves, or to whom a record that comes again is nothing new. Not rank: what
 its group is moved past is never answered."""
 READERS = {REQUESTS: "tiderank-rank", IMPRESSIONS: "tiderank-ingest", CONVERSIONS: "tiderank-ingest"}
-"""Of the topics that can be made anew without a loss, while their senders are silent and all of them has been read.
+"""Groups that read the topics that can be made anew without a loss, once their senders are silent and all is read.
 Outsiders write them, and no offset of theirs is part of a model, as are those of training.examples and of
 router.rewards."""
 EVENTS = (IMPRESSIONS, CONVERSIONS)
 EMPTY_S = 60.0
-"""For a group whose only member was killed to be without members."""
+"""Seconds, at most, for a group whose only member was killed to be without members."""
 
 
 def move_group(target: Target, worker: str, to: str) -> bool:

@@ -19,7 +19,7 @@ Inflict = Callable[[Target], bool]
 class Fault:
     name: str
     family: str
-    """Those that try the same thing on different parts."""
+    """Faults of one family try the same thing on different parts."""
     inflict: Inflict
     forgets: bool = False
     """Redis comes back with so little that events are read again from long ago."""

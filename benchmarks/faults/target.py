@@ -18,7 +18,7 @@ from streams.wire.messages import Candidate, RankingRequest
 from streams.workers.rank.replica import Replica
 
 BACK_S = 600.0
-"""For a worker to come back: on a busy machine importing torch alone takes a while."""
+"""Seconds for a worker to come back: on a busy machine importing torch alone takes a while."""
 PROBED = 12
 """Users, enough for each partition to have one."""
 

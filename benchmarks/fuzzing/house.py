@@ -53,7 +53,7 @@ READERS: Mapping[str, str | None] = {
     REWARDS: "learn",
     ROUTER_MODEL: None,
 }
-"""Whose input a topic is; None: every ranking process reads it for itself, and skips what is odd, saying so."""
+"""Worker whose input a topic is; None: every ranking process reads it for itself, and skips what is odd, saying so."""
 WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 GOOD_EVERY = 10
 """Odd messages of each topic between two good requests."""
@@ -66,15 +66,15 @@ _AUDITED = (
     *(("requests", name) for name in ("answered_ok", "answered_error", "unanswered")),
     *(("events", name) for name in ("distinct", "refused", "refused_without_dead_letter")),
 )
-"""Of an audit, what odd records leave sound. Beside them stand forged effects (examples, rewards) that have no cause,
-and events with one id and several contents, of which the first to come counts."""
+"""Lines of an audit that odd records leave sound. Others tell of forged effects (examples, rewards) that have no cause,
+and of events with one id and several contents, of which the first to come counts."""
 
 Place = tuple[str, int, int]
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one topic."""
+    """What came of one topic's odd messages."""
 
     sent: int = 0
     taken: int = 0
@@ -192,7 +192,7 @@ class _Odd:
 
     def __init__(self, kafka: Kafka, seed: int, settings: Settings) -> None:
         self.places: dict[Place, str] = {}
-        """By place, which mutation."""
+        """Mutation of each, by place."""
         self._samples = Samples(_now_ms, settings.recipe.routing.values)
         self._fuzzer = Fuzzer(seed, self._samples.samplers(), _now_ms)
         self._producer = kafka.producer(linger_ms=5.0)
@@ -231,7 +231,7 @@ class _Good:
     def __init__(self, kafka: Kafka) -> None:
         self.sent = self.under_way = 0
         self.events: Counter[str] = Counter()
-        """Of each user."""
+        """Events sent, by user."""
         self.clicked: set[str] = set()
         """Ids of the examples that the clicks must give."""
         self._client = RankingClient(kafka)
@@ -287,7 +287,7 @@ class _Good:
 
 
 def _await_read(kafka: Kafka, workers: list[WorkerProcess]) -> None:
-    """Until every group has committed all that its topics hold, or a worker has ended, or it takes too long."""
+    """Waits until every group has committed all that its topics hold, or a worker has ended, or it takes too long."""
     deadline = time.monotonic() + QUIET_S
     while time.monotonic() < deadline and all(worker.child.alive() for worker in workers):
         waiting = {topic: lag for topic, reader in READERS.items() if reader and (lag := _lag(kafka, topic, reader))}

@@ -20,7 +20,7 @@ Sampler = Callable[[random.Random], Struct]
 HUGE = 5_000
 """Characters, elements or levels: far beyond every bound of a field, and cheap enough to be sent by the thousand."""
 MAX_BYTES = 100_000
-"""Of a record: below every broker's own limit. What is longer is cut."""
+"""Bytes of a record, at most: below every broker's own limit. What is longer is cut."""
 ODD_TEXTS = (
     *("", " ", "\0", "\n|:\t", "\x1b[2J", "u" * 128, "u" * 129, "é" * 128, "𝄞" * 64, "\u202e", "1e999", "null"),
     *("../../etc", "{}", "a=b:c|d", "%00", "x" * HUGE),

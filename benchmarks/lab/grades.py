@@ -12,11 +12,11 @@ from ranker.arrays import F32, F64, I64
 
 @dataclass(frozen=True)
 class Difference:
-    """Of normalized entropies, this run's minus the reference's: below 0 is better."""
+    """Difference of normalized entropies, this run's minus the reference's: below 0 is better."""
 
     mean: float
     half_width: float
-    """Of the 95 % interval: impressions of one request count as one draw."""
+    """Half the width of the 95 % interval: impressions of one request count as one draw."""
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} ± {self.half_width:.4f}"
@@ -35,7 +35,7 @@ def entropy(click_n: F32, p_n: npt.NDArray[np.floating]) -> float:
 
 
 def difference(click_n: F32, p_n: F32, reference_n: F32, request_n: I64) -> Difference:
-    """Paired by request; request_n: ascending."""
+    """Compares two runs, paired by request; request_n: ascending."""
     gap = losses(click_n, p_n) - losses(click_n, reference_n)
     by_request = np.bincount(request_n - request_n[0], weights=gap)
     by_request = by_request[np.bincount(request_n - request_n[0]) > 0]

@@ -58,7 +58,7 @@ class House:
         )
 
     def add(self, name: str) -> WorkerProcess:
-        """Not started yet."""
+        """Adds a worker, not started yet."""
         worker, _, instance = name.partition("-")
         made = self.workers[name] = WorkerProcess(
             worker,
@@ -123,8 +123,8 @@ def traffic(
     world: WorldConfig | None = None,
     drain_s: float = 0,
 ) -> Iterator[Traffic]:
-    """Until the block ends. prefix: of the requests' ids, which no other traffic in the same house may use; without one
-    they are this seed's own."""
+    """Sends until the block ends. prefix: of the requests' ids, which no other traffic in the same house may use;
+    without one they are this seed's own."""
     running = Traffic()
 
     def drive() -> None:

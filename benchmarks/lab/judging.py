@@ -36,14 +36,14 @@ from streams.wire.topics import (
 from streams.workers.rank.replica import Replica
 
 PATIENCE_S = 240.0
-"""For anything to come right; importing torch alone takes a while on a busy machine."""
+"""Seconds for anything to come right; importing torch alone takes a while on a busy machine."""
 SETTLING_S = 3.0
-"""After an outage, requests of which may still be answered late."""
+"""Seconds around an outage: requests of that time may still be answered late."""
 WAITING = (("requests", "pending"), ("events", "not_read"), ("joins", "pending"), ("rewards", "pending"))
 
 
 def settled_audit(up: House) -> AuditReport:
-    """Once all is read and all windows are closed; whatever it is, if that does not come about."""
+    """Audits once all is read and all windows are closed; if that does not come about in time, as things are then."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         report = run_audit(up.settings)
@@ -82,7 +82,7 @@ def fallbacks(up: House, outages: Sequence[tuple[int, int]], deleted: Iterable[R
 
 
 def fingerprint(image: Image) -> str:
-    """Of every bit that decides a score."""
+    """Returns a digest of every bit that decides a score."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(image.tensors().items()):
         digest.update(name.encode())

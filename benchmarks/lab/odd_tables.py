@@ -79,7 +79,7 @@ def parquet(name: str, table: Any, **options: Any) -> Callable[[Path], str]:
 
 
 def text(table: Any, *, null: Sequence[str] = ("",)) -> str:
-    """As CSV; the null words take turns."""
+    """The table as CSV; the null words take turns."""
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(table.column_names)

@@ -27,7 +27,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one variant; one entry for each seed."""
+    """Result of one variant; its lists have one entry for each seed."""
 
     variant: Variant
     entropies: list[float]
@@ -88,7 +88,7 @@ def compare(
 
 
 def _difference(run: Run, reference: Run) -> Difference:
-    """On the impressions that both were graded on: the last ones."""
+    """Compares on the impressions that both were graded on: the last ones."""
     n = min(len(run.p_n), len(reference.p_n))
     return difference(run.click_n[-n:], run.p_n[-n:], reference.p_n[-n:], reference.request_n[-n:])
 

@@ -29,7 +29,8 @@ def score_ms(model: ModelConfig, name: str, *, candidates: int, repeats: int = 1
 
 
 def operations(model: ModelConfig, name: str) -> tuple[float, float]:
-    """Of a request and of each candidate: intercept and slope of counted floating point operations over candidates."""
+    """Counts the operations of a request and of each candidate: intercept and slope of floating point operations over
+    candidates."""
     counts = []
     for candidates in (10, 110):
         tier, tables, batch = _ready(model, name, candidates)

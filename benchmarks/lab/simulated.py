@@ -37,7 +37,7 @@ class Plan:
     """Impressions, at most, that a user saw before the stream begins; at least a tenth of it."""
     history_days: int = 30
     days: float = 4
-    """Of the stream."""
+    """Length of the stream, in days."""
     seed: int = 0
 
 
@@ -57,7 +57,7 @@ class Shown:
 
 
 def simulated(plan: Plan, model: ModelConfig) -> Stream:
-    """Of the plan, encoded for the model's slots; from the cache where it has been drawn before."""
+    """Returns the plan's stream, encoded for the model's slots; from the cache where it has been drawn before."""
     text = json.dumps([asdict(plan), asdict(WORLDS[plan.world]()), [asdict(s) for s in model.slots]], sort_keys=True)
     path = CACHE / f"{plan.world}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.npz"
     if not path.exists():
@@ -79,7 +79,7 @@ class Drawn:
 
 
 def draw_impressions(plan: Plan, world: World) -> Drawn:
-    """Of the plan; the same for the same plan."""
+    """Draws the plan's impressions; the same for the same plan."""
     rng = np.random.default_rng([plan.seed, 6])
     parts = _past(plan, world, rng), _pages(plan, world, rng)
     shown = Shown(**{f: np.concatenate([getattr(part, f) for part in parts]) for f in Shown.__dataclass_fields__})

@@ -27,7 +27,7 @@ class Stream:
     """Requests in the order of time, each with its candidates as they were shown."""
 
     keyed: KeyedBatch
-    """Of all requests, with empty logs."""
+    """Keys of all requests, with empty logs."""
     event_ms_R: I64
     log_start_R: I64
     log_end_R: I64

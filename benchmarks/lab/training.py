@@ -27,7 +27,7 @@ Patch = Callable[[Tier], None]
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     batch: int = 16
-    """Requests of a step."""
+    """Requests in a step."""
     graded: float = 0.5
     """Share of the stream, its last part, that is graded."""
     learner: LearnerConfig = LearnerConfig()
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """Of one tier over one stream."""
+    """Result of one tier over one stream."""
 
     tier: str
     p_n: F32
@@ -61,7 +61,7 @@ class _Watched(Learner):
 def run(
     stream: Stream, model: ModelConfig, settings: Settings, *, seed: int = 0, patch: Patch | None = None
 ) -> dict[str, Run]:
-    """All tiers of the model, learning from every request; by name. Tiers must be without dropout.
+    """Runs all tiers of the model, each learning from every request; by name. Tiers must be without dropout.
 
     seed: of the initial weights. Every tier is graded by the forward of its own training step, so that grading costs
     nothing: no impression is graded by weights that learned from it.
@@ -127,7 +127,7 @@ def lesson_of(
     side: frozenset[str],
     learner: Learner,
 ) -> Lesson:
-    """Requests [first, last) for this tier; user_side: see Stream.batch."""
+    """Makes the lesson of requests [first, last) for this tier; side: user_side of Stream.batch."""
     keyed = stream.batch(first, last, tier.log_length, side)
     cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
     return Lesson(

@@ -19,7 +19,7 @@ from ranker.arrays import I64
 
 PolicyName = Literal["wait", "naive", "fake_negative", "es_dfm", "defer"]
 ClickPolicyName = Literal["wait", "es_dfm"]
-"""Of clicks: those whose share of late ones can be taken to be the same for all impressions."""
+"""Policies for clicks: those for which one share of late clicks, the same for all impressions, will do."""
 
 
 class Emission(IntEnum):
@@ -67,6 +67,6 @@ POLICIES: Final[Mapping[PolicyName, Policy]] = MappingProxyType(
 
 
 def final_emissions(label_N: npt.NDArray[np.float32]) -> I64:
-    """Where every label is final and nothing was said before; nan where there is no example."""
+    """Returns the emissions where every label is final and nothing was said before; a nan label is no example."""
     emission_N = np.where(label_N > 0, Emission.CONVERTED, Emission.CLOSED)
     return np.where(np.isnan(label_N), NO_EMISSION, emission_N).astype(np.int64)

@@ -30,7 +30,7 @@ from ranker.updates.image import Image, Tensors
 @dataclass(frozen=True, slots=True)
 class Breach:
     test: str
-    """finite, change, held_out, worse or strange; or reference: it is that one which is wrong."""
+    """finite, change, held_out, worse or strange; or reference: the reference itself is wrong."""
     reason: str
     """For people: what must hold, and what came."""
     since_ms: int | None = None
@@ -41,7 +41,8 @@ WEIGHTS = frozenset({"finite", "change", "held_out"})
 """Tests of what was learned; the others are of labels."""
 
 _AGREES = 0.5
-"""Of a test's threshold: so much the older reference must find in the labels of which the newer one speaks."""
+"""Share of a test's threshold that it must reach by the older reference too, on the labels for which it speaks:
+where it does not, the newer reference is wrong."""
 
 
 def held_out(response_id: str, share: float) -> bool:
@@ -50,7 +51,7 @@ def held_out(response_id: str, share: float) -> bool:
 
 
 def check_weights(config: GateConfig, dense: Tensors, rows: Mapping[str, Tensor], published: Image) -> Breach | None:
-    """What the next update would carry. Compares the dense tensors with what replicas hold; rows: by table."""
+    """Checks what the next update would carry: dense tensors against what replicas hold, and the rows, by table."""
     steps = torch._foreach_sub(list(dense.values()), [published.dense[name] for name in dense])
     norms = torch.stack(torch._foreach_norm(steps)).tolist()  # of all at once: there are hundreds, most of them small
     for (name, tensor), norm in zip(dense.items(), norms, strict=True):
@@ -92,16 +93,16 @@ class _Cohorts:
 
 
 _COHORTS = 256
-"""Of a window."""
+"""Cohorts in a window; none is shorter than 250 ms."""
 
 
 class LabelTests:
     """The tests after publishing: of each kind of label, whether the model is worse or the labels strange."""
 
     def __init__(self, config: GateConfig, windows_ms: Mapping[str, int]) -> None:
-        """windows_ms: by kind of label, from when a page was looked at to when what has not happened never will."""
+        """windows_ms: by kind of label, the time from the impression until the label is final."""
         self.labels = 0
-        """Tested since the start."""
+        """Labels tested since the start, or since `restart`."""
         self._config = config
         self._after_ms = -1
         self._cohorts = {kind: _Cohorts(window_ms) for kind, window_ms in windows_ms.items()}
@@ -115,11 +116,11 @@ class LabelTests:
 
     @property
     def quiet(self) -> bool:
-        """All is as expected: every detector has come back to a tenth of where it speaks."""
+        """All is as expected: every detector has come back to a tenth of its threshold."""
         return all(d.level < d.threshold / 10 for d in self._detectors.values())
 
     def levels(self) -> dict[str, float]:
-        """Of each test, as a share of where it speaks."""
+        """Returns the level of each test, as a share of the threshold at which it speaks."""
         return {f"{kind}/{test}": d.level / d.threshold for (kind, test), d in self._detectors.items()}
 
     def restart(self, after_ms: int) -> None:
@@ -162,8 +163,8 @@ def _evidence(x: Compared) -> tuple[float, ...]:
 
 
 def _second_opinion(config: GateConfig, test: str, x: Compared) -> float:
-    """What the test would add if the older reference were the one. Whether served predictions are worse than a
-    reference's it is not asked: they may well have become better than its."""
+    """What the test would add with the older reference in the newer one's place. For "worse" the newer one stays:
+    served predictions may well have become better than the older one's."""
     return float(_TESTS[test](config, x if test == "worse" else replace(x, reference_n=x.elder_n)).sum())
 
 

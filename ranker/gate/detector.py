@@ -24,7 +24,7 @@ import numpy as np
 from ranker.arrays import F64, I64
 
 QUICK, PATIENT = 0.5, 0.125
-"""t. Never 1: labels of one response are no independent draws."""
+"""Values of t. Never 1: labels of one response are no independent draws."""
 _CLIP = 1e-6
 
 
@@ -47,9 +47,9 @@ class Detector:
 
     labels_between_false_alarms: float
     level: float = 0.0
-    """In nats, now."""
+    """The sum now, in nats."""
     since_ms: int = 0
-    """Event time since which it has been above 0: no later than what it has found began."""
+    """Event time since which the level has been above 0; what it has found began then or later."""
     evidence_k: F64 = field(default_factory=lambda: np.zeros(0))
     """Sums of what came with the addends since then: for people to see."""
 

@@ -13,7 +13,7 @@ from ranker.inputs.requests import LabelledRequest
 
 
 class HeldOutWindow:
-    """By the tier that served them, so many of each. They are looked up again only when some were added."""
+    """The newest `size` responses that each tier served. They are looked up again only when some were added."""
 
     def __init__(self, engine: Engine, size: int) -> None:
         self.size = size
@@ -39,7 +39,7 @@ class HeldOutWindow:
         return changed
 
     def loss(self, tier: str) -> float:
-        """Sum over the labels of both kinds, of the responses that this tier served."""
+        """Log loss over the labels of both kinds, summed over the responses that this tier served."""
         if tier not in self._keyed:
             return 0.0
         keyed, click_N, conversion_N = self._keyed[tier]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """Copies by name, on the CPU. The next one under a name lies where the last one did, and is instead of it."""
+    """Named CPU copies; copying again under a name overwrites the earlier one in place."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}

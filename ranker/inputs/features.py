@@ -53,7 +53,7 @@ class KeyedBatch:
 
 
 class Featurizer:
-    """Of one configuration. Holds no state: the same requests give the same keys, in every process."""
+    """Makes keys and batches for one configuration. Holds no state: the same requests give the same keys everywhere."""
 
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
@@ -126,7 +126,7 @@ class Featurizer:
         )
 
     def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:
-        """Of the keys, own or tail."""
+        """Returns the row of each key: its own, or else the tail row that it shares."""
         rows = key_map.find(keys)
         return np.where(rows >= 0, rows, self.tail(table, keys))
 

@@ -64,7 +64,7 @@ class KeyMap:
         return np.where(slots >= 0, self._slot_row[slots], _FREE)
 
     def items(self) -> tuple[U64, I64]:
-        """As Keys.items."""
+        """All keys with their rows, as Keys.items gives them."""
         return Keys(self._key_of_row, self._taken).items()
 
     def copied_keys(self, copies: Copies, name: str) -> Keys:
@@ -87,7 +87,7 @@ class KeyMap:
         self.change_checked(keys, rows, evicted)
 
     def change_checked(self, keys: U64, rows: I64, evicted: U64) -> None:
-        """As change, of what is known to pass `check`: checking costs as much again."""
+        """Like `change`, for what is known to pass `check`: checking costs as much again."""
         self._remove(evicted)
         current = self.find(keys)
         new = current != rows

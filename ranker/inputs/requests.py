@@ -30,7 +30,7 @@ class ScoringRequest:
     item_features: Sequence[Features]
     """One mapping for each item."""
     features: Features = field(default_factory=dict)
-    """Of the user."""
+    """Features of the user."""
     context: Features = field(default_factory=dict)
     surface: str = "default"
     log: npt.NDArray[np.void] = field(default_factory=_empty_log)
@@ -63,7 +63,7 @@ class LabelledRequest:
     request: ScoringRequest
     response_id: str
     tier: str
-    """That served it."""
+    """Tier that served it."""
     click_N: F32
     conversion_N: F32
     position_N: npt.NDArray[np.int64]
@@ -72,14 +72,14 @@ class LabelledRequest:
     """pctr_N and pcvr_N as served: what the labels grade."""
     value_N: F32
     served_by: tuple[int, int] | None = None
-    """Epoch and number of the weights that scored it; None: of the newest."""
+    """Epoch and number of the weights that scored it; None: those of the newest."""
     shown_ms_N: npt.NDArray[np.int64] | None = None
     """Event time at which each was looked at, in Unix milliseconds; None: when it was asked for."""
     click_emission_N: npt.NDArray[np.int64] | None = None
-    """Of each click example which ranker.delayed.policies.Emission it is; a provisional one has click_N nan: it is
-    learned from, and no label to grade by. None: every label is final and nothing was said before."""
+    """Emission (ranker.delayed.policies) of each click example; a provisional one has click_N nan: it is learned from,
+    and no label to grade by. None: every label is final and nothing was said before."""
     emission_N: npt.NDArray[np.int64] | None = None
-    """As click_emission_N, of the conversion examples."""
+    """As click_emission_N, for the conversion examples."""
 
     def __post_init__(self) -> None:
         n = len(self.request.items)
@@ -99,11 +99,11 @@ class LabelledRequest:
 
     @property
     def is_final(self) -> bool:
-        """Whether any of its labels is: it can be judged by."""
+        """Whether any of its labels is final, so that predictions can be judged by it."""
         return not bool(np.isnan(self.click_N).all() and np.isnan(self.conversion_N).all())
 
     def emissions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Of the click and of the conversion examples, int64 [N] each, of Emission or NO_EMISSION."""
+        """Returns emissions of the click and of the conversion examples: int64 [N] each, Emission or NO_EMISSION."""
         clicks = final_emissions(self.click_N) if self.click_emission_N is None else self.click_emission_N
         conversions = final_emissions(self.conversion_N) if self.emission_N is None else self.emission_N
         return clicks, conversions

@@ -22,8 +22,7 @@ from ranker.inputs.keymap import KeyMap
 _NEVER = -1
 _NOBODY = 2**32 - 1
 _LOOK_AT_LEAST = 1_024
-"""Rows the hand passes in a step; so many leave for being idle at most, and one that is idle leaves so late at most
-as the hand takes to come round: a million rows in 977 steps."""
+"""Rows the hand passes in a step, at least: an idle row is found within one full turn, a million rows in 977 steps."""
 _LOOK_FOR_EACH = 8
 """Rows the hand passes for each one that a new key needs."""
 _NO_KEYS: U64 = np.empty(0, np.uint64)
@@ -73,7 +72,10 @@ class Admission:
         return Admitted(new, rows, evicted, freed)
 
     def _turned_away_before(self, keys: U64) -> npt.NDArray[np.bool_]:
-        """Of new keys, those that may take the place of others. The rest are remembered, each in another's stead."""
+        """Says which new keys may have a row: all if enough rows are free, else those that were turned away before.
+
+        Where rows are short, all are marked as turned away, each in the place of an earlier mark.
+        """
         if len(keys) <= self._num_free:
             return np.ones(len(keys), np.bool_)
         places, marks = keys % np.uint64(len(self._turned_away)), (keys >> np.uint64(32)).astype(np.uint32)
@@ -86,7 +88,7 @@ class Admission:
         return self.copied(Copies(), "")()
 
     def copied(self, copies: Copies, name: str) -> Callable[[], dict[str, np.ndarray]]:
-        """The state of this moment, to be sorted when it is called: by another thread, if need be."""
+        """Copies the state of this moment; the function it returns sorts the copy, in another thread if need be."""
         keys = self.key_map.copied_keys(copies, name)
         rest = {
             "used": copies.array(f"{name}/used", self._used),

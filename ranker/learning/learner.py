@@ -35,7 +35,7 @@ from ranker.updates.log import Dirty
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
-    """Of one call of learn. Grades are of predictions made before learning."""
+    """Result of one call of learn. Grades are of predictions made before learning."""
 
     applied: bool
     """False: nothing changed, because loss or gradients were not finite or no label teaches anything."""
@@ -44,7 +44,7 @@ class StepReport:
     loss: float = 0.0
     """Mean over labels that are learned, summed over the tiers that learned."""
     grad_norm: float = 0.0
-    """Of dense gradients, before the clip."""
+    """Norm of the dense gradients, before the clip."""
     admitted: int = 0
     evicted: int = 0
     """Keys that got, and lost, a row of their own."""
@@ -77,9 +77,9 @@ class Learner:
         self.pending = PendingChanges(self.tables, learner.updates)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
         self.late_clicks = BaseRate()
-        """Of all clicks, those that a provisional example denied."""
+        """Base rate, among all clicks, of those that a provisional example denied."""
         self.reference: ModelCopy | None = None
-        """Whose predictions `compare` sets beside those served."""
+        """Model whose predictions `compare` sets beside those served."""
         self.elder: ModelCopy | None = None
         """The reference before it, which is asked besides."""
         self._frozen: ModelCopy | None = None
@@ -291,7 +291,7 @@ class Learner:
 
 _FEW_LABELS = 500
 _PRIOR_LABELS = 20
-"""What the configured prior weighs."""
+"""Labels that the configured prior counts as."""
 
 _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
 
@@ -311,7 +311,7 @@ def _with_soft(found: Targets, label_N: Tensor) -> Targets:
 
 
 def _corrected(emission_N: Tensor) -> F32:
-    """Of the positive ones, 1 where it corrects what was said before, else 0."""
+    """Returns, for each positive example, 1 where it corrects what was said before, else 0."""
     of_positives: F32 = (emission_N[is_positive(emission_N)] == Emission.CORRECTED).numpy().astype(np.float32)
     return of_positives
 

@@ -48,7 +48,7 @@ class PendingChanges:
         return {name: w[torch.from_numpy(self._touched[name])] for name, w in self._tables.weights.items()}
 
     def take(self, now: Tensors, published: Image | None) -> Changes:
-        """In absolute values; what is taken is no longer pending. Without `published`: all, and every dense tensor.
+        """Takes changes, in absolute values: no longer pending. Without `published`: all, and every dense tensor.
 
         now: the dense tensors as they are.
         """

@@ -14,7 +14,7 @@ from ranker.model.init import linear, norm
 from ranker.model.mlp import Mlp
 
 BUCKETS = 16
-"""Of distances in time, and of distances in place: powers of four seconds, and of two events."""
+"""Buckets of distances in time, and of distances in place: powers of four seconds, and of two events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from ranker.model.mlp import Mlp
 
 
 def hidden_units(module: nn.Module) -> int:
-    """Of an Mlp; of the heads, each one's."""
+    """Counts the hidden units of an Mlp, or of each of the heads."""
     if isinstance(module, Mlp):
         return module.up.out_features
     if isinstance(module, Heads):

@@ -25,7 +25,7 @@ class Grouping:
 
     @classmethod
     def of(cls, request_of_N: Tensor, requests: int) -> "Grouping":
-        """From ascending request_of_N. Waits for the device, once, with several requests."""
+        """Builds it from ascending request_of_N. Waits for the device, once, with several requests."""
         N = request_of_N.shape[0]
         if requests == 1 or N == 0:  # with no candidates at all, [B, 0, D] needs no places either
             return cls(request_of_N, requests, N, None)

@@ -50,7 +50,7 @@ class Logits:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Of requests [B, U, D] (the last is the request's own), of candidates [N, V, D] and of log items [E, D]."""
+    """Tokens of requests [B, U, D] (the last is the request's own), of candidates [N, V, D] and of log items [E, D]."""
 
     user_BUD: Tensor
     item_NVD: Tensor
@@ -200,8 +200,8 @@ class Tier(nn.Module):
         """Let serving know of graded impressions: the positions shown, and how calibrated the logits were.
 
         Call it once a training step, with the finite logits of its forward (of weights that had not learned from
-        these labels). Of clicks and conversions: labels, float32 in [0, 1], NaN where there is none, and how often each
-        counts. Rates are a labelled example's weight.
+        these labels). labels_NH, of clicks and conversions: float32 in [0, 1], NaN where there is none; weights_NH: how
+        often each counts. Rates are a labelled example's weight.
         """
         shown_N = ~labels_NH[:, 0].isnan() & (weights_NH[:, 0] > 0)
         self.position.observe(position_N[shown_N], rate=position_rate)

@@ -24,9 +24,10 @@ from ranker.inputs.keymap import map_bytes
 from ranker.planning.sketch import FrequentKeys, HyperLogLog
 
 _TRAINED_BYTES = 4 + 1
-"""Beside a row's weights: its optimizer's sum, and whether it is to be published."""
+"""Bytes beside a row's weights: its optimizer's sum, and whether it is to be published."""
 _ADMITTED_BYTES = 8 + 8 + 4
-"""Of a row with a key: the step it was last used at, its place among the free ones, a mark of who was turned away."""
+"""Bytes of a row with a key: the step it was last used at, its place among the free ones, a mark of who was turned
+away."""
 _SMALL = 1 / 20
 _SPARE = 1 / 4
 _HALVINGS = 60
@@ -56,7 +57,7 @@ class SlotCounts:
         self._frequent.add(keys, counts)
 
     def merge(self, other: "SlotCounts") -> None:
-        """Then this one has counted what both have."""
+        """Adds the other's counts to this one's."""
         self._distinct.merge(other._distinct)
         self._frequent.merge(other._frequent)
 
@@ -110,9 +111,9 @@ class PlannedSlot:
     occurrences: int
     rows_for_90_percent: int
     rows: int
-    """Of its keys, those that the plan has rows of their own for."""
+    """Keys of the slot that the plan has rows of their own for."""
     covered: float
-    """Share of its occurrences that they are."""
+    """Share of its occurrences that those keys make up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class PlannedTable:
     tail_keys: float
     """Keys without a row of their own."""
     tail_collisions: float
-    """Of those, how many are expected to share their tail row with another: K·(1 - (1 - 1/T)^(K-1)) over T rows."""
+    """Tail keys expected to share their tail row with another: K·(1 - (1 - 1/T)^(K-1)) over T rows."""
 
 
 @dataclass(frozen=True, slots=True)

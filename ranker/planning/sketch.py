@@ -36,7 +36,7 @@ class HyperLogLog:
 
     @property
     def standard_error(self) -> float:
-        """Relative."""
+        """Relative standard error of the estimate."""
         return 1.04 / math.sqrt(len(self._registers))
 
     def add(self, keys: U64) -> None:
@@ -47,7 +47,7 @@ class HyperLogLog:
         np.maximum.at(self._registers, register, (below + 1 - bit_length).astype(np.uint8))
 
     def merge(self, other: Self) -> None:
-        """Then this one has seen what both have. Raises ValueError if their precisions differ."""
+        """Takes in what the other has seen. Raises ValueError if their precisions differ."""
         if self.precision != other.precision:
             raise ValueError(f"sketches merge at equal precision, got {self.precision} and {other.precision}")
         np.maximum(self._registers, other._registers, out=self._registers)
@@ -117,7 +117,7 @@ class FrequentKeys:
             self._settle()
 
     def merge(self, other: Self) -> None:
-        """Then this one has seen what both have; its capacity stays."""
+        """Takes in what the other has seen; the capacity stays."""
         other._settle()
         self.add(other._keys, other._counts)
         self.total += other.total - int(other._counts.sum())

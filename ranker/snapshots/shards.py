@@ -33,7 +33,7 @@ class Damaged(Exception):
 def write_shards(
     fs: Any, folder: str, part: str, tensors: dict[str, Tensor], go_on: Callable[[], None] = lambda: None
 ) -> list[Shard]:
-    """In one pass over the tensors' own memory. go_on: called before each piece; what it raises ends the writing."""
+    """Write in one pass over the tensors' own memory. go_on: called before each piece; what it raises ends it."""
     shards: list[Shard] = []
     for group in _groups(tensors):
         name, digest, size = f"{part}-{len(shards):05d}.safetensors", _new_digest(), 0

@@ -40,9 +40,9 @@ _NAME = re.compile(r"e(\d{8,16})-n(\d{12,16})")
 class Manifest:
     format: int = FORMAT
     digest: str
-    """Of the configuration."""
+    """Digest of the configuration."""
     position: Position
-    """Of both parts; its offset is where model.updates goes on."""
+    """Position of both parts; model.updates goes on at its offset."""
     offsets: dict[str, int]
     """Next offset of training.examples by partition."""
     watermark_ms: int
@@ -65,7 +65,7 @@ class Snapshot:
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """Name of its directory."""
         return self.url.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -84,7 +84,7 @@ class Found:
 class State:
     """Both parts at one number: copies, which no step and no update changes any more.
 
-    What a function returns is put into its order when it is called: that takes several times as long as the copy.
+    `image` and `training` sort what they return when they are called: that takes several times as long as the copy.
     """
 
     image: Callable[[], dict[str, Tensor]]
@@ -143,9 +143,9 @@ def write_state(
     needed: Collection[Position] = (),
     go_on: Callable[[], None] = lambda: None,
 ) -> Snapshot:
-    """As write_snapshot, of what was copied before: may run beside the training.
+    """Write a state that was copied before, as write_snapshot does: may run beside the training.
 
-    needed: of which the snapshots stay, whatever `keep` says.
+    needed: positions whose snapshots stay, whatever `keep` says.
     go_on: called every few megabytes; what it raises ends the writing, with nothing left of it.
     """
     fs, path = open_root(root)
@@ -197,13 +197,13 @@ def survey(root: str) -> list[Found]:
 
 
 def list_snapshots(root: str, digest: str) -> list[Snapshot]:
-    """Those of this configuration, oldest first. One whose manifest cannot be read is left out."""
+    """List the snapshots of this configuration, oldest first. One whose manifest cannot be read is left out."""
     found = [(f.url, f.manifest) for f in survey(root)]
     return [Snapshot(url, manifest) for url, manifest in found if manifest is not None and manifest.digest == digest]
 
 
 def load_image(snapshot: Snapshot, image: Image, reader: ShardReader | None = None) -> None:
-    """Into an image, in place. Raises SnapshotError if shards are missing or changed.
+    """Load a snapshot into an image, in place. Raises SnapshotError if shards are missing or changed.
 
     Takes memory for the image once more while it loads. reader: how to read; by default without caches.
     """
@@ -217,7 +217,7 @@ def load_image(snapshot: Snapshot, image: Image, reader: ShardReader | None = No
 
 
 def load_training_state(snapshot: Snapshot, reader: ShardReader | None = None) -> dict[str, Tensor]:
-    """For learning.state.restore. Raises SnapshotError if shards are missing or changed."""
+    """Load what learning.state.restore takes. Raises SnapshotError if shards are missing or changed."""
     return _load(snapshot, "training", reader)
 
 
@@ -290,7 +290,7 @@ def _load(snapshot: Snapshot, part: Part, reader: ShardReader | None) -> dict[st
 
 
 def _prune(root: str, keep: Retention, needed: Collection[Position]) -> None:
-    """The manifest goes first, so that what is half removed is no snapshot.
+    """Remove what is not to be kept, its manifest first, so that what is half removed is no snapshot.
 
     What has no manifest (the remains of a crash, or a snapshot that was gone back from) goes once it is older than the
     newest that are kept. What cannot be removed now is tried again after the next snapshot.

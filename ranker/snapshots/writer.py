@@ -38,15 +38,15 @@ class SnapshotWriter:
         self._thread: threading.Thread | None = None
         self._outcome: Snapshot | Failure | None = None
         self._stop = threading.Event()
-        """Of the thread that is there."""
+        """Stop signal of the thread that is there."""
 
     @property
     def busy(self) -> bool:
-        """Until the outcome has been taken."""
+        """Whether a snapshot was started whose outcome has not been taken yet."""
         return self._thread is not None
 
     def start(self, state: State, *, created_ms: int, needed: Collection[Position] = ()) -> None:
-        """Begins to write it. Call it when not busy. needed: of which the snapshots stay, whatever their age."""
+        """Begins to write it. Call it when not busy. needed: positions whose snapshots stay, whatever their age."""
         assert self._thread is None, "one snapshot at a time: take the outcome of the last"
         # A daemon: a store that hangs must not keep a stopped process alive. What it leaves then has no manifest.
         self._stop = threading.Event()
@@ -56,14 +56,14 @@ class SnapshotWriter:
         self._thread.start()
 
     def outcome(self) -> Snapshot | Failure | None:
-        """Of the snapshot that was started, once, as soon as it is there."""
+        """Returns the outcome of the snapshot that was started: once, as soon as it is there; None before and after."""
         if self._thread is None or self._thread.is_alive():
             return None
         self._thread, outcome = None, self._outcome
         return outcome
 
     def close(self, timeout_s: float) -> bool:
-        """Waits so long for a snapshot that is being written, then abandons it, with nothing left of it.
+        """Waits up to `timeout_s` for a snapshot that is being written, then abandons it, with nothing left of it.
 
         Returns whether the thread has ended: not if the store hangs.
         """

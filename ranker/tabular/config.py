@@ -18,15 +18,16 @@ class FitConfig:
     batch: int = 1024
     """Rows a step, at most: a small table gets EPOCH_STEPS of them an epoch."""
     dense_rate: float = 1e-3
-    """Of Adam, for the tier's own weights."""
+    """Learning rate of Adam, for the tier's own weights."""
     linear_rate: float = 1e-2
-    """Of Adam, for the linear path from the columns to the logit: what needs no interaction is to be learned first."""
+    """Learning rate of Adam, for the linear path from the columns to the logit: what needs no interaction is to be
+    learned first."""
     row_rate: float = 5e-3
-    """Of lazy Adam, for embedding rows."""
+    """Learning rate of lazy Adam, for embedding rows."""
     weight_decay: float = 0.0
-    """Decoupled (AdamW), of the tier's own weights."""
+    """Weight decay of the tier's own weights, decoupled (AdamW)."""
     embedding_l2: float = 1e-2
-    """Times the row, added to the gradient of the mean log loss, of the rows that a minibatch reads."""
+    """Factor: this times the row is added to its gradient of the mean log loss, for the rows that a minibatch reads."""
     averaged_steps: int = 400
     """Horizon of the moving average over steps that validates and is kept, instead of the weights that learn."""
     epochs_max: int = 100

@@ -82,12 +82,12 @@ class Encoder:
 
     @property
     def columns(self) -> tuple[Categorical | Numeric, ...]:
-        """Those that are read; each is a slot, in this order."""
+        """Columns that are read; each is a slot, in this order."""
         return (*self.categorical, *self.numeric)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """In the order of rows_NS, then of dense_NF."""
+        """Slots in the order of rows_NS, then of dense_NF."""
         slots = (Slot(name=table.name, side="candidate", table=table.name) for table in self.tables)
         return (*slots, *(Slot(name=c.name, side="candidate", kind="numeric") for c in self.numeric))
 
@@ -127,7 +127,7 @@ class Encoder:
 
 
 def learn_encoder(table: Any, found: list[Found], *, min_count: int, buckets: int) -> Encoder:
-    """From the training rows. Categories seen fewer than min_count times share a row."""
+    """Learn from the training rows. Categories seen fewer than min_count times share a row."""
     return Encoder(
         categorical=[_learn_categorical(table[f.name], f.name, min_count) for f in found if f.kind == "categorical"],
         numeric=[_learn_numeric(numbers(table[f.name], f.name), f.name, buckets) for f in found if f.kind == "numeric"],

@@ -10,7 +10,7 @@ from ranker.grades import log_loss
 
 @dataclass(frozen=True, slots=True)
 class Grades:
-    """Of one file's predictions."""
+    """Quality of one file's predictions."""
 
     auc: float | None
     """None where the labels are of one class."""

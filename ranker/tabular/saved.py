@@ -28,14 +28,14 @@ class Manifest:
     null_words: tuple[str, ...] = ()
     """Texts that stood for no value in training."""
     digest: str
-    """Of all of the above: statistics that were changed by a hand or a disk are not scored by."""
+    """Digest of all of the above but `format`: a model whose statistics a hand or a disk has changed is refused."""
     weights_blake2b: str
 
 
 def save_model(
     folder: Path, model: TabularModel, encoder: Encoder, *, label: str, null_words: tuple[str, ...] = ()
 ) -> None:
-    """Into the folder, which is made; a model that is there is replaced. The manifest is written last."""
+    """Write the model into the folder, which is made; one that is there is replaced. The manifest is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save({name: t.contiguous() for name, t in model.state_dict().items()})
     manifest = Manifest(

@@ -29,5 +29,5 @@ TIERS: Final = {
         _tier("heavy", layers=2, tokens=16, hidden=128),
     )
 }
-"""By name, cheapest first."""
+"""Tiers by name, cheapest first."""
 DEFAULT_TIER: Final = "medium"

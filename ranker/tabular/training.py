@@ -30,12 +30,12 @@ class Epoch:
     """What an epoch came to."""
 
     number: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     train_logloss: float
     """Mean over the epoch, while learning (so with dropout)."""
     valid: Grades
     rate: float
-    """Of what the rates are in the configuration."""
+    """Factor by which the configuration's rates were multiplied."""
     best: bool
     seconds: float
 
@@ -140,7 +140,7 @@ class _Trainer:
         self._rows.rate = self._config.row_rate * factor
 
     def epoch(self, data: Encoded, shuffle: torch.Generator, on_rows: Callable[[int], None]) -> float:
-        """Mean log loss over all rows, each learned once."""
+        """Learn each row once; returns the mean log loss over all."""
         self._model.train()
         total = torch.zeros((), dtype=torch.float64)
         batch = min(self._config.batch, max(len(data) // EPOCH_STEPS, SMALLEST_BATCH))

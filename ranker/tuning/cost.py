@@ -37,18 +37,18 @@ _EVENT_MS = 1_700_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Of scoring one request: what is done once, and what is done for each candidate."""
+    """Operations of scoring one request: those done once, and those done for each candidate."""
 
     request: float
     candidate: float
 
     @property
     def model_equivalent(self) -> float:
-        """Of the model that one candidate is scored by."""
+        """Operations of a request with one candidate: of the whole model that a candidate is scored by."""
         return self.request + self.candidate
 
     def executed(self, candidates: int) -> float:
-        """A candidate, where so many share the request's part."""
+        """Operations per candidate, where this many share the request's part."""
         return self.request / candidates + self.candidate
 
 
@@ -56,15 +56,15 @@ class Operations:
 class TierCost:
     tier: str
     parameters: int
-    """Dense ones: embeddings are shared."""
+    """Dense parameters: embeddings are shared."""
     operations: Operations
     median_ms: float
     p90_ms: float
-    """Of the scoring thread's CPU time: what it waits for a core is not the tier's cost."""
+    """Median and 90th percentile of the scoring thread's CPU time: what it waits for a core is not the tier's cost."""
 
 
 def table_bytes(tables: PlainTables) -> int:
-    """Of the embeddings as they are served, shared by all tiers."""
+    """Returns the bytes of the embeddings as they are served, shared by all tiers."""
     return sum(weights.nbytes for weights in tables.weights.values())
 
 
@@ -85,7 +85,7 @@ def made_up_request(candidates: int, log_length: int) -> ScoringRequest:
 def measure_tiers(
     config: ModelConfig, compress: Compress, *, candidates: int, log_length: int | None = None, repeats: int = 20
 ) -> list[TierCost]:
-    """Each tier of the configuration, cheapest first, with fresh weights on the CPU.
+    """Measures each tier of the configuration, cheapest first, with fresh weights on the CPU.
 
     log_length: events in the log of the request; None: as many as the tier reads. Times are of requests in turn, so
     that a busy moment of the machine meets all tiers alike.
@@ -107,7 +107,7 @@ def measure_tiers(
 
 
 def count_operations(config: ModelConfig, tier: Tier, tables: PlainTables, *, log_length: int) -> Operations:
-    """Of a request with so many events in its log (of which the tier reads the newest)."""
+    """Counts the operations of a request with this many events in its log (of which the tier reads the newest)."""
     few, many = _COUNTED_AT
     counts = []
     for candidates in _COUNTED_AT:

@@ -28,21 +28,21 @@ class TensorResult:
     saved: int
     """Bytes, of the whole tensor against float32."""
     change: Change
-    """Of the loss of the tier that loses most, with this tensor alone in this encoding."""
+    """Change of the loss of the tier that loses most, with this tensor alone in this encoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodingResult:
     tensors: list[TensorResult]
     chosen: dict[str, Encoding]
-    """What is not here stays float32."""
+    """Encoding by tensor; what is not here stays float32."""
     changes: dict[str, Change]
-    """By tier, with all that is chosen together."""
+    """Change of each tier's loss, with all that is chosen together."""
     full_bytes: int
-    """Of all tensors in float32."""
+    """Bytes of all tensors in float32."""
     chosen_bytes: int
     dropped: list[str]
-    """Of what was chosen one by one: taken back, because all together lost too much."""
+    """Tensors that were chosen one by one and taken back, because all together lost too much."""
 
 
 def measure_encodings(model: ModelCopy, held_out: Mapping[str, HeldOut], *, max_loss: float) -> EncodingResult:
@@ -72,7 +72,7 @@ def measure_encodings(model: ModelCopy, held_out: Mapping[str, HeldOut], *, max_
 
 
 def choose(results: Sequence[TensorResult], max_loss: float) -> dict[str, Encoding]:
-    """By bytes saved per loss, best first, while the losses add up to the budget.
+    """Chooses by bytes saved per loss, best first, while the losses add up to the budget.
 
     A loss below a thousandth of the budget counts as that: it is noise, and no reason to prefer a tensor.
     """

@@ -20,12 +20,12 @@ from ranker.inputs.tables import PlainTables
 from ranker.model.tier import Logits, Tier
 
 _REQUESTS = 64
-"""In a batch."""
+"""Requests in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of the log loss, relative: 0.0002 is a loss of 0.02 % of normalized entropy, as both have the same base."""
+    """Relative change of the log loss: 0.0002 is a loss of 0.02 % of normalized entropy, as both have the same base."""
 
     loss: float
     error: float
@@ -81,7 +81,7 @@ class HeldOut:
         return np.concatenate(found)
 
     def normalized_entropy(self, losses: F64) -> float:
-        """Over that of each label's mean (He et al., 2014)."""
+        """Returns the loss over that of the mean label of each kind (He et al., 2014)."""
         return float(losses.sum()) / self._base
 
     def _base_loss(self) -> float:
@@ -110,7 +110,7 @@ def label_losses(logits: Logits, labels_NH: Tensor) -> Tensor:
 
 
 def compare(before: F64, after: F64) -> Change:
-    """Of two results of `losses` on the same labels."""
+    """Compares two results of `losses` on the same labels."""
     difference, total = after - before, float(before.sum())
     error = 1.96 * float(difference.std()) * len(difference) ** 0.5
     return Change(loss=float(difference.sum()) / total, error=error / total)

@@ -33,7 +33,7 @@ TOP_K = 20
 _TIMED = 4
 """Requests that are scored while the clock runs, and whose inputs layers are timed on."""
 _INNER_S = 2e-4
-"""A look at the clock is worth at least so much work."""
+"""Seconds of work between two looks at the clock, at least."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,14 +41,14 @@ class Precision:
     """The chosen set, and where it holds."""
 
     digest: str
-    """Of the model's configuration."""
+    """Digest of the model's configuration."""
     cpu: str
     features: tuple[str, ...]
-    """Of the CPU."""
+    """Features of the CPU."""
     torch: str
     max_loss: float
     layers: dict[str, dict[str, Kind]]
-    """By tier and path."""
+    """Precision of each chosen layer, by tier and path."""
 
     def refusal(self, *, digest: str, cpu: str, features: Sequence[str]) -> str | None:
         """Why it must not be used here; None where it may."""
@@ -65,11 +65,11 @@ class LayerResult:
     kind: Kind
     full_us: float
     low_us: float
-    """Of a request: medians of CPU time, in float32 and in this precision."""
+    """Median CPU time of the layer per request, in float32 and in this precision."""
     saves: bool
-    """In three of four pairs of repeats at least."""
+    """Whether it saves time: in three of four pairs of repeats at least."""
     change: Change | None
-    """Of the loss, with this layer alone changed; None where no time is saved."""
+    """Change of the loss, with this layer alone changed; None where no time is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +78,16 @@ class TierResult:
     layers: list[LayerResult]
     chosen: dict[str, Kind]
     change: Change
-    """Of the loss, with all that is chosen together."""
+    """Change of the loss, with all that is chosen together."""
     entropy: float
     """Normalized, in float32."""
     full_ms: float
     low_ms: float
-    """Of a request."""
+    """Median CPU time of a request, in float32 and with all that is chosen."""
     refresh_ms: float
-    """What an update of the weights costs more."""
+    """CPU time that an update of the weights costs more."""
     overlap: float
-    """Of the TOP_K candidates of a request by click probability, the share that stays."""
+    """Share of a request's TOP_K candidates by click probability that stay, on average."""
     dropped: list[dict[str, Kind]] = field(default_factory=list)
     """Larger sets that lost too much together, or saved nothing."""
 
@@ -139,7 +139,7 @@ def measure_precision(
 
 
 def choose(layers: Sequence[LayerResult], max_loss: float) -> dict[str, Kind]:
-    """By saving per loss, best first, while the losses add up to the budget; a layer has one precision.
+    """Chooses by saving per loss, best first, while the losses add up to the budget; a layer has one precision.
 
     A loss below a hundredth of the budget counts as that: it is noise, and no reason to prefer a layer.
     """
@@ -185,7 +185,8 @@ class _Scoring:
 
 
 def time_layers(tier: Tier, score: Callable[[Tier], object], requests: int, *, repeats: int) -> list[LayerResult]:
-    """Each layer on what it is given while `score` scores that many requests, in turn with itself in low precision."""
+    """Times each layer on what it is given while `score` scores that many requests, in turn with itself in low
+    precision."""
     possible = candidates(tier)
     inputs = _inputs(tier, list(possible), score)
     low = {kind: copy.deepcopy(tier) for kind in KINDS}
@@ -206,7 +207,7 @@ def time_layers(tier: Tier, score: Callable[[Tier], object], requests: int, *, r
 
 
 def _saves(full: Sequence[float], low: Sequence[float]) -> bool:
-    """In three of four pairs at least: a busy machine must not decide."""
+    """Whether time is saved in three of four pairs at least: a busy machine must not decide."""
     return float(np.quantile(np.subtract(full, low), 0.25)) > 0
 
 
@@ -245,7 +246,7 @@ def _alone(tier: Tier, result: LayerResult, held_out: HeldOut, before: F64) -> C
 
 
 def _overlap(full: Sequence[F32], low: Sequence[F32]) -> float:
-    """Of requests with more than TOP_K candidates; 1 where there are none."""
+    """Returns the mean share over requests with more than TOP_K candidates; 1 where there are none."""
     shares = [
         len(np.intersect1d(np.argsort(-a)[:TOP_K], np.argsort(-b)[:TOP_K])) / TOP_K
         for a, b in zip(full, low, strict=True)
@@ -255,7 +256,7 @@ def _overlap(full: Sequence[F32], low: Sequence[F32]) -> float:
 
 
 def write_precision(root: str, precision: Precision) -> str:
-    """Beside the snapshots at `root`, which may be any fsspec URL; returns where."""
+    """Write it beside the snapshots at `root`, which may be any fsspec URL; returns where."""
     fs, path = url_to_fs(root)
     fs.makedirs(path, exist_ok=True)
     fs.pipe_file(f"{path}/{FILE}", msgspec.json.format(msgspec.json.encode(precision)))

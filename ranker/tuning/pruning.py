@@ -43,7 +43,7 @@ class Round:
     operations: float
     """Share of the linear operations that is left."""
     change: Change
-    """Of the loss, since before pruning."""
+    """Change of the loss, since before pruning."""
     taken: bool
     """False: it lost too much, and was taken back."""
 
@@ -51,9 +51,9 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class Pruning:
     tier: Tier
-    """Of the new shapes."""
+    """The pruned tier, with its new shapes."""
     units: dict[str, Tensor]
-    """By path of a module that lost any: int64 [K], ascending, the units that stay; of the heads [2, K]."""
+    """Units that stay, by path of a module that lost any: int64 [K], ascending; of the heads [2, K]."""
     operations: float
     """Share of the linear operations that is left."""
     change: Change
@@ -236,7 +236,7 @@ class _Watch:
         self.hidden: dict[str, Tensor] = {}
         """[n, ..., H]; gradients flow through it."""
         self.shift: dict[str, Tensor] = {}
-        """Of the heads, what the request adds to it."""
+        """What the request adds to `hidden`; for the heads alone."""
         self._handles = []
         for path, module in _prunable(tier):
             watched = module.up if isinstance(module, Mlp) else module.item

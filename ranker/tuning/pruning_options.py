@@ -6,15 +6,15 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruningOptions:
     max_loss: float = 2e-4
-    """Of normalized entropy, relative: pruning stops before it loses more."""
+    """Relative loss of normalized entropy: pruning stops before it loses more."""
     target: float = 1.0
     """Share of the linear operations: pruning stops when so many are gone."""
     step: float = 0.05
     """Share of the linear operations that a round removes; halved each time a round loses too much."""
     smallest_step: float = 0.005
-    """Below which it is not halved: pruning stops."""
+    """Least step: rather than halve it further, pruning stops."""
     candidates: int = 100
-    """Of the request whose operations are counted, its log as long as the tier reads."""
+    """Candidates of the request whose operations are counted, its log as long as the tier reads."""
 
     def __post_init__(self) -> None:
         if not (0 < self.target <= 1 and 0 < self.step <= 1 and 0 <= self.smallest_step <= 1 and self.max_loss >= 0):

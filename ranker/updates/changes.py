@@ -10,7 +10,7 @@ from ranker.updates.encoding import Encoded
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """Of one table. To apply it: take evicted_V out, give keys_K their rows_K, then write both kinds of values."""
+    """Change of one table. To apply: take evicted_V out, give keys_K their rows_K, then write both kinds of values."""
 
     keys_K: U64
     rows_K: I64
@@ -25,4 +25,4 @@ class TableChange:
 class Changes:
     tables: dict[str, TableChange] = field(default_factory=dict)
     dense: dict[str, Encoded] = field(default_factory=dict)
-    """By tier and name in its state_dict: "light/heads.out_bias"."""
+    """Tensors by tier and name in its state_dict: "light/heads.out_bias"."""

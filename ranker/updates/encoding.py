@@ -14,7 +14,7 @@ from torch import Tensor
 from ranker.config import Encoding, UpdateConfig
 
 SMALL = 256
-"""Values of a dense tensor that travels as it is."""
+"""Size up to which a dense tensor travels as it is."""
 _LARGEST = 127
 
 
@@ -67,5 +67,5 @@ def encode_dense(name: str, values: Tensor, config: UpdateConfig) -> Encoded:
 
 
 def row_bytes(width: int, encoding: Encoding) -> int:
-    """Of one encoded row of so many values."""
+    """Returns the bytes of one encoded row of `width` values."""
     return {"float32": 4 * width, "bfloat16": 2 * width, "int8": width + 4}[encoding]

@@ -34,18 +34,18 @@ class NotApplicable(Exception):
 
 
 def build_tiers(config: ModelConfig, compress: Compress) -> Tiers:
-    """Of fresh weights. Raises ValueError where they, or the tables beside them, would not fit into memory."""
+    """Builds fresh tiers. Raises ValueError where their weights, or the tables beside them, would not fit in memory."""
     check_memory(config)
     return {tier.name: Tier(config, tier, compress=compress) for tier in config.tiers}
 
 
 def dense_tensors(tiers: Tiers) -> dict[str, Tensor]:
-    """By tier and name in its state_dict, sharing memory with the tiers."""
+    """Returns the tensors by tier and name in its state_dict, sharing memory with the tiers."""
     return {f"{name}/{key}": t for name, tier in tiers.items() for key, t in tier.state_dict().items()}
 
 
 def new_image(config: ModelConfig, compress: Compress) -> "Image":
-    """One that stands alone: what the trainer keeps of what it published."""
+    """Makes an image that stands alone: what the trainer keeps of what it published."""
     return Image(config, dense_tensors(build_tiers(config, compress)))
 
 
@@ -62,7 +62,7 @@ class Image:
         self.offsets: dict[str, int] = {}
         """Next offset of training.examples by partition: what these weights have learned."""
         self.after_change: Callable[[], None] = lambda: None
-        """Is called in the step that changed the weights, behind it: copies of them are to be refreshed."""
+        """Called by whatever changed the weights, right after the change: copies of them are to be refreshed."""
         self._config = config
 
     @torch.no_grad()
@@ -105,9 +105,9 @@ class Image:
         return self.copied(Copies())()
 
     def copied(self, copies: Copies) -> Callable[[], Tensors]:
-        """tensors() of this moment, sorted when it is called: by another thread, if need be. Copying is far quicker.
+        """Copies what tensors() would give now; the function that it returns sorts it, in another thread if need be.
 
-        Holds until the next copy into the same `copies`.
+        Copying is far quicker than sorting. The copy holds until the next one into the same `copies`.
         """
         dense = {f"dense/{name}": tensor.to("cpu", copy=True) for name, tensor in self.dense.items()}
         tables = {
@@ -167,7 +167,7 @@ class Image:
             raise NotApplicable(f"an image of this configuration differs by {sorted(tensors.keys() ^ wanted)[:5]}")
 
     def _checked_dense(self, dense: dict[str, Encoded]) -> dict[str, Tensor]:
-        """Decoded."""
+        """Checks names and shapes of the dense tensors; returns them decoded."""
         decoded = {}
         for name, encoded in dense.items():
             if name not in self.dense:
@@ -177,7 +177,7 @@ class Image:
         return decoded
 
     def _checked_values(self, name: str, change: TableChange, *, reset: bool) -> tuple[Tensor, Tensor]:
-        """Of rows and of tail rows, decoded; all of the change is checked."""
+        """Checks all of the change; returns its values of rows and of tail rows, decoded."""
         if name not in self.tables.weights:
             raise NotApplicable(f"no table {name!r} in this configuration, which has {sorted(self.tables.weights)}")
         key_map, weights = self.tables.key_maps[name], self.tables.weights[name]

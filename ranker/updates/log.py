@@ -34,9 +34,9 @@ class Position:
     epoch: int
     number: int
     trainer: str
-    """Whose epoch it is."""
+    """Trainer whose epoch it is."""
     offset: int
-    """Of the record after that update: where to read on."""
+    """Offset of the record after that update: where to read on."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -67,7 +67,7 @@ class UpdateFollower:
         self._parts: list[Record] = []
 
     def feed(self, data: bytes, offset: int) -> Update | None:
-        """The record at `offset`. Returns the update that it completes, if it does: `position` is then after it."""
+        """Takes the record at `offset`. Returns the update that it completes, if any: `position` is then after it."""
         try:
             header = peek_header(data)
         except MalformedRecord:
@@ -144,7 +144,7 @@ class Dirty:
 
     @classmethod
     def union(cls, parts: "Sequence[Dirty]") -> "Dirty":
-        """At once: one after another, what has been merged already would be sorted again and again."""
+        """Merges all at once: one after another, what has been merged already would be sorted again and again."""
         keys, tails = defaultdict[str, list[U64]](list), defaultdict[str, list[I64]](list)
         for part in parts:
             for table, keys_K in part.keys.items():
@@ -193,12 +193,12 @@ class TrainerLog:
         self.offsets: dict[str, int] = {}
         """Next offset of training.examples by partition, of the newest update that was read before the open."""
         self.watermark_ms = 0
-        """Its watermark."""
+        """Watermark of that update."""
         self.torn: int | None = None
         """The newest of our own updates that the log holds damaged, or lacks."""
         self.dirty = Dirty()
         self.reset = False
-        """Since the snapshot an epoch has built on nothing: the first update must be a whole model."""
+        """Whether an epoch since the snapshot has built on nothing: the first update must be a whole model."""
         self.trained = False
         """There was no snapshot to build on, and yet the log tells of one, or of so many updates that there was one."""
         self._updates_read = 0
@@ -280,7 +280,8 @@ class TrainerLog:
 
 
 _FIRST_UPDATES = 300
-"""A trainer's first snapshot follows its first update, or is tried again every few seconds."""
+"""Updates after which there must have been a snapshot: a trainer's first follows its first update, or is tried
+again every few seconds."""
 
 
 def _parse(name: str) -> tuple[str, str, str]:

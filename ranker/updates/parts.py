@@ -9,9 +9,9 @@ from ranker.updates.changes import Changes
 from ranker.updates.encoding import Encoded
 
 _ENTRY_BYTES = 128
-"""Of safetensors' own header for one tensor, beside its name, at most."""
+"""Bytes of safetensors' own header for one tensor, beside its name, at most."""
 _SAFETENSORS_BYTES = 32
-"""Its length field and padding."""
+"""Bytes of its length field and padding."""
 
 
 def split(changes: Changes, room: int) -> list[dict[str, Tensor]]:

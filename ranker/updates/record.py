@@ -63,7 +63,7 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open"):
 
     epoch: Count
     digest: Name
-    """Of the configuration."""
+    """Digest of the configuration."""
     trainer: Name
     """A string that no other trainer has."""
     created_ms: Count
@@ -75,7 +75,7 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open"):
 class UpdateHeader(Struct, frozen=True, kw_only=True, tag_field="kind", tag="update"):
     epoch: Count
     number: Annotated[int, Meta(ge=1, le=2**53)]
-    """From 1 in each epoch, without gaps."""
+    """Number of the update: from 1 in each epoch, without gaps."""
     previous: Count
     part: Annotated[int, Meta(ge=0, lt=MAX_PARTS)] = 0
     parts: Annotated[int, Meta(ge=1, le=MAX_PARTS)] = 1

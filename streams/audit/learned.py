@@ -14,7 +14,7 @@ class _Epoch:
     epoch: int
     trainer: str
     number: int = 0
-    """Of its last update."""
+    """Number of its last update; 0 while it has none."""
     offsets: dict[str, int] = field(default_factory=dict)
     """Next offset of training.examples by partition, after its last update."""
 

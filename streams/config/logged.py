@@ -8,11 +8,12 @@ from streams.datasets.logs.columns import load_mapping
 from streams.datasets.logs.sources import open_log
 
 PREFIX = "log:"
-"""Of the names of these recipes: `--recipe log:ml-100k`, `--recipe log:mapping.toml`."""
+"""Prefix of the names of these recipes: `--recipe log:ml-100k`, `--recipe log:mapping.toml`."""
 
 
 def log_recipe(log: str) -> Recipe:
-    """Of a log by name (`obd`, `ml-100k`), or of the path of a column mapping. Raises ValueError where it is neither.
+    """Returns the recipe of a log, given by name (`obd`, `ml-100k`) or by the path of a column mapping. Raises
+    ValueError where `log` is neither.
 
     One tier and no bids: what is judged is the click probability of what was shown, not the order.
     """

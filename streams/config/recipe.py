@@ -34,7 +34,7 @@ class RankingConfig:
     batch_max: int = 8
     """Requests in one micro-batch: a larger one scores more a second, and holds its first request longer."""
     default_deadline_ms: int = 2_000
-    """Of requests that name none; past it they get a fallback."""
+    """Deadline of requests that name none; past it they get a fallback."""
     reply_prefix: str = "ranking.responses"
     """Reply topics must begin so: a request must not make the worker write into other topics."""
 
@@ -60,13 +60,13 @@ class Cascade:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutingConfig:
     tiers: tuple[str, ...] = ("light", "heavy")
-    """Each alone is a plan."""
+    """Tiers that are a plan each, alone."""
     cascades: tuple[Cascade, ...] = (Cascade(first="light", then="heavy", keep=20),)
     exploration: Exploration = Exploration()
     values: ValueOptions = ValueOptions()
     budget: BudgetOptions = BudgetOptions()
     reward_window_ms: int = 60_000
-    """After a decision, in event time: what its response earns by then is its reward."""
+    """Length of a decision's reward window, in event time: what its response earns by the end is its reward."""
     publish_s: float = 2.0
     """Least time between two records of router.model."""
     seed: int = 0
@@ -91,7 +91,7 @@ class TrainingConfig:
     learner: LearnerConfig = LearnerConfig()
     gate: GateConfig = GateConfig()
     step_s: float = 0.1
-    """From the start of a step to that of the next, at least: a step for each example would spend most of its time
+    """Least time from the start of a step to that of the next: a step for each example would spend most of its time
     starting."""
     batch_max: int = 512
     """Examples in one step at most: a trainer that is behind takes so many a step until it is not."""
@@ -99,7 +99,8 @@ class TrainingConfig:
     """An example that has been on its topic for longer is not learned, but counted: what is new comes first."""
     snapshot_s: float = 30.0
     snapshots_kept: int = 3
-    """The newest so many; besides them the newest of each of the last hours and days (UTC) that have one:"""
+    """So many of the newest are kept; besides them, the newest of each of so many last hours and days (UTC) that have
+    one:"""
     snapshots_hourly: int = 0
     snapshots_daily: int = 0
     freeze_after: int | None = None
@@ -123,7 +124,7 @@ class TrainingConfig:
 
     @property
     def retention(self) -> Retention:
-        """Of snapshots."""
+        """Which snapshots are kept, by the fields `snapshots_*`."""
         return Retention(newest=self.snapshots_kept, hourly=self.snapshots_hourly, daily=self.snapshots_daily)
 
 
@@ -145,11 +146,11 @@ class Recipe:
     max_future_ms: int = 60_000
     """Events further ahead of the broker's clock are refused."""
     min_event_ms: int = 10**12
-    """Events before it (September 2001) are refused: so a time in seconds is, whenever it was taken."""
+    """Time before which events are refused: September 2001, which no time given in seconds reaches."""
 
     @property
     def wall_lag_ms(self) -> int | None:
-        """None: the wall clock moves nothing."""
+        """How far the wall clock keeps behind, in ms; None: it moves nothing."""
         return self.lateness_ms if self.clock == "live" else None
 
     @property

@@ -47,12 +47,12 @@ def data_dir() -> Path:
 
 
 def snapshots_url() -> str:
-    """Raises StartError, as snapshot_store."""
+    """Where snapshots are: at TIDERANK_SNAPSHOTS, or else in the data folder. Raises StartError, as snapshot_store."""
     return snapshot_store(os.environ.get(SNAPSHOTS) or str(data_dir() / "snapshots"))
 
 
 def from_environment(*, recipe: str | None = None, instance: str | None = None) -> Settings:
-    """Raises StartError naming the variable that is missing."""
+    """Reads the settings from the environment. Raises StartError naming the variable that is missing."""
     return Settings(
         bootstrap=required(BOOTSTRAP, "the broker's host:port"),
         redis_url=required(REDIS_URL, "redis://host:port/0"),
@@ -69,7 +69,8 @@ def named_recipe(name: str | None) -> Recipe:
 
 
 def snapshot_store(url: str) -> str:
-    """The same. Raises StartError for a URL of a kind that fsspec does not know, or whose package is missing."""
+    """Returns `url` unchanged once fsspec can open it. Raises StartError for a URL of a kind that fsspec does not know,
+    or whose package is missing."""
     if "://" in url:
         from fsspec.core import url_to_fs
 

@@ -17,9 +17,10 @@ from streams.config.recipe import Recipe
 CANDIDATES = 100
 RUNS = 15
 CROWDED = 1.5
-"""Beside all other workers, caches and clock rates are shared: the same request takes more compute than alone."""
+"""Compute of a request beside all other workers, over that of the same request alone: caches and clock rates are
+shared."""
 DEAR_SHARE = 0.3
-"""Of requests, that could all be scored by the dearest tier within the budget."""
+"""Share of requests that the budget lets the dearest tier score, where the cheapest scores the others."""
 
 
 def tier_ms(recipe: Recipe) -> dict[str, float]:

@@ -48,11 +48,11 @@ class Entropies:
 
     labels: int
     live: float
-    """Of the predictions as served."""
+    """Normalized entropy of the predictions as served."""
     base: float
-    """Of the base rate of all labels before."""
+    """Normalized entropy of the base rate of all labels before."""
     frozen: float | None
-    """Of the frozen copy, on the same labels."""
+    """Normalized entropy of the frozen copy, on the same labels; None where it did not predict all of them."""
     difference_95: tuple[float, float] | None
     """Bounds of live minus frozen. Below zero: what was learned since the freeze made predictions better."""
 
@@ -64,7 +64,7 @@ def calibration(steps: list[StepLosses]) -> float | None:
 
 
 def entropies(steps: list[StepLosses]) -> Entropies | None:
-    """Over all labels of these updates. None without both positive and negative labels.
+    """Returns entropies over all labels of these updates; None without both positive and negative labels.
 
     The interval is that of a ratio estimator with updates as its clusters: labels of one update are not independent.
     """

@@ -27,7 +27,7 @@ class House:
         self._recipe = home / "demo.toml"
 
     def set_recipe(self, text: str) -> None:
-        """Of the workers that are started afterwards, as TOML."""
+        """Writes the recipe, as TOML, of the workers that are started afterwards."""
         self._recipe.write_text(text)
 
     def settings(self) -> Settings:
@@ -54,7 +54,7 @@ class House:
             worker.child.start()
 
     def await_workers(self, announce: Callable[[str], None]) -> None:
-        """Raises StackError, with the end of its log, if one does not come up."""
+        """Waits until all are ready. Raises StackError, with the end of its log, if one does not come up."""
         for worker in self.workers:
             worker.await_ready()
             announce(f"{worker.name}: ready, process {worker.child.pid}")
@@ -70,7 +70,7 @@ class House:
         return None
 
     def stop_workers(self) -> None:
-        """All at once; each ends with what it holds delivered and committed."""
+        """Stops them all at once; each ends with what it holds delivered and committed."""
         for worker in self.workers:
             worker.child.ask_to_stop()
         for worker in self.workers:
@@ -79,7 +79,7 @@ class House:
 
 
 def open_house(home: Path, closing: ExitStack, *, broker: BrokerChoice, announce: Callable[[str], None]) -> House:
-    """Servers and topics, fresh: what an earlier demo left in `home` is removed. Raises StackError."""
+    """Starts servers and makes topics, all fresh: what an earlier demo left in `home` is removed. Raises StackError."""
     stack = closing.enter_context(_fresh_stack(home, broker, announce))
     house = House(home, stack)
     closing.callback(house.stop_workers)

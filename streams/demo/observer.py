@@ -33,21 +33,21 @@ class Part:
 
     since_ms: int
     responses: Counter[str] = field(default_factory=Counter)
-    """By status. Every response on the topic, also a second one to the same request."""
+    """Number of responses by status: all that are on the topic, also a second one to the same request."""
     fallbacks: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    """Number of fallbacks by reason."""
     server_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
-    """Inside the ranking process: decode, fetch, route, score."""
+    """Milliseconds inside the ranking process: decode, fetch, route, score."""
     fresh: deque[Fresh] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
     plans: Counter[str] = field(default_factory=Counter)
     """Decisions by plan."""
     plan_ms: dict[str, float] = field(default_factory=dict)
     """Measured milliseconds, summed by plan."""
     steps: list[StepLosses] = field(default_factory=list)
-    """Of clicks, by update."""
+    """Losses of click labels, by update."""
     conversion_steps: list[StepLosses] = field(default_factory=list)
     examples: int = 0
-    """Learned."""
+    """Number of examples learned."""
     responses_learned: int = 0
     """Groups of examples of one response in one step, whose request's side was computed once."""
     updates: set[tuple[int, int]] = field(default_factory=set)
@@ -58,8 +58,8 @@ class Part:
 
     @property
     def updates_applied(self) -> int:
-        """Of the updates published in this part, those that a response was scored with: itself, or a newer one of its
-        epoch, as updates are applied in order and without gaps."""
+        """Number of updates published in this part that a response was scored with: the update itself, or a newer one
+        of its epoch, as updates are applied in order and without gaps."""
         newest: dict[int, int] = {}
         for epoch, number in self.served_versions:
             newest[epoch] = max(number, newest.get(epoch, 0))
@@ -73,13 +73,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class LogSize:
-    """Of the user logs in Redis."""
+    """Size of the user logs in Redis."""
 
     users: int
     events: int
-    """Held now: what a full ring has dropped is not counted."""
+    """Events held now: what a full ring has dropped is not counted."""
     size_bytes: int
-    """All in, as Redis accounts for it."""
+    """Memory that the logs take, all in, as Redis accounts for it."""
 
 
 class Observer:
@@ -89,7 +89,7 @@ class Observer:
         self._meter = FreshnessMeter()
         self.part = Part(_now_ms())
         self.learned = 0
-        """Examples, since the trainer started."""
+        """Examples learned since the trainer started."""
         self.frozen_after: int | None = None
         """Examples that the frozen copy has learned; None while there is none."""
         self.router: RouterModel | None = None
@@ -119,7 +119,7 @@ class Observer:
         self._keep(self._meter.settle(grace_ms=0))
 
     def measure_log(self) -> None:
-        """A few round trips to Redis. Leaves `log_size` as it was where Redis does not answer."""
+        """Measures `log_size`, in a few round trips to Redis; leaves it as it was where Redis does not answer."""
         with suppress(RedisError):
             self.log_size = log_size(self._redis)
 
@@ -178,7 +178,7 @@ class Observer:
 
 
 def log_size(redis: Redis) -> LogSize:
-    """Of at most 2,000 users, those that a scan meets first. Raises redis' errors."""
+    """Measures the logs of at most 2,000 users, those that a scan meets first. Raises redis' errors."""
     keys: list[bytes] = []
     for key in redis.scan_iter(match="log:{*", count=1_000):
         keys.append(key)

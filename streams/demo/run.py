@@ -36,7 +36,7 @@ LOG_SIZE_S = 5.0
 DRAIN_S = 4.0
 """How long the ad system waits for answers, clicks and purchases under way at the end."""
 QUIET_S = 2.0
-"""No example was learned for so long: the last windows have closed."""
+"""Seconds without a learned example after which the last windows count as closed."""
 QUIET_AT_MOST_S = 15.0
 CALM_AT_MOST_S = 60.0
 """A machine that cannot answer the measured rate at once is measured as it is, not waited for without end."""
@@ -45,7 +45,7 @@ FIRST_UPDATE_S = 60.0
 EXAMPLES_A_REQUEST = 5.5
 """The world shows 4 ads a page; the rest are conversions and their windows."""
 IN_FLIGHT_S = 15.0
-"""Of the measured rate: examples of the warm-up that the frozen copy has not learned, and of the draining."""
+"""Seconds at the measured rate that add as many examples as the warm-up after the freeze, and the draining."""
 MARGIN = 1.15
 WARM_UP_SPEED_MAX = 5.0
 """The warm-up's rate, as a multiple of the measured one, at most: as fast as the ranker answers without a queue."""
@@ -57,16 +57,16 @@ class Plan:
     rate: float
     seed: int
     warm_up_examples: int
-    """At least so many, whatever the measured part needs."""
+    """Least number of examples in the warm-up, whatever the measured part needs."""
 
     @property
     def freeze_after(self) -> int:
-        """Examples: more than the demo will add afterwards."""
+        """Number of examples after which a copy is frozen: more than the demo will add afterwards."""
         added = EXAMPLES_A_REQUEST * self.rate * (self.seconds + IN_FLIGHT_S)
         return max(self.warm_up_examples, math.ceil(MARGIN * added))
 
     def recipe(self, budget_ms: float) -> str:
-        """As TOML."""
+        """Returns the demo's recipe as TOML."""
         return (
             f'base = "demo"\n\n[training]\nfreeze_after = {self.freeze_after}\n\n'
             f"[routing.budget]\nbudget_ms = {budget_ms}\n"
@@ -173,7 +173,7 @@ class Course:
         self._watch_due = self._second_due = self._size_due = 0.0
 
     def run(self) -> dict[str, Any]:
-        """Returns the summary, of what there was where it was ended early."""
+        """Returns the summary; where the demo was ended early, of what there was."""
         reason, last_words = "finished", ""
         try:
             self._warm_up()
@@ -225,7 +225,7 @@ class Course:
                 scene.progress, scene.progress_text = elapsed / seconds, f"{elapsed:.0f} of {seconds:g} s"
 
     def _drain(self) -> None:
-        """Until the ad system has ended and the windows of what it showed have closed."""
+        """Waits until the ad system has ended and the windows of what it showed have closed."""
         with _phase(self._scene, "draining"):
             self._scene.progress_text = "the last clicks come in, the last windows close"
             deadline: float | None = None

@@ -36,19 +36,19 @@ class Series:
     price: deque[float | None] = field(default_factory=_minute)
 
     def add_traffic(self, news: dict[str, Any], answered: int) -> None:
-        """A second of the ad system's side: its latencies, and how many answers it got."""
+        """Adds a second of the ad system's side: its latencies, and how many answers it got."""
         latency = news["latency_ms"] or {"p50": None, "p99": None}
         self.rate.append(answered)
         self.p50_ms.append(latency["p50"])
         self.p99_ms.append(latency["p99"])
 
     def forget_entropies(self) -> None:
-        """Those of a young model are so high that nothing else could be seen beside them."""
+        """Drops the entropies: those of a young model are so high that nothing else could be seen beside them."""
         self.live.clear()
         self.frozen.clear()
 
     def add_observed(self, observer: Observer, now_ms: int) -> None:
-        """A second of what was seen on the topics."""
+        """Adds a second of what was seen on the topics."""
         part = observer.part
         recent = [e.total_ms for e in part.fresh if e.cause == "click" and e.event_ms > now_ms - FRESH_WINDOW_MS]
         fresh = quantiles(recent)
@@ -71,7 +71,7 @@ class Scene:
     part: Part
     phase: Phase = "warm-up"
     progress: float = 0.0
-    """Of the phase, 0 to 1."""
+    """Share of the phase that is over, 0 to 1."""
     progress_text: str = ""
     traffic: dict[str, Any] = field(default_factory=dict)
     """The ad system's newest counts."""
@@ -82,7 +82,7 @@ class Scene:
     log_size: LogSize | None = None
 
     entropies: Entropies | None = None
-    """Of this part so far."""
+    """Normalized entropies of this part so far."""
     clicks: dict[str, Any] | None = None
     """Freshness of this part's clicks, as `summarize` has it."""
 
@@ -97,6 +97,6 @@ class Scene:
 
     @property
     def latency_ms(self) -> dict[str, float] | None:
-        """Of the phase so far, from when a request was due until its answer was read."""
+        """Latency in the phase so far, from when a request was due until its answer was read."""
         latency: dict[str, float] | None = self.traffic.get("phase_latency_ms")
         return latency

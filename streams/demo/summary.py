@@ -23,11 +23,11 @@ class Ending:
     reason: str
     """`finished`, `interrupted`, or what broke."""
     last_words: str
-    """Of what broke: the end of its log."""
+    """End of the log of what broke; empty where nothing did."""
     measured: bool
-    """The measured part began. If not, what was seen is of the warm-up."""
+    """Whether the measured part began; if not, what was seen is of the warm-up."""
     seconds: float
-    """That the part lasted."""
+    """How long the part lasted."""
     traffic: Mapping[str, Any]
     """The ad system's counts of the part."""
     drift: float | None
@@ -38,7 +38,7 @@ class Ending:
 
 
 def summarize_demo(observer: Observer, part: Part, ending: Ending) -> dict[str, Any]:
-    """As JSON. Counts are of the measured part; None is what is not known."""
+    """Returns the summary as JSON has it. Counts are of the measured part; None is what is not known."""
     traffic, clicks = ending.traffic, summarize(part.fresh)
     found, size = entropies(part.steps), observer.log_size
     latency = traffic.get("phase_latency_ms", traffic.get("latency_ms"))
@@ -101,7 +101,7 @@ def view_of(summary: Mapping[str, Any], *, logs: Path) -> RenderableType:
 
 
 def rows(summary: Mapping[str, Any], *, logs: Path) -> list[tuple[str, str]]:
-    """What it is about, and a sentence; what continues the one before has no name."""
+    """Returns pairs of a name and a sentence; a sentence that continues the one before has no name."""
     found = [
         ("ended", f"{summary['exit_reason']}, after {summary['seconds']:.0f} s of the {summary['part']} part"),
         ("", summary["last_words"] or ""),

@@ -37,7 +37,7 @@ class Prepared:
     valid: Encoded
     test: Encoded | None
     extra: dict[str, list[str]]
-    """By file: columns that training does not have, which are left aside."""
+    """Columns, by file, that training does not have; they are left aside."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class FitResult:
     model: TabularModel
     epochs: list[Epoch]
     grades: Grades
-    """Of the test file where there is one, else of validation."""
+    """Grades on the test file where there is one, else on validation."""
     seconds: float
     config: FitConfig
     saved: Path | None

@@ -23,7 +23,7 @@ STAGES = ("join", "queue", "step", "publish", "apply")
 
 MAX_STEPS = 4_096
 MAX_PENDING = 50_000
-"""Of a partition: examples that wait to be served."""
+"""Most examples of a partition that wait to be served; past it the oldest is given up."""
 MAX_VERSIONS = 4_096
 
 T = TypeVar("T", int, tuple[int, int, int])
@@ -127,7 +127,8 @@ class FreshnessMeter:
         label: float,
         by_window: bool,
     ) -> None:
-        """A record of training.examples; of each partition in order of offset. One that came before counts once."""
+        """Takes a record of training.examples, of each partition in order of offset. One that comes again counts
+        once."""
         self._now_ms = max(self._now_ms, broker_ms)
         if not self._seen.add(example_id):
             return
@@ -141,7 +142,7 @@ class FreshnessMeter:
     def update(
         self, epoch: int, number: int, offsets: Mapping[int, int], *, begun_ms: int, created_ms: int, broker_ms: int
     ) -> None:
-        """A whole update of model.updates: `offsets` are the next of training.examples by partition."""
+        """Takes a whole update of model.updates: `offsets` are the next of training.examples by partition."""
         self._now_ms = max(self._now_ms, broker_ms)
         version = (epoch, number)
         self._offsets[version] = dict(offsets)
@@ -153,7 +154,7 @@ class FreshnessMeter:
             self._reach(replica, offsets, served_ms)
 
     def response(self, replica: str, epoch: int, number: int, *, broker_ms: int) -> None:
-        """A scored record of ranking.responses."""
+        """Takes a scored record of ranking.responses."""
         self._now_ms = max(self._now_ms, broker_ms)
         known = self._replicas.setdefault(replica, _Replica(broker_ms, broker_ms))
         known.first_ms, known.last_ms = min(known.first_ms, broker_ms), max(known.last_ms, broker_ms)
@@ -167,7 +168,7 @@ class FreshnessMeter:
             self._unknown.popitem(last=False)
 
     def settle(self, *, grace_ms: int | None = None) -> list[Fresh]:
-        """Events whose way has become known since the last call."""
+        """Returns the events whose way has become known since the last call."""
         known_ms = self._now_ms - (self._grace_ms if grace_ms is None else grace_ms)
         settled: list[Fresh] = []
         for waiting in self._pending.values():
@@ -240,7 +241,8 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def summarize(events: Iterable[Fresh]) -> dict[str, dict[str, Any]]:
-    """By cause: count, p50 and p99 of the whole, and of each stage. Milliseconds; causes that did not occur are out."""
+    """By cause: count, p50 and p99 of the whole, and of each stage. Milliseconds; causes that did not occur are left
+    out."""
     by_cause: dict[Cause, list[Fresh]] = {}
     for event in events:
         by_cause.setdefault(event.cause, []).append(event)

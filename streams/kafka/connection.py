@@ -32,7 +32,7 @@ its loop does by the health check; so a slow step, or a wait for Redis, is not t
 LEADER_TIMEOUT_S = 30.0
 """How long a partition may be without a leader: a broker that starts on a busy machine takes its time."""
 MAX_RECORD_BYTES = 5_000_000
-"""Of what a client sends: above every topic's own limit."""
+"""Largest record that a client sends: above every topic's own limit."""
 _PREFIX = "TIDERANK_KAFKA_"
 
 
@@ -43,11 +43,11 @@ class Kafka:
     bootstrap: str
     properties: Mapping[str, str]
     signer: Signer | None = None
-    """Of the records that change a model; None: they are neither signed nor is a signature asked for."""
+    """Signer of the records that change a model; None: they are neither signed nor is a signature asked for."""
 
     @classmethod
     def from_environment(cls, bootstrap: str | None = None) -> "Kafka":
-        """At `bootstrap`, or else at TIDERANK_BOOTSTRAP. Raises StartError where neither is given."""
+        """The broker at `bootstrap`, or else at TIDERANK_BOOTSTRAP. Raises StartError where neither is given."""
         bootstrap = bootstrap or os.environ.get("TIDERANK_BOOTSTRAP")
         if not bootstrap:
             raise StartError(
@@ -64,7 +64,7 @@ class Kafka:
         return {"bootstrap.servers": self.bootstrap, "log_level": 2, **self.properties}
 
     def producer(self, *, linger_ms: float = 0.0, delivery_timeout_ms: int = 30_000) -> Producer:
-        """Idempotent, acknowledged by all replicas, and hashing keys as Java's clients do."""
+        """A producer: idempotent, acknowledged by all replicas, and hashing keys as Java's clients do."""
         return Producer(
             self._base()
             | {
@@ -210,7 +210,7 @@ class Kafka:
         raise StartError(f"topics {names} were created but did not appear within {CONNECT_TIMEOUT_S:.0f} s")
 
     def partitions(self, topic: str) -> list[int]:
-        """Raises StartError where the topic does not exist, or is closed to us."""
+        """The partitions of a topic, in order. Raises StartError where it does not exist, or is closed to us."""
         known = self._asker.list_topics(topic, timeout=CONNECT_TIMEOUT_S).topics[topic]
         if known.error is not None and is_denied(known.error):
             raise denied(known.error, topic)
@@ -226,7 +226,7 @@ def _say(error: KafkaError) -> None:
 
 
 _said = Sparing()
-"""By the code of an error."""
+"""Which errors `_say` has said lately, by their code."""
 
 
 def _in_memory(cluster: ClusterMetadata) -> bool:
@@ -234,17 +234,18 @@ def _in_memory(cluster: ClusterMetadata) -> bool:
 
 
 def _is_refusal(error: KafkaError) -> bool:
-    """Whether it is about who we are to each other; a TLS alert comes as any other end of a connection."""
+    """Whether the error is that broker and client do not trust each other; a TLS alert comes as any other end of a
+    connection."""
     return error.name() in ("_AUTHENTICATION", "_SSL") or "alert" in error.str()
 
 
 def is_denied(error: KafkaError) -> bool:
-    """Whether the broker's access rules forbid it."""
+    """Whether the error is that the broker's access rules forbid what was asked."""
     return error.name().endswith("AUTHORIZATION_FAILED")
 
 
 def denied(error: KafkaError, what: str = "") -> StartError:
-    """What to raise for it."""
+    """What to raise where the broker's access rules forbid something."""
     return StartError(
         f"Kafka forbids this {f'on {what}' if what else 'user'}: {error.str()}; `tiderank access kafka` lists what "
         "each worker needs"
@@ -252,7 +253,7 @@ def denied(error: KafkaError, what: str = "") -> StartError:
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """(first offset kept, next offset). Waits for the leader of a partition that was made a moment ago.
+    """Returns (first offset kept, next offset). Waits for the leader of a partition that was made a moment ago.
 
     Raises StartError if the broker does not say within LEADER_TIMEOUT_S, or the topic is closed to us.
     """

@@ -50,13 +50,13 @@ class Rates(click.ParamType):
 @click.option(
     "--rate", "rates", type=Rates(), default="20", show_default=True, help="Requests a second; several: a row each."
 )
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="Of each rate.")
-@click.option("--candidates", type=int, default=100, show_default=True, help="Of every request.")
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="Seconds that each rate lasts.")
+@click.option("--candidates", type=int, default=100, show_default=True, help="Candidates of every request.")
 @click.option(
     "--log-length", type=int, default=512, show_default=True, help="Events that every user's log is filled to."
 )
 @click.option("--users", type=int, default=100, show_default=True)
-@click.option("--deadline-ms", type=int, default=1_000, show_default=True, help="Of every request.")
+@click.option("--deadline-ms", type=int, default=1_000, show_default=True, help="Deadline of every request.")
 @click.option("--timeout-ms", type=int, default=5_000, show_default=True, help="An answer later than this is none.")
 @click.option("--pacing", type=click.Choice(["poisson", "uniform"]), default="poisson", show_default=True)
 @click.option(
@@ -76,7 +76,9 @@ class Rates(click.ParamType):
 @click.option(
     "--broker", type=click.Choice(["auto", "kafka", "memory"]), default="auto", help="With --up: kind of broker."
 )
-@click.option("--recipe", metavar="NAME|FILE", help="Of the workers. [with --up: demo; else env TIDERANK_RECIPE]")
+@click.option(
+    "--recipe", metavar="NAME|FILE", help="Recipe of the workers. [with --up: demo; else env TIDERANK_RECIPE]"
+)
 @click.option("--tier", metavar="NAME", help="With --up: the only plan of the router.")
 @click.option(
     "--plot", "picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw latency against rate (PNG)."
@@ -190,7 +192,7 @@ def _house(up: bool, broker: BrokerChoice, recipe: str | None, tier: str | None,
 
 
 def one_tier_recipe(base: str, tier: str, folder: Path) -> str:
-    """Path of a recipe that is the built-in `base`, but that its router has this tier as its only plan.
+    """Writes a recipe that is the built-in `base` with this tier as the only plan of its router; returns its path.
 
     Raises StartError where base is not a built-in one, or has no such tier.
     """
@@ -207,7 +209,7 @@ def one_tier_recipe(base: str, tier: str, folder: Path) -> str:
 
 
 def _check_picture(file: Path) -> None:
-    """Raises before a run rather than after it."""
+    """Raises, before a run rather than after it, where the picture could not be drawn."""
     figure_module()
     if file.suffix != ".png" or not file.absolute().parent.is_dir():
         raise click.UsageError(f"--plot writes a .png into a folder that exists, got {str(file)!r}")

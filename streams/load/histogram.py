@@ -75,7 +75,7 @@ def _bucket(value_us: int) -> int:
 
 
 def _middle(bucket: int) -> float:
-    """Of the values that fall into the bucket."""
+    """Returns the middle of the values that fall into the bucket, in microseconds."""
     shift = max(0, bucket // HALF - 1)
     low = (bucket - shift * HALF) << shift
     return low + ((1 << shift) - 1) / 2

@@ -28,11 +28,11 @@ class LoadOptions:
     """What every request of a run has in common."""
 
     seconds: float = 30.0
-    """Of each rate."""
+    """Seconds for which requests of each rate are sent."""
     candidates: int = 100
     users: int = 100
     deadline_ms: int = 1_000
-    """Of every request; an answer read later than this after it was due is not in time."""
+    """Deadline of every request; an answer read later than this after the request was due is not in time."""
     timeout_ms: int = 5_000
     """A request without an answer for this long is counted as having taken it."""
     pacing: Pacing = "poisson"
@@ -53,7 +53,8 @@ class LoadOptions:
             )
 
     def world(self) -> World:
-        """Whose requests these are: all of the same size, and events that follow within a few seconds."""
+        """Returns the world whose requests these are: all of the same size, with events that follow within a few
+        seconds."""
         base = demo()
         return World(_world_config(base, self), seed=self.seed, start_ms=time.time_ns() // 1_000_000)
 
@@ -81,23 +82,23 @@ class Row:
     """What one rate gave. Latency is from when a request was due until its first response was read."""
 
     rate: float
-    """Asked for, requests a second."""
+    """Rate asked for, requests a second."""
     seconds: float
     deadline_ms: int
     timeout_ms: int
     sent: int = 0
     in_time: int = 0
-    """Scored, and read within the deadline."""
+    """Answers that were scored, and read within the deadline."""
     latency: Histogram = field(default_factory=Histogram)
-    """Of all that were sent: one that was not answered in time-out counts with the time-out."""
+    """Latency of all requests sent. Unanswered requests count as the time-out."""
     late: Histogram = field(default_factory=Histogram)
     """How long after it was due a request left: the load generator's own delay, a part of the latency."""
     timeouts: int = 0
     unscored: Counter[str] = field(default_factory=Counter)
-    """Answered without scores, by reason."""
+    """Answers without scores, by reason."""
     tiers: Counter[str] = field(default_factory=Counter)
     phases: dict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
-    """Milliseconds of a micro-batch, as the worker tells them."""
+    """Milliseconds of a micro-batch by phase, as the worker tells them."""
     versions: set[tuple[int, int]] = field(default_factory=set)
     """(epoch, number) of the weights that scored."""
     read_s: list[float] = field(default_factory=list)
@@ -122,7 +123,7 @@ class Row:
         return late is not None and late > LATE_MS
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON; times in ms."""
+        """Returns the row as JSON has it; times in ms."""
         return {
             "rate": self.rate,
             "rate_reached": round(self.reached(), 2),

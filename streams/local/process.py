@@ -50,7 +50,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the running server; it stays readable after the server's end."""
+        """Process id of the running server; it stays readable after the server's end."""
         if self._process is None:
             raise StackError(f"{self.name} was not started")
         return self._process.pid
@@ -92,7 +92,7 @@ class Child:
             time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL if it does not heed it. No effect on a server that is not running."""
+        """Sends SIGTERM, then SIGKILL if it does not heed it. No effect on a server that is not running."""
         if self._process is None:
             return
         if self.alive():
@@ -105,12 +105,12 @@ class Child:
         self._pid_path.unlink(missing_ok=True)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, without waiting for the end."""
+        """Sends SIGTERM, without waiting for the end."""
         if self._process is not None and self.alive():
             self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end: what a crash looks like."""
+        """Sends SIGKILL and waits for the end: what a crash looks like."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

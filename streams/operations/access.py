@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from streams.kafka.connection import Kafka
 
 PREFIX = "tiderank-"
-"""Of our users' and groups' names."""
+"""Prefix of our users' and groups' names."""
 HEALTH = "tiderank.health"
 _ALL = tuple(TOPICS)
 
@@ -60,7 +60,7 @@ _INGEST_KEYS = ("~log:*", "~join:*", "~due:*", "~ingest:*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Role:
-    """What one kind of process may do. To read or write a topic is to be told of it."""
+    """What one kind of process may do. Who may read or write a topic may also be told of it."""
 
     name: str
     reads: tuple[str, ...] = ()
@@ -68,11 +68,11 @@ class Role:
     replies: bool = False
     """Writes every topic that begins with the recipe's `reply_prefix`."""
     groups: tuple[str, ...] = ()
-    """Joined, and committed under. A name that ends in * stands for all that begin so."""
+    """Groups that it joins and commits under. A name that ends in * stands for all that begin so."""
     administers: tuple[str, ...] = ()
     """Topics that it makes, and whose settings it reads."""
     redis: tuple[str, ...] = ()
-    """Rules after those that take everything away; none: it does not use Redis."""
+    """Redis rules that give its rights, after those that take everything away; none: it does not use Redis."""
 
 
 ROLES: dict[str, Role] = {
@@ -233,7 +233,8 @@ def redis_command(user_prefix: str, old: bool) -> None:
 
 
 def create_rules(kafka: "Kafka", rules: list[Rule]) -> None:
-    """Raises StartError where the broker cannot be reached, KafkaException where it does not make one."""
+    """Makes the rules. Raises StartError where the broker cannot be reached, KafkaException where it does not make
+    one."""
     kafka.check()
     admin = kafka.admin()  # to be held until the answers are there
     for future in admin.create_acls([_binding(rule) for rule in rules]).values():

@@ -107,7 +107,7 @@ def restore(name: str, target: str, snapshots: str | None, as_json: bool) -> Non
 
 
 def _survey(url: str) -> "list[Found]":
-    """What is there. Raises StartError where that cannot be read, or nothing is there."""
+    """Lists the snapshots in a store. Raises StartError where it cannot be read, or is not there."""
     from ranker.snapshots.snapshot import survey
     from ranker.snapshots.store import open_root
 
@@ -129,7 +129,7 @@ def _chosen(url: str, names: Sequence[str]) -> "list[Found]":
 
 @contextmanager
 def _readable(url: str) -> Iterator[None]:
-    """What the store or its URL is to blame for in the block is a StartError outside."""
+    """Turns errors in the block that the store or its URL is to blame for into StartError."""
     try:
         yield
     except PermissionError as error:
@@ -159,7 +159,7 @@ def _row(found: "Found") -> dict[str, Any]:
 
 
 def _missing(found: "Found") -> str:
-    """Of the shards that the manifest names, by one listing."""
+    """Says, by one listing, which of the shards that the manifest names are not there whole; empty where all are."""
     from ranker.snapshots.store import open_root
 
     assert found.manifest is not None

@@ -21,7 +21,7 @@ class Graded:
     label: float
     predicted: float
     event_ms: int
-    """Of the request."""
+    """Event time of the request."""
     label_ms: int
     """When the label became known, in event time."""
 

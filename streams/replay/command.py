@@ -30,7 +30,7 @@ WORKERS = ("rank", "ingest", "train")
 @click.option("--map", "mapping", type=click.Path(path_type=Path, dir_okay=False), help="Column mapping of a file.")
 @click.option("--speed", default="max", show_default=True, help="Event time over wall time, or max.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many impressions.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the other candidates of each request.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the other candidates of each request.")
 @click.option("--up", is_flag=True, help="Start a broker, a Redis and the workers for this run alone.")
 @click.option(
     "--broker",

@@ -21,7 +21,7 @@ from streams.wire.messages import Candidate, Conversion, Impression, RankingRequ
 from streams.wire.topics import CONVERSIONS, IMPRESSIONS
 
 DEADLINE_MS = 600_000
-"""Of requests: a replay wants every answer, however late."""
+"""Deadline of requests: a replay wants every answer, however late."""
 STALL_S = 60.0
 DAY_MS = 24 * 3_600_000
 RECENT_ITEMS = 500
@@ -34,9 +34,9 @@ class Pace:
     speed: float | None = None
     """Event time over wall time; None: as fast as the system learns."""
     in_flight: int = 32
-    """Requests that wait for their answer at most."""
+    """Most requests that wait for their answer."""
     unlearned: int = 256
-    """Examples that the trainer may be behind at most."""
+    """Most examples that the trainer may be behind."""
 
     def __post_init__(self) -> None:
         if self.speed is not None and not self.speed > 0:
@@ -174,7 +174,8 @@ class Replay:
         )
 
     def _others(self, item: str) -> Iterator[tuple[str, FeatureMap]]:
-        """What was shown shortly before, to make up the candidates: it is not shown, and nothing is learned of it."""
+        """Draws items that were shown shortly before, to make up the candidates: they are not shown, and nothing is
+        learned of them."""
         if self._recent:
             for i in self._rng.integers(0, len(self._recent), self._log.candidates - 1):
                 if self._recent[i][0] != item:

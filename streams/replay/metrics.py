@@ -34,7 +34,7 @@ def log_loss(labels: F64, predicted: F64) -> F64:
 
 
 def entropy(rate: F64) -> F64:
-    """Of a coin with this probability, in nats."""
+    """Returns the entropy of a coin with this probability, in nats."""
     return log_loss(rate, rate)
 
 
@@ -86,13 +86,13 @@ class Entropies:
 
     values_K: F64
     samples_KR: F64
-    """Of R bootstrap resamples."""
+    """Normalized entropies of R bootstrap resamples."""
 
     def interval(self, k: int) -> Interval:
         return _percentiles(float(self.values_K[k]), self.samples_KR[k])
 
     def difference(self, ours: int, theirs: int) -> Interval:
-        """Paired; below zero: `ours` is better."""
+        """Returns that of `ours` minus that of `theirs`, paired; below zero: `ours` is better."""
         value = float(self.values_K[ours] - self.values_K[theirs])
         return _percentiles(value, self.samples_KR[ours] - self.samples_KR[theirs])
 

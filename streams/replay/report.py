@@ -19,7 +19,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of one predictor: the higher the AUC and the lower the normalized entropy, the better."""
+    """How good one predictor is: the higher the AUC and the lower the normalized entropy, the better."""
 
     auc: Interval
     normalized_entropy: Interval
@@ -61,7 +61,7 @@ class ReplayReport:
     updates: int
     shift_ms: int
     audit: AuditReport
-    """Of everything on the broker, by id: what was stored, joined, learned, lost or doubled."""
+    """Audit of everything on the broker, by id: what was stored, joined, learned, lost or doubled."""
     grades: Grades | None
     why_no_grades: str = ""
 

@@ -20,13 +20,15 @@ from streams.simulate.world import World
 
 @click.command("simulate")
 @click.option("--world", type=click.Choice(sorted(WORLDS)), default="demo", show_default=True)
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the world: who likes what, who comes when.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Seed of the world: who likes what, who comes when."
+)
 @click.option("--rate", type=click.FloatRange(0, 100_000, min_open=True), default=20.0, show_default=True)
 @click.option("--seconds", type=float, help="Length of the measured part; without it and --requests, until `stop`.")
 @click.option("--requests", type=int, help="Requests of the measured part.")
 @click.option("--warm-up-requests", type=int, default=0, show_default=True, help="Sent before the measured part.")
 @click.option("--warm-up-rate", type=click.FloatRange(0, 100_000, min_open=True), default=100.0, show_default=True)
-@click.option("--deadline-ms", type=int, help="Of every request.")
+@click.option("--deadline-ms", type=int, help="Deadline of every request.")
 @click.option("--drain", type=float, default=10.0, show_default=True, help="Seconds to wait for what is under way.")
 @click.option(
     "--commands", "read_commands", is_flag=True, help="Obey lines of standard input: rate N, poison SHARE, next, stop."

@@ -22,35 +22,36 @@ class WorldConfig:
     base_logit: float = -2.2
     """Click logit of an average item for an average user, if looked at."""
     quality: float = 0.3
-    """Of items, for good."""
+    """Strength of items' own quality, which stays."""
     segment: float = 1.2
-    """Of what all users of a segment like; their profiles name the segment."""
+    """Strength of what all users of a segment like; their profiles name the segment."""
     interest: float = 0.4
-    """Of a user's own lasting interest in the topics: only the user's log shows it."""
+    """Strength of a user's own lasting interest in the topics: only the user's log shows it."""
     interest_drift: float = 0.3
-    """Of the part of that interest that changes."""
+    """Strength of the part of that interest that changes."""
     interest_tau_s: float = 120.0
     """Seconds after which that part has forgotten itself to 1/e."""
     trend: float = 0.4
-    """Of what is in fashion: topics rise and fall for all users alike."""
+    """Strength of what is in fashion: topics rise and fall for all users alike."""
     trend_tau_s: float = 240.0
     quality_drift: float = 0.15
-    """Of campaigns that wear out and recover."""
+    """Strength of the wear of campaigns, which wear out and recover."""
     quality_tau_s: float = 120.0
     context: float = 0.2
-    """Of device by topic, of surface, and of the hour of the day by topic; each."""
+    """Strength of each of these: device by topic, surface, and the hour of the day by topic."""
 
     themes: int = 0
-    """Finer topics: an item has one of its topic's, and says so. 0: none, nor what is of a rich world below."""
+    """Number of finer topics: an item has one of its topic's, and says so. 0: none, and no passions, crosses or price
+    taste."""
     theme_interest: float = 0.0
-    """Of a user's own passions for themes: each for few of them, seldom met, so that only a long log shows which."""
+    """Strength of a user's own passions: for few themes each, seldom met, so that only a long log shows which."""
     theme_share: float = 0.15
-    """Of the themes, how many a user has a passion for."""
+    """Share of the themes that a user has a passion for."""
     cross: float = 0.0
-    """Of what no two features show alone: segment by topic by device, and topic by surface by quarter of the day;
-    each."""
+    """Strength of each of what no two features show alone: segment by topic by device, and topic by surface by quarter
+    of the day."""
     price_taste: float = 0.0
-    """Of how liking changes with the price: a segment's for a topic, and a user's own; each."""
+    """Strength of each way in which liking changes with the price: a segment's for a topic, and a user's own."""
     fatigue: float = 0.0
     """Click logits that an ad loses for a user who was shown it this moment."""
     fatigue_tau_s: float = 3_600.0
@@ -71,13 +72,13 @@ class WorldConfig:
     conversion_logit: float = -1.2
     """Logit of a conversion after a click."""
     conversion_spread: float = 0.7
-    """Of items' conversion logits."""
+    """Standard deviation of items' conversion logits."""
     conversion_delay_s: float = 5.0
     """Mean of the exponential delay between click and conversion."""
     click_delay_s: float = 0.7
     """Mean of the exponential delay between impression and click."""
     value_median: float = 20.0
-    """Of a conversion; log-normal around the item's price."""
+    """Median value of a conversion; values are log-normal around the item's price."""
     value_spread: float = 1.0
     """Standard deviation of the logarithm of the value."""
 
@@ -93,7 +94,7 @@ class WorldConfig:
     session_requests: float = 8.0
     """Mean requests of a session."""
     search_share: float = 0.15
-    """Of requests that come after a search of the same user, which shows what interests them now."""
+    """Share of requests that come after a search of the same user, which shows what interests them now."""
 
     flight_s: float = 120.0
     """Mean length of a campaign's flight: between two of them it pauses, and comes back with another bid."""
@@ -101,9 +102,9 @@ class WorldConfig:
     """Share of the time that a campaign runs."""
 
     duplicate_share: float = 0.02
-    """Of events that are sent twice, under the same event id."""
+    """Share of events that are sent twice, under the same event id."""
     reorder_share: float = 0.02
-    """Of events that are sent late, so that later ones overtake them."""
+    """Share of events that are sent late, so that later ones overtake them."""
     reorder_s: float = 2.0
     """How late, at most."""
 

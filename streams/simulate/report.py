@@ -27,7 +27,7 @@ def expected_log_loss(truth: F64, predicted: F64) -> F64:
 
 @dataclass(slots=True)
 class Tally:
-    """Of one phase. A response belongs to the phase of its request, an event to that of its page."""
+    """What one phase counted. A response belongs to the phase of its request, an event to that of its page."""
 
     name: str
     rate: float
@@ -38,9 +38,9 @@ class Tally:
     late_sends: int = 0
     """Requests that left more than 10 ms after they were due: the load generator itself was slow."""
     latency_ms: list[float] = field(default_factory=list)
-    """From when a request was due to be sent, until its first response was read."""
+    """Latencies, from when a request was due to be sent until its first response was read."""
     events: dict[str, int] = field(default_factory=dict)
-    """Sent, by kind; `repeated` and `overtaken` are of those."""
+    """Events sent, by kind; a second sending counts as `repeated` instead, and one held back as `overtaken` as well."""
     candidates: int = 0
     predicted: int = 0
     """Shown places that had a prediction."""
@@ -61,15 +61,16 @@ class Tally:
         self.latency_ms.append(latency_ms)
 
     def grade(self, truth: F64, predicted: F64) -> None:
-        """Served click probabilities of shown places, beside the true ones."""
+        """Adds the served click probabilities of shown places, beside the true ones."""
         self.predicted += len(truth)
         self.truth += float(truth.sum())
         self.loss += float(expected_log_loss(truth, predicted).sum())
         self.oracle_loss += float(expected_log_loss(truth, truth).sum())
 
     def summary(self) -> dict[str, Any]:
-        """As JSON. Normalized entropy is expected log loss over that of the mean true probability (He et al. 2014),
-        so 1 is what the best constant reaches and `ne_oracle` is what the truth itself reaches."""
+        """Returns the counts as JSON has them. Normalized entropy is expected log loss over that of the mean true
+        probability (He et al. 2014), so 1 is what the best constant reaches and `ne_oracle` is what the truth itself
+        reaches."""
         answered = sum(self.responses.values())
         out: dict[str, Any] = {
             "phase": self.name,
@@ -108,7 +109,7 @@ class SimReport:
     unsent_events: int
     """Events that would still have happened when the run ended."""
     correlation_per_minute: float
-    """Of click logits with those of a minute ago: how fast the world drifts."""
+    """Correlation of click logits with those of a minute ago: how fast the world drifts."""
     request_ids: list[str]
     event_ids: list[str]
 

@@ -162,7 +162,7 @@ class World:
         return sigmoid(self._conversion[items] + 0.5 * self._lasting[user, self.item_topic[items]])
 
     def running(self, now_ms: int) -> npt.NDArray[np.bool_]:
-        """[campaigns]: whether it runs now."""
+        """[campaigns]: whether each runs now."""
         flight = self._flight(now_ms)
         value: npt.NDArray[np.bool_] = flight % 1 < self.config.flight_share
         return value
@@ -173,7 +173,8 @@ class World:
         return self._bid[np.arange(self.config.campaigns), flight]
 
     def correlation(self, lag_s: float, *, pairs: int = 4_000, moments: int = 16) -> float:
-        """Of click logits with what they were lag_s seconds before, over sampled (user, item) pairs and moments.
+        """Returns the correlation of click logits with what they were lag_s seconds before, over sampled (user, item)
+        pairs and moments.
 
         1: nothing has changed; the lower, the faster the world drifts. This is the drift rate that is reported.
         """

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 @click.command("encodings")
 @recipe_option
 @click.option(
-    "--loss", type=Finite(min=0), default=2e-4, show_default=True, help="Of normalized entropy, of each tier."
+    "--loss",
+    type=Finite(min=0),
+    default=2e-4,
+    show_default=True,
+    help="Largest relative loss of normalized entropy, of each tier.",
 )
 @sample_options
 @json_option
@@ -62,7 +66,7 @@ def encodings(
 
 
 def measure(recipe: Recipe, sample: "Sample", *, max_loss: float) -> "EncodingResult":
-    """Of the weights before they were rounded for replicas."""
+    """Measures the encodings of the weights as they were before they were rounded for replicas."""
     from ranker.learning.learner import Learner
     from ranker.learning.state import restore
     from ranker.tuning.encodings import measure_encodings
@@ -77,7 +81,7 @@ def measure(recipe: Recipe, sample: "Sample", *, max_loss: float) -> "EncodingRe
 
 
 def recipe_lines(recipe: Recipe, found: "EncodingResult") -> str:
-    """As TOML: what differs from the recipe's encodings; empty where nothing does."""
+    """Returns as TOML what differs from the recipe's encodings; empty where nothing does."""
     updates = recipe.training.learner.updates
     tables = {table.name for table in recipe.model.tables}
     lines = []

@@ -42,9 +42,9 @@ _OTHER_COLUMNS = "shared"
 @click.option("--from", "source", default="kafka", show_default=True, metavar="kafka|FILE")
 @click.option("--budget-mb", type=Finite(min=0, min_open=True), default=64.0, show_default=True)
 @click.option("--min-count", type=click.IntRange(min=1), default=2, show_default=True, help="A rarer key gets no row.")
-@click.option("--width", type=click.IntRange(min=1), help="Of an embedding.  [default: the recipe's]")
-@click.option("--column", "columns", multiple=True, help="Of a file, a column to plan for.  [default: all categories]")
-@click.option("--skip", multiple=True, help="Of a file, a column to leave out: the label, a time.")
+@click.option("--width", type=click.IntRange(min=1), help="Width of an embedding.  [default: the recipe's]")
+@click.option("--column", "columns", multiple=True, help="Column of a file to plan for.  [default: all categories]")
+@click.option("--skip", multiple=True, help="Column of a file to leave out: the label, a time.")
 @table_options
 @click.option("--toml", "as_toml", is_flag=True, help="Print the tables of a recipe, to be pasted.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
@@ -89,7 +89,7 @@ def plan_embeddings_command(
 
 
 def count_served(messages: Iterable[Served], model: ModelConfig, capacity: int) -> list[SlotCounts]:
-    """Of every categorical slot, the keys as scoring made them. The log's items share the keys of `item`."""
+    """Counts the keys of every categorical slot, as scoring made them. The log's items share the keys of `item`."""
     from ranker.inputs.features import Featurizer
 
     featurizer = Featurizer(model)
@@ -115,7 +115,8 @@ def count_file(
     skip: tuple[str, ...] = (),
     options: TableOptions = _OPTIONS,
 ) -> list[SlotCounts]:
-    """Of each column of strings, integers, booleans or lists of them; of any that `columns` names.
+    """Counts the keys of the columns that `columns` names, or else of all of strings, integers, booleans or lists of
+    them.
 
     Raises StartError where the file cannot be read, lacks a column, or names one of structures, and ValueError where
     it has no rows.
@@ -172,7 +173,7 @@ def _count(values: Any, slot: SlotCounts, options: TableOptions) -> None:
 
 
 def to_toml(plan: Plan, model: ModelConfig) -> str:
-    """The `model.tables` of a recipe: planned ones, and as they are those of the model that nothing was seen of."""
+    """The `model.tables` of a recipe: the planned ones, and unchanged those of the model that nothing was seen of."""
     planned = [TableConfig(name=t.name, rows=t.rows, tail_rows=t.tail_rows) for t in plan.tables]
     names = {table.name for table in planned}
     return "\n\n".join(
@@ -234,7 +235,7 @@ def _table_line(table: PlannedTable) -> tuple[str, ...]:
 
 
 def _served() -> Iterator[Served]:
-    """What does not decode is somebody else's to report (`tiderank dlq`)."""
+    """Yields what `ranking.served` holds. What does not decode is somebody else's to report (`tiderank dlq`)."""
     from streams.kafka.connection import Kafka
     from streams.kafka.scan import read_topic
     from streams.wire.codec import decode

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.command("precision")
 @recipe_option
 @click.option("--tier", "tiers", multiple=True, help="[default: all]")
-@click.option("--loss", type=Finite(min=0), default=2e-4, show_default=True, help="Of normalized entropy.")
+@click.option(
+    "--loss", type=Finite(min=0), default=2e-4, show_default=True, help="Largest relative loss of normalized entropy."
+)
 @click.option("--repeats", type=click.IntRange(min=4), default=15, show_default=True)
 @sample_options
 @json_option
@@ -76,7 +78,7 @@ def precision_command(
 
 
 def measure_tier(recipe: Recipe, name: str, sample: "Sample", *, max_loss: float, repeats: int) -> "TierResult":
-    """Of the published weights, which are what is served."""
+    """Measures a tier with the published weights, which are what is served."""
     from ranker.model.tier import Tier
     from ranker.tuning.held_out import HeldOut
     from ranker.tuning.precision import measure_precision

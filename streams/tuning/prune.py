@@ -34,7 +34,13 @@ _DEFAULT = PruningOptions()
 @click.command("prune")
 @recipe_option
 @click.option("--tier", help="[default: the heaviest]")
-@click.option("--loss", type=Finite(min=0), default=_DEFAULT.max_loss, show_default=True, help="Of entropy.")
+@click.option(
+    "--loss",
+    type=Finite(min=0),
+    default=_DEFAULT.max_loss,
+    show_default=True,
+    help="Largest relative loss of normalized entropy.",
+)
 @click.option("--share", type=Finite(0, 1, min_open=True), help="Stop when so many operations are gone.")
 @click.option("--step", type=Finite(0, 1, min_open=True), default=_DEFAULT.step, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a snapshot and recipe.toml here.")
@@ -92,7 +98,7 @@ def prune_sampled(
     *,
     say: Callable[[str], None],
 ) -> "tuple[Sample, Pruning]":
-    """What it was judged by, with the weights as the snapshot has them; and what is left of the tier."""
+    """Returns the sample that it was judged by, with the weights before pruning, and what is left of the tier."""
     from ranker.tuning.held_out import HeldOut
     from ranker.tuning.pruning import prune
     from streams.tuning.sample import take_sample
@@ -113,13 +119,14 @@ def prune_sampled(
 
 
 def responses_needed(change: "Change", max_loss: float, sampled: int) -> int | None:
-    """Of a sample that would decide whether the loss is within the budget; None where this one of `sampled` does."""
+    """Returns how many responses would show the loss to be within the budget; None where the `sampled` ones do, or none
+    would."""
     growth = change.sample_growth(max_loss)
     return None if growth <= 1 or math.isinf(growth) else math.ceil(growth * sampled)
 
 
 def trained_tier(recipe: Recipe, tier: str, weights: "Weights") -> "Tier":
-    """With the trainer's weights, not the published ones: the pruned model learns on from them."""
+    """Returns the tier with the trainer's weights, not the published ones: the pruned model learns on from them."""
     from ranker.model.tier import Tier
     from streams.tuning.sample import COMPRESS
 
@@ -129,7 +136,8 @@ def trained_tier(recipe: Recipe, tier: str, weights: "Weights") -> "Tier":
 
 
 def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Path) -> "Snapshot":
-    """A snapshot of the pruned model where the old one's stood, and the recipe that it is of. `out` is there."""
+    """Writes a snapshot of the pruned model, at the old one's position, and its recipe into `out`, which must be
+    there."""
     from ranker.snapshots.snapshot import write_snapshot
     from ranker.tuning.pruning import pruned_model, pruned_state
     from ranker.updates.encoding import encode_dense
@@ -153,7 +161,7 @@ def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Pa
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """A file that load_recipe reads as this recipe."""
+    """Returns the text of a file that load_recipe reads as this recipe."""
     text = "\n".join(f"{name} = {_toml(value)}" for name, value in to_table(recipe).items()) + "\n"
     if from_table(tomllib.loads(text)) != recipe:
         raise StartError(f"recipe {recipe.name!r} cannot be written as TOML: it has no way to say None")

@@ -47,9 +47,9 @@ _START_MS = 1_700_000_000_000
 _STEP = 32
 """Responses in one step of training."""
 _MEASURED_SHARE = 0.25
-"""Of the sampled responses; the others are held out."""
+"""Share of the sampled responses that give contributions; the others are held out."""
 _REQUESTS = 64
-"""Of which times are taken."""
+"""Most requests whose times are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,14 @@ class Sample:
     measured: list[LabelledRequest]
     held_out: list[LabelledRequest]
     requests: list[ScoringRequest]
-    """As they were asked, all candidates with them (of `kafka`: as many as were returned)."""
+    """Requests as they were asked, with all candidates (of `kafka`: as many as were returned)."""
 
 
 def take_sample(
     recipe: Recipe, snapshots: str | None, options: SampleOptions, say: Callable[[str], None] = lambda line: None
 ) -> Sample:
-    """Raises StartError where there is no snapshot of the recipe's model, no traffic, or nothing to train from.
+    """Samples traffic, and loads or learns the weights. Raises StartError where there is no snapshot of the recipe's
+    model, no traffic, or nothing to train from.
 
     say: hears what comes next, of what takes a while.
     """
@@ -195,7 +196,7 @@ def recorded(settings: Settings, count: int) -> tuple[list[LabelledRequest], lis
 
 
 def newest_weights(root: str, model: ModelConfig) -> Weights:
-    """Of the newest snapshot of this model that is whole."""
+    """Loads the newest snapshot of this model that is whole. Raises StartError where there is none."""
     image, reader = new_image(model, COMPRESS), shard_reader()
     for snapshot in reversed(list_snapshots(root, model.digest)):
         try:
@@ -207,7 +208,8 @@ def newest_weights(root: str, model: ModelConfig) -> Weights:
 
 
 def trained(model: ModelConfig, settings: LearnerConfig, examples: Sequence[LabelledRequest]) -> Weights:
-    """A model that has learned these once, in their order, as a trainer would publish and store it."""
+    """Returns the weights of a model that has learned these once, in their order, as a trainer would publish and store
+    it."""
     from ranker.learning.learner import Learner  # TorchRec takes seconds to import
     from ranker.learning.state import training_state
 

@@ -16,7 +16,7 @@ Source = Literal["simulate", "kafka"]
 class SampleOptions:
     source: Source = "simulate"
     responses: int = 2_000
-    """Sampled, of which a part gives contributions and the rest is held out."""
+    """Responses to sample: a part gives contributions, and the rest is held out."""
     train: int = 4_000
     """Simulated responses that a model is trained on where no snapshot is given."""
     world: str = "demo"
@@ -27,7 +27,7 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that says what SampleOptions has, and where the snapshot is."""
     default = SampleOptions()
     for option in (
-        click.option("--seed", type=SEED, default=default.seed, show_default=True, help="Of the simulated world."),
+        click.option("--seed", type=SEED, default=default.seed, show_default=True, help="Seed of the simulated world."),
         click.option("--world", type=click.Choice(sorted(WORLDS)), default=default.world, show_default=True),
         click.option(
             "--train",
@@ -37,7 +37,11 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Simulated responses that a model learns from where there is no --snapshot.",
         ),
         click.option(
-            "--responses", type=click.IntRange(min=8), default=default.responses, show_default=True, help="Sampled."
+            "--responses",
+            type=click.IntRange(min=8),
+            default=default.responses,
+            show_default=True,
+            help="Responses to sample.",
         ),
         click.option(
             "--traffic",
@@ -45,7 +49,7 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["simulate", "kafka"]),
             default=default.source,
             show_default=True,
-            help="Of a simulated world, or what a running system has served and labelled.",
+            help="Traffic of a simulated world, or what a running system has served and labelled.",
         ),
         click.option("--snapshot", metavar="URL", help="Where snapshots of the recipe's model are: the newest counts."),
     ):

@@ -34,7 +34,7 @@ class Report:
     user: str
     redis: Forgotten
     decisions: int
-    """Of the rewards worker: responses whose windows are open or remembered."""
+    """Responses removed from the rewards worker's windows, open or remembered."""
     kafka: tuple[Kept, ...]
     rows: tuple[Row, ...]
 

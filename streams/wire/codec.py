@@ -20,7 +20,7 @@ from streams.wire.messages import Id
 from streams.wire.topics import Topic
 
 _PLACE = re.compile(r"\$(\[(\d+|\.\.\.)\])+(?=[^`]*`$)")
-"""Of msgspec, at the end of its errors: what stands before may be the sender's words."""
+"""The place that msgspec names at the end of its errors: what stands before may be the sender's words."""
 _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 
 
@@ -100,7 +100,7 @@ def decode(topic: Topic, value: bytes | None, content_type: str | None = None) -
 
 
 def _named(kind: Any, place: str) -> str:
-    """Where in nested arrays, as the fields' names: `$[2][0][2]` of a request is `$.candidates[0].bid`."""
+    """Puts field names into a place in nested arrays: `$[2][0][2]` of a request is `$.candidates[0].bid`."""
     named = "$"
     for index in _INDEX.findall(place):
         kind = _holder(kind)
@@ -148,7 +148,7 @@ class _AddressArray(Struct, array_like=True):
 
 
 def address_of(value: bytes, content_type: str | None) -> _Address | _AddressArray | None:
-    """Whose request it is, of bytes that need not be a valid one; None where even that cannot be read."""
+    """Reads whose request it is from bytes that need not be a valid one; None where even that cannot be read."""
     try:
         if content_type == MSGPACK:
             return msgspec.msgpack.decode(value, type=_AddressArray)

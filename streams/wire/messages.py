@@ -169,7 +169,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     event_ms: Ms
     plan: Id
     probabilities: dict[Id, Probability]
-    """Of every plan, in the state the choice was made in; sums to 1. The chosen one is above 0."""
+    """Probability of every plan, in the state the choice was made in; they sum to 1. That of the chosen one is above
+    0."""
     values: dict[Id, Number]
     """Predicted earnings of every plan."""
     costs: dict[Id, Number]
@@ -238,7 +239,7 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     position: Annotated[int, Meta(ge=0, lt=MAX_RETURNED)]
     surface: Id
     event_ms: Ms
-    """Of the request, as scoring saw it."""
+    """Event time of the request, as scoring saw it."""
     log: LogRef
     features: Features
     context: Features
@@ -246,7 +247,7 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     tier: Text
     pctr: Probability
     pcvr: Probability
-    """As served: what the labels grade."""
+    """Both probabilities are as served: what the labels grade."""
     model: ModelVersion
     trigger_ms: Ms
     """Broker timestamp of the event that decided the label; 0 where a window's end did."""
@@ -255,8 +256,8 @@ class TrainingExample(Struct, frozen=True, kw_only=True, array_like=True):
     label_ms: Ms = 0
     """Event time at which the label became known."""
     provisional: bool = False
-    """Of kind `conversion`, negative before that is certain: at the click, or once the elapsed time passed (the join's
-    `provisional`). The final label follows, in an example of its own."""
+    """Whether the label, of kind `conversion`, is negative before that is certain: at the click, or once the elapsed
+    time passed (the join's `provisional`). The final label follows, in an example of its own."""
     corrects: bool = False
     """A conversion that a provisional example denied."""
     shown_ms: Ms = 0

@@ -17,7 +17,7 @@ class Record:
     partition: int
     offset: int
     timestamp_ms: int
-    """Of the broker (LogAppendTime); of the sending client on the in-memory broker."""
+    """Time of the broker (LogAppendTime); on the in-memory broker, of the sending client."""
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | str | None], ...]

@@ -45,7 +45,7 @@ class Signer:
 
 
 def signer_from_environment() -> Signer | None:
-    """Of the key in the file that TIDERANK_SIGNING_KEY_FILE names; None where it names none.
+    """Returns a signer with the key in the file that TIDERANK_SIGNING_KEY_FILE names; None where it names none.
 
     Raises StartError for a file that cannot be read, that others may read too, or that holds no key.
     """

@@ -30,7 +30,7 @@ READER_GROUP = "tiderank-reader"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 USER_PARTITIONS = 4
-"""Of every user-keyed topic. The in-memory broker makes 4 whatever is asked."""
+"""Partitions of every user-keyed topic. The in-memory broker makes 4 whatever is asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +39,11 @@ class Topic:
     message: type[Struct] | None
     """None: not one of our structs (model.updates has its own codec, dead.letters holds the original bytes)."""
     encoding: Encoding
-    """Of records without a `content-type` header."""
+    """Encoding of records without a `content-type` header."""
     partitions: int = USER_PARTITIONS
     retention_ms: int = 7 * DAY_MS
     retention_bytes: int | None = None
-    """Of a partition; None: by time alone."""
+    """Most bytes that a partition keeps; None: limited by time alone."""
     max_bytes: int = 1_000_000
     """Largest record the topic takes."""
     unpacked: bool = False

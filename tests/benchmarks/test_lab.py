@@ -22,7 +22,7 @@ STEP = Settings(batch=8)
 
 
 def small_model() -> ModelConfig:
-    """Of the simulated world's slots."""
+    """Returns a model of two small tiers, with the simulated world's slots."""
     light = TierConfig(
         name="light", log_length=8, hidden=8, user_tokens=4, fm_tokens=2, compressed_tokens=2, encoder_layers=0
     )
@@ -30,7 +30,7 @@ def small_model() -> ModelConfig:
 
 
 def requests_over(events_E: np.ndarray, starts: list[int], ends: list[int]) -> Iterator[ScoringRequest]:
-    """Of any number of candidates, with a slot of several values, some of them none; logs are [start, end)."""
+    """Yields requests of one to three candidates, with a slot of several values or none; logs are [start, end)."""
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         items = [f"i{number + n}" for n in range(1 + number % 3)]
         yield ScoringRequest(
@@ -106,7 +106,7 @@ def graded(stream: Stream) -> dict[str, Run]:
 
 
 def with_other_labels(stream: Stream, first: int, last: int) -> Stream:
-    """Of the requests [first, last)."""
+    """Changes the labels of the requests [first, last)."""
     cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
     click_N, conversion_N = stream.click_N.copy(), stream.conversion_N.copy()
     click_N[cut] = 1 - click_N[cut]

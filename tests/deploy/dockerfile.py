@@ -26,7 +26,7 @@ def copied(path: Path) -> list[str]:
 
 
 def python_version(path: Path) -> str:
-    """Of the image that it begins from."""
+    """Returns the Python version of the image that it begins from."""
     found = re.search(r"^FROM python:(\d+\.\d+)", path.read_text(), re.MULTILINE)
     assert found is not None, f"{path} begins from no python:X.Y image"
     return found[1]

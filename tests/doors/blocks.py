@@ -21,7 +21,7 @@ INDENTED = re.compile(r" {4}(tiderank .+)$")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
     line: int
-    """Of the document, from 1: where its text begins."""
+    """Line of the document, from 1, where its text begins."""
     language: str
     text: str
     notes: tuple[tuple[str, str], ...]

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".cache" / "docs-test"
 DOCUMENTS = ("README.md", "docs/wire.md", "docs/operations.md")
 TIMEOUT_S = 1_800.0
-"""Of one command: as long as a demo may take where other work is done, too."""
+"""Time for one command: as long as a demo may take where other work is done, too."""
 FOLLOWED_S = 30
 """How long a command that follows a topic is let run."""
 STATE = re.compile(r"(export |\. |\w+\(\) \{)")

@@ -36,7 +36,7 @@ class House:
         self._recipe = recipe
 
     def add(self, name: str, instance: str = "local") -> WorkerProcess:
-        """Not started yet."""
+        """Adds a worker, not started yet."""
         worker = self.workers[name if instance == "local" else f"{name}-{instance}"] = WorkerProcess(
             name,
             home=self.home,

@@ -11,7 +11,7 @@ pytestmark = [
 ]
 
 SEED = 42
-"""Of a draw with those members that once were faults (tests/benchmarks/test_schedule.py)."""
+"""Seed of a draw with those members that once were faults (tests/benchmarks/test_schedule.py)."""
 
 
 def test_a_fault_of_each_family_leaves_no_trace() -> None:

@@ -53,10 +53,10 @@ pytestmark = [
 RATE = 8.0
 BURST = 40
 PATIENCE_S = 180.0
-"""For a worker's restart on a busy machine; importing torch alone takes a while there."""
+"""Seconds for a worker's restart on a busy machine; importing torch alone takes a while there."""
 WAITING = (("requests", "pending"), ("events", "not_read"), ("joins", "pending"), ("rewards", "pending"))
 ARRIVAL_S = 0.1
-"""In which what a halted process had sent, commits included, reaches the broker."""
+"""Seconds in which what a halted process had sent, commits included, reaches the broker."""
 REWARDS_GROUP = "tiderank-rewards"  # streams.workers.router.rewards imports Faust
 
 

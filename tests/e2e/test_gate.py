@@ -88,7 +88,7 @@ class Log:
 
 
 def await_served(house: House, epoch: int) -> None:
-    """Until a response that comes from now on was scored with weights of this epoch."""
+    """Waits until a response that comes from now on was scored with weights of this epoch."""
     deadline = time.monotonic() + PATIENCE_S
     with closing(Tail(house.kafka, [RESPONSES])) as tail:
         while time.monotonic() < deadline:

@@ -36,7 +36,7 @@ OUTAGE_S = 8.0
 """Longer than the reward window of the recipe, 3 s."""
 REFUSAL_S = 10.0
 LINES_MAX = 12
-"""Of one worker about one outage of REFUSAL_S: its begin, its end, and what it read again."""
+"""Lines of one worker about one outage of REFUSAL_S, at most: its begin, its end, and what it read again."""
 PATIENCE_S = 120.0
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -55,7 +55,7 @@ class Traffic:
     house: House
     prefix: str
     earned: dict[str, float] = field(default_factory=dict)
-    """By response id."""
+    """Earnings by response id."""
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -63,7 +63,7 @@ def replicas(house: House, request_ids: list[str]) -> Counter[str]:
 
 
 def settled(house: House) -> AuditReport:
-    """Once all windows are closed and nothing waits to be read."""
+    """Audits once all windows are closed and nothing waits to be read."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         report = run_audit(house.settings)

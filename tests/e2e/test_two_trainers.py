@@ -57,7 +57,7 @@ def load(house: House) -> Iterator[None]:
 
 
 def headers(house: House) -> list[Open | UpdateHeader]:
-    """Of all that is on the log, in its order."""
+    """Reads the headers of all that is on the log, in its order."""
     found = []
     for record in read_topic(house.kafka, UPDATES):
         try:

@@ -22,7 +22,7 @@ BLOB = bytes(100_000)
 
 
 def batch(number: int, blob: bytes = BLOB) -> list[ServedFact]:
-    """Of as many users as it has facts, and of no other batch's."""
+    """Makes a batch with a user of its own for each fact; no other batch has these users."""
     return [ServedFact(f"r{number}-{n}", f"u{number}-{n}", T0, ("a",), blob) for n in range(USERS)]
 
 

@@ -103,7 +103,7 @@ def _healthcheck(raw: Mapping[str, Any]) -> HealthCheck | None:
 
 
 def seconds(duration: str) -> float:
-    """Of a compose duration: 1m30s is 90."""
+    """Returns the seconds of a compose duration: 1m30s is 90."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", duration)
     if "".join(number + unit for number, unit in parts) != duration:
         raise ValueError(f"a duration is numbers with h, m, s or ms, got {duration!r}")

@@ -136,7 +136,7 @@ def fuzz(
 
 
 def check_kinds(sent: Sequence[Fuzzed], letters: Mapping[tuple[str, int], Headers]) -> None:
-    """Of each mutation, some are refused or some are taken in, as they must be."""
+    """Checks that some of the mutations are refused or taken in, as they must be."""
     counts: Counter[tuple[str, str]] = Counter()
     for offset, one in enumerate(sent):
         counts[one.kind, "refused" if (one.topic, offset) in letters else "taken"] += 1

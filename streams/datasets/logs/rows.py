@@ -91,7 +91,7 @@ class Rows:
         return f"{said}; mend it, or say `earliest` or `latest` in the mapping"
 
     def _labels(self) -> F64:
-        """Numbers, or words of truth, as Arrow reads them elsewhere."""
+        """Reads labels: numbers, or in text also true and false in any case, as Arrow reads them elsewhere."""
         name = self._mapping.label
         values = self._batch[name]
         if pat.is_string(values.type):
@@ -127,7 +127,7 @@ class Rows:
         return [[word for word in some if word is not None] or None for some in lists]
 
     def _numbers(self, name: str, values: Any = None) -> F64:
-        """Of the column, or of other values in its place."""
+        """Returns the numbers of the column, or of other values in its place."""
         values = self._batch[name] if values is None else values
         try:
             return numbers(values, name)

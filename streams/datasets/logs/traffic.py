@@ -35,8 +35,8 @@ class TrafficLog:
     click_window_ms: int
     """How long a shown item can be clicked, in event time."""
     candidates: int
-    """Of each request: the logged item and others that were shown shortly before."""
+    """Number of candidates of each request: the logged item and others that were shown shortly before."""
     begins_ms: int = 0
-    """No line of it is of an earlier time, and no event while it is replayed: they are refused (`min_event_ms`)."""
+    """No line is of an earlier time; while the log is replayed, earlier events are refused (`min_event_ms`)."""
     notes: str = ""
     """What a reader of the results should know about this log."""

@@ -95,7 +95,7 @@ class IngestWorker:
         """All windows of this worker's buckets that end before this event time have closed, and their labels are on the
         broker; but for attribution windows that ended with their click window, after a silence: one sweep later."""
         self._closed_ms = 0
-        """Those of all buckets."""
+        """The same for the buckets of all workers."""
         self._part = (0, 0)
         """Which of how many workers this was at the last sweep: its buckets."""
         self._hold_until = float("-inf")
@@ -104,10 +104,10 @@ class IngestWorker:
         self._read_before: Places = {}
         """What `_next` was then."""
         self._next: Places = {}
-        """Of each assigned partition the next offset to handle; below 0 while that is not known."""
+        """Next offset to handle of each assigned partition; below 0 while that is not known."""
         self._stored: Places = {}
-        """Of each assigned partition the offset before which Redis had all when it was begun: tells what is read again.
-        0 where offsets do not tell, as of a topic that was made anew."""
+        """Offset of each assigned partition before which Redis had all when it was begun: records before it are read
+        again. 0 where offsets do not tell, as of a topic that was made anew."""
 
     def handle(self, records: Sequence[Record]) -> None:
         facts: list[Fact] = []
@@ -142,7 +142,8 @@ class IngestWorker:
         self._outbox.seal(after)
 
     def _is_stored(self, record: Record) -> bool:
-        """Whether it is read again. Not where a topic was made anew, and its offsets begin again."""
+        """Whether Redis has the record already, as it is read again. Not where a topic was made anew, and its offsets
+        begin again."""
         place = (record.topic, record.partition)
         if record.offset < self._next.get(place, 0):
             self._stored.pop(place, None)
@@ -184,14 +185,15 @@ class IngestWorker:
         self._outbox.seal({}, then=lambda: self._settle(closed, swept_ms))
 
     def at_end(self, topic: str, partition: int, offset: int) -> None:
-        """All before it is handled, also where the first record kept lies beyond the offset that was begun at, where
-        none is, and where the last are no records but markers of transactions. What an open one holds back lies
-        beyond."""
+        """Notes that all before `offset` is handled, also where the first record kept lies beyond the offset that was
+        begun at, where none is kept, and where the last are no records but markers of transactions. What an open
+        transaction holds back lies beyond."""
         if (topic, partition) in self._next:
             self._next[topic, partition] = max(self._next[topic, partition], offset)
 
     def _reached_ms(self, ends: Ends) -> int:
-        """Event time that this worker has reached. 0, which holds all, while partitions are on their way to others.
+        """Returns the event time that this worker has reached; 0, which holds all, while partitions are on their way to
+        others.
 
         A partition holds the clock unless all that the broker had of it when asked was handled; what came since may
         have been handled of one partition and not of another, and moves nothing. So no window closes over an event
@@ -213,7 +215,8 @@ class IngestWorker:
         return 0 if time.monotonic() < self._hold_until else min(self._clock.now_ms(), bound_ms)
 
     def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> Places:
-        """From the smaller of what Redis and the group remember: either may have forgotten its newest part."""
+        """Returns where to read from: the smaller of what Redis and the group remember, as either may have forgotten
+        its newest part."""
         stored = self._stored_offsets()
         asked = [TopicPartition(*place) for place in partitions]
         committed = {(c.topic, c.partition): c.offset for c in consumer.committed(asked, CONNECT_TIMEOUT_S)}
@@ -254,8 +257,8 @@ class IngestWorker:
             self._sweep_due = time.monotonic() + self._outage.failed_of(error)
 
     def _read_again(self, error: RedisError) -> NoReturn:
-        """Waits for Redis; then from what it still knows of each partition, or where this worker was in it: what Redis
-        knows already may have labels that were never delivered.
+        """Waits for Redis; then has each partition read from what Redis still knows of it, or from where this worker
+        was if that is less: what Redis knows already may have labels that were never delivered.
 
         Raises StartError instead where Redis forbids it.
         """

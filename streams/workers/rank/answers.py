@@ -136,7 +136,8 @@ def to_served(work: Work, response: RankingResponse, events: LogSlice) -> Served
 
 
 def to_served_nothing(work: Work, response: RankingResponse) -> Served:
-    """Of a request without candidates: it shows nothing, but its time moves the clock of the join."""
+    """Returns the record of a request without candidates: it shows nothing, but its time moves the clock of the
+    join."""
     request = work.request
     return Served(
         response_id=response.response_id,

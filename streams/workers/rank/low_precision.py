@@ -11,7 +11,8 @@ log = logging.getLogger(__name__)
 
 
 def use_measured_precision(engine: Engine, snapshots: str) -> None:
-    """Of the file beside the snapshots, if there is one; one of another model or CPU is left, and the log says so."""
+    """Takes the precision from the file beside the snapshots, if there is one; a file of another model or CPU is left,
+    and the log says so."""
     try:
         precision = read_precision(snapshots)
     except ValueError as error:

@@ -115,12 +115,12 @@ class RewardsWorker:
         self._outage = outage
         self._again = again
         self._at: dict[Place, int] = {}
-        """Of each assigned partition, where Redis stands as this process left it."""
+        """Offset of each assigned partition at which Redis stands, as this process left it."""
         self._first: asyncio.Task[Any] | None = None
         self._tick_due = 0.0
 
     async def work(self) -> None:
-        """Until Redis has forgotten. An error that waiting does not mend ends the app, with nothing of its batch
+        """Works until Redis has forgotten. An error that waiting does not mend ends the app, with nothing of its batch
         committed."""
         try:
             await self._work()
@@ -146,7 +146,7 @@ class RewardsWorker:
                 await self._pay()
 
     async def _next_events(self) -> list[Any]:
-        """Waits for one and takes what else is there; nothing, if none comes for a while."""
+        """Waits for one event and takes what else is there; nothing, if none comes for a while."""
         self._first = self._first or asyncio.ensure_future(self.inbox.get())
         await asyncio.wait({self._first}, timeout=TICK_S)
         if not self._first.done():
@@ -173,8 +173,8 @@ class RewardsWorker:
         return batch
 
     async def begin(self, committed: Mapping[Place, int]) -> Mapping[Place, int]:
-        """Where to read them from: where Redis stands; from their beginning where it knows of nothing, or the group
-        does and no id tells whether that is of a topic that was made anew."""
+        """Returns where to read partitions from: where Redis stands; their beginning where Redis knows of nothing, or
+        where the group knows of nothing and no id tells whether the topic was made anew."""
         try:
             places = await self._windows.places()
         except RedisError as error:  # nothing waits here: Faust would take it for a consumer that does not answer
@@ -370,7 +370,7 @@ def run_rewards(settings: Settings, stop: threading.Event, heartbeat: Heartbeat)
 
 
 def _await_kafka(kafka: Kafka, stop: threading.Event, heartbeat: Heartbeat) -> None:
-    """To begin anew takes a broker, which may be away as well."""
+    """Waits until the broker answers: to begin anew takes one, and it may be away as well."""
     outage = Outage("kafka", "rewards cannot begin anew")
     while not stop.is_set():
         heartbeat.beat()

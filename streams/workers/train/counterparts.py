@@ -9,10 +9,11 @@ from streams.wire.messages import TrainingExample
 from streams.workers.train.examples import emission, surprise
 
 MEMORY_MS = 1_000
-"""Of broker time. So long a side counts that came: windows close in sweeps, ten in a second. Twenty clicks alone, of
-three seconds, have raised all predictions from .2 to .8."""
+"""How long, in broker time, labels of one sign count as company for the other: windows close in sweeps, ten in a
+second. Twenty clicks alone, of three seconds, have raised all predictions from .2 to .8."""
 SURPRISE_NATS = 10.0
-"""Labels in a row of one side only that are less likely than e^-10, by what was predicted of them."""
+"""Surprise at which labels in a row of one side only count as alone: less likely than e^-10, by what was predicted of
+them."""
 
 
 @dataclass(slots=True)
@@ -69,7 +70,8 @@ class Counterparts:
         return [example for example in examples if id(example) not in left], alone
 
     def _accompanied(self, example: TrainingExample, read_ms: int) -> bool:
-        """By labels of steps before."""
+        """Whether labels of the other side from steps before keep it company: recent ones, or while labels of one side
+        alone are no surprise."""
         positive = example.label > 0
         side, other = self._sides[example.kind, positive], self._sides[example.kind, not positive]
         if other.seen_ms is None:

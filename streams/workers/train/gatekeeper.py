@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 
 _SOON = 100
-"""Updates after a rollback."""
+"""Updates after a rollback within which weights that go wrong again are hopeless."""
 
 _STEPS_JUDGED = 4
-"""At once."""
+"""Training steps whose labels are judged together."""
 
 _MODELS = 4
-"""At most: the reference, the one before it, the next one, and that of a snapshot being written."""
+"""Most models kept: the reference, the one before it, the next one, and that of a snapshot being written."""
 
 _UNDER_WAY_MS = 5_000
-"""Between a page's request and its look, and between the clock of its windows and that of its trainer."""
+"""Time allowed between a page's request and its look, and between the clock of its windows and that of its trainer."""
 
 
 class _Candidate(NamedTuple):
@@ -60,16 +60,16 @@ class Gatekeeper:
         self._tests = LabelTests(config, windows_ms)
         self._held_out = HeldOutWindow(published, config.held_out_window)
         self._loss_before: dict[str, float] = {}
-        """By tier, of its responses held out, by what replicas hold; what is not there is to be measured."""
+        """Loss, by tier, of its held-out responses by what replicas hold; what is not there is to be measured."""
         self._tier = 0
-        """Whose responses judge the next update."""
+        """Number of the tier whose responses judge the next update."""
         self._unjudged: list[LabelledRequest] = []
         self._steps = 0
-        """Whose labels they are."""
+        """How many steps those labels are of."""
         self._watermark_ms = 0
-        """When labels were judged last: what was then read of one partition, by now has been of all."""
+        """Watermark when labels were judged last: what was then read of one partition has by now been read of all."""
         self._labels_unjudged = 0
-        """Since the gate was closed, while the reference knows too little to judge any."""
+        """Labels that came since the gate was closed, while the reference knows too little to judge any."""
         self._published_since_breach = _SOON
         self._window_ms = windows_ms["click"]
         self._elder: _Candidate | None = None
@@ -84,7 +84,7 @@ class Gatekeeper:
 
     @property
     def suspicious(self) -> bool:
-        """Not certain enough of the model for a snapshot."""
+        """Whether the gate is not certain enough of the model for a snapshot."""
         return self._tests.suspicious
 
     @property
@@ -98,7 +98,8 @@ class Gatekeeper:
         return oldest.position if oldest is not None else None
 
     def start_at(self, position: Position, *, closed: bool = False) -> None:
-        """The model as it is now is that of a snapshot, the first reference. closed: as the gate was then."""
+        """Makes the model as it is now, which is that of a snapshot, the first reference. closed: whether the gate was
+        then."""
         self._refer_to(_Candidate(position, self._learner.copy(self._spare.pop()), self._learned(), 0), None)
         if closed:
             log.warning("the gate is still closed, as it was at the snapshot: labels are judged, and not learned from")
@@ -106,12 +107,13 @@ class Gatekeeper:
 
     @property
     def needed(self) -> frozenset[Position]:
-        """Of which the snapshots must be there to go back to, now or later."""
+        """Positions whose snapshots a rollback may still need."""
         candidates = (self._elder, self._reference, self._next, self._begun)
         return frozenset(candidate.position for candidate in candidates if candidate is not None)
 
     def snapshot_begun(self, position: Position, watermark_ms: int) -> None:
-        """Of the model as it is now, whose labels are complete up to this event time. It counts once it is written."""
+        """Notes a snapshot of the model as it is now, whose labels are complete up to this event time. It counts once
+        it is written."""
         self._drop(self._begun)  # which was not written
         self._begun = None
         old = self._next is None or watermark_ms - self._next.watermark_ms >= self._window_ms + _UNDER_WAY_MS
@@ -120,7 +122,7 @@ class Gatekeeper:
             self._begun = _Candidate(position, copied, self._learned(), watermark_ms)
 
     def snapshot_written(self) -> None:
-        """The one that was begun last."""
+        """Notes that the snapshot that was begun last is written."""
         if self._begun is None:
             return
         if self._next is not None:
@@ -133,7 +135,7 @@ class Gatekeeper:
         self._next, self._begun = self._begun, None
 
     def split(self, requests: Sequence[LabelledRequest]) -> list[LabelledRequest]:
-        """Those to learn from; the others are kept to judge updates by."""
+        """Returns those to learn from; the others are kept to judge updates by."""
         share = self._config.held_out
         kept = [r for r in requests if held_out(r.response_id, share)]
         for tier in self._held_out.add([r for r in kept if r.is_final]):
@@ -141,10 +143,11 @@ class Gatekeeper:
         return [r for r in requests if not held_out(r.response_id, share)]
 
     def judge_labels(self, requests: Sequence[LabelledRequest], watermark_ms: int) -> Breach | None:
-        """The labels of a step, or of what would have been one. While closed, only to know when all is well again.
+        """Judges the labels of a step, or of what would have been one. While closed, only to know when all is well
+        again.
 
-        Some steps' at once: what the reference would have served costs much less so. Call it when the step's update is
-        out, which need not wait for it.
+        Labels of _STEPS_JUDGED steps are judged at once, as what the reference would have served then costs much less.
+        Call it when the step's update is out, which need not wait for it.
         """
         self._unjudged += requests
         self._steps += 1
@@ -172,16 +175,17 @@ class Gatekeeper:
         return None
 
     def judge_weights(self) -> Breach | None:
-        """Before an update is made of them."""
+        """Judges the weights, before an update is made of them."""
         tier = self._held_out.tiers[self._tier]
         if tier not in self._loss_before:
             self._loss_before[tier] = self._held_out.loss(tier)
         return check_weights(self._config, self._learner.dense, self._learner.pending.values(), self._published.image)
 
     def judge_update(self) -> Breach | None:
-        """Once the published image has been changed by it, and before it is sent.
+        """Judges an update, once the published image has been changed by it and before it is sent.
 
-        By one tier's responses, the next one's the next time: each is compared with what it was when it last judged.
+        One tier's held-out responses judge it, the next tier's the next time: a tier's loss is compared with what it
+        was when that tier last judged.
         """
         window, tier = self._held_out, self._held_out.tiers[self._tier]
         self._tier = (self._tier + 1) % len(window.tiers)
@@ -207,7 +211,7 @@ class Gatekeeper:
         self._published_since_breach += 1
 
     def close(self, breach: Breach, now_ms: int) -> None:
-        """After a breach and the rollback."""
+        """Closes the gate, after a breach and the rollback."""
         self._set_closed(True)
         self._loss_before.clear()
         self._unjudged, self._steps, self._labels_unjudged = [], 0, 0
@@ -223,7 +227,8 @@ class Gatekeeper:
         metric.GATE_CLOSED.set(int(closed))
 
     def _fair(self, request: LabelledRequest) -> bool:
-        """While closed all are: what the replicas were taken back from served some of them."""
+        """Whether the reference may judge the request. While closed, it may judge all: what the replicas were taken
+        back from served some."""
         at = self.reference_at
         return self.closed or at is None or request.served_by is None or request.served_by >= at.place
 
@@ -233,8 +238,9 @@ class Gatekeeper:
         self._learner.elder = elder.model if elder is not None else None
 
     def _doubt(self, breach: Breach, watermark_ms: int) -> None:
-        """An older reference finds nothing of it. Labels are compared as they come and tested when their window closes:
-        of some that came before this reference was one, it is not known which of three models is wrong."""
+        """Doubts the reference: an older one finds nothing of the breach. Labels are compared as they come and tested
+        when their window closes: of some that came before this reference was one, it is not known which of three models
+        is wrong."""
         assert self._reference is not None
         if breach.since_ms is None or breach.since_ms <= self._reference.since_ms:
             log.warning("the gate: %s. It has changed meanwhile: that is not held against it", breach.reason)

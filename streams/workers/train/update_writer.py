@@ -31,9 +31,9 @@ class UpdateWriter:
         self.image = image
         self.number = 0
         self.first_epoch = 0
-        """What the log changed in older ones is not known here."""
+        """The first epoch opened here: what the log changed in older ones is not known."""
         self._written: deque[tuple[tuple[int, int], Dirty]] = deque()
-        """What was changed, and up to which place."""
+        """What was changed, with the place in the log up to which it was."""
         self._last_snapshot = (0, 0)
         self._log = trainer_log
         self._reader = reader
@@ -96,7 +96,8 @@ class UpdateWriter:
         return Dirty.union([self._log.dirty, *(written for place, written in self._written if place > since.place)])
 
     def snapshot_begun(self, position: Position) -> None:
-        """Of all that is written. One goes back to snapshots alone: what came between two of them is kept as one."""
+        """Notes a snapshot of all that is written. One goes back to snapshots alone: what came between two of them is
+        kept as one."""
         since_last = []
         while self._written and self._written[-1][0] > self._last_snapshot:
             since_last.append(self._written.pop()[1])
@@ -104,12 +105,12 @@ class UpdateWriter:
         self._last_snapshot = position.place
 
     def forget_before(self, position: Position) -> None:
-        """What was written up to there will not be asked for again."""
+        """Forgets what was written up to there, which will not be asked for again."""
         while self._written and self._written[0][0] <= position.place:
             self._written.popleft()
 
     def write(self, learner: Learner, **header: Any) -> int:
-        """`prepare`, then `send`."""
+        """Prepares an update and sends it; returns its bytes."""
         return self.send(self.prepare(learner, **header))
 
     def prepare(
@@ -156,15 +157,15 @@ class UpdateWriter:
         return records
 
     def send(self, records: list[bytes]) -> int:
-        """Returns their bytes."""
+        """Sends the records; returns how many bytes they have."""
         for record in records:
             self._outbox.send(UPDATES, record)
         return sum(map(len, records))
 
     def settled_position(self, wait_s: float = 0.0) -> Position | None:
-        """Where the image stands, once the log is known to hold it before any newer epoch's open; None before.
+        """Returns where the image stands, once the log is known to hold it before any newer epoch's open; None before.
 
-        Waits so long for it: where one step follows another, it would never be known of the newest.
+        Waits at most wait_s for that: where one step follows another, it would never be known of the newest.
         """
         position, deadline = self.image.position, time.monotonic() + wait_s
         while position is not None and self._log.confirmed < position.number and time.monotonic() < deadline:

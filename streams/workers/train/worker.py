@@ -96,9 +96,9 @@ class TrainWorker(BaseWorker):
         self._heartbeat = heartbeat
         self._outage = RedisOutage("train", "training pauses")
         self._clock = EventClock()
-        """Of the labels that were read: how far the world is known."""
+        """Event time of the labels that were read: how far the world is known."""
         self._closed = EventClock()
-        """Of the join: up to when all labels are there."""
+        """Event time of the join: up to when all labels are there."""
         self._seen = SeenIds()
         self._waiting: list[TrainingExample] = []
         self._waiting_offsets: Offsets = {}
@@ -151,7 +151,8 @@ class TrainWorker(BaseWorker):
             clock.at_end(topic, partition)
 
     def assigned(self, consumer: Consumer, partitions: Sequence[Place]) -> dict[Place, int]:
-        """From where the weights stand, not from what the group has committed: the weights are what must agree."""
+        """Returns where to read from: where the weights stand, not what the group has committed, as the weights must
+        agree."""
         for place in partitions:
             for clock in (self._clock, self._closed):
                 clock.add(*place)
@@ -178,7 +179,7 @@ class TrainWorker(BaseWorker):
         self._freeze_when_due()
 
     def _learn(self, examples: list[TrainingExample]) -> None:
-        """All are judged, whether or not they can be learned."""
+        """Learns, publishes and judges. All are judged, whether or not they can be learned."""
         examples, alone = self._counterparts.split(examples, self._read_ms)
         requests = self._with_logs(examples)
         judged = requests + self._with_logs(alone)
@@ -196,7 +197,8 @@ class TrainWorker(BaseWorker):
             self._roll_back(breach)
 
     def _with_logs(self, examples: list[TrainingExample]) -> list[LabelledRequest]:
-        """Waits for Redis: an example must not be lost because the log could not be read for a while."""
+        """Adds the users' logs. Waits for Redis: an example must not be lost because the log could not be read for a
+        while."""
         while True:
             try:
                 requests = labelled_requests(examples, self._user_log, self._log_length) if examples else []
@@ -273,8 +275,8 @@ class TrainWorker(BaseWorker):
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
 
     def _good_snapshot(self, breach: Breach) -> Snapshot:
-        """What is wrong with weights was found before it was published: the newest one is good. Labels may have been
-        bad for as long as the reference is old: that one is."""
+        """Returns the snapshot to go back to. What is wrong with weights was found before it was published: the newest
+        one is good. Labels may have been bad for as long as the reference is old: that one is."""
         reference = self._gate.reference_at
         # What the log changed before, the writer does not know.
         oldest = reference.place if reference is not None else (self._writer.first_epoch, 0)
@@ -290,7 +292,7 @@ class TrainWorker(BaseWorker):
 
     @property
     def _watermark_ms(self) -> int:
-        """Of what was read. After a start the clock stands still until every partition has been heard of."""
+        """Event time of what was read. After a start the clock stands still until every partition has been heard of."""
         return max(self._clock.now_ms(), self._writer.image.watermark_ms)
 
     @property
@@ -310,7 +312,8 @@ class TrainWorker(BaseWorker):
 
 
 def _grades(report: StepReport, counts: Mapping[str, int]) -> dict[str, float]:
-    """Of one step: its counts; sums of losses and of what was predicted, by label kind and whose predictions."""
+    """Returns the grades of one step: its counts; sums of losses and of what was predicted, by label kind and
+    predictor."""
     grades = {name: float(count) for name, count in counts.items()}
     for kind, sums in (("click", report.click), ("conversion", report.conversion)):
         grades |= {f"{kind}.{name}": float(value) for name, value in asdict(sums).items() if value is not None}

@@ -12,7 +12,7 @@ from ranker.delayed.weights import is_positive, late_loss, targets
 CLICKS = 100_000
 RATE_X = torch.tensor([0.02, 0.2, 0.2, 0.5, 0.9])
 LATE_X = torch.tensor([0.8, 0.1, 0.9, 0.6, 0.3])
-"""Of what converts, the share that takes longer than the elapsed time: known, and not the same for all."""
+"""Share of what converts that takes longer than the elapsed time: known, and not the same for all."""
 
 
 def emissions(policy: PolicyName, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def emissions(policy: PolicyName, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def weighed_rates(policy: PolicyName, p_X: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each x, the weighted share of positives, and the weight of all its examples by click."""
+    """Returns, for each x, the weighted share of positives, and the weight of all its examples per click."""
     x_N, emission_N = emissions(policy)
     found = targets(policy, emission_N, p_X[x_N], LATE_X[x_N])
     positive_X = torch.zeros(len(RATE_X)).index_add(0, x_N, found.weight_N * found.label_N)

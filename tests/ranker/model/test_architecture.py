@@ -22,7 +22,7 @@ EVERY_OPTION = replace(
     ),
 )
 FROZEN = {1: "e70e5cadd13dc4e1"}
-"""By version of the architecture."""
+"""Digest of the parameters, by version of the architecture."""
 
 
 def parameters(*configs: ModelConfig) -> str:
@@ -49,5 +49,5 @@ def test_another_version_is_another_digest(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_digest_of_a_configuration_stays() -> None:
-    """Of version 1 it is what it was before there were versions: snapshots and updates of then are found."""
+    """Version 1 has the digest from before there were versions: snapshots and updates of then are found."""
     assert demo_model().digest == "a77c97abbd6b1265"

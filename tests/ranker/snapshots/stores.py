@@ -80,7 +80,7 @@ def register() -> None:
 
 
 def state(number: int = 1, *, epoch: int = 1, seed: int = 0, elements: int = 5_000) -> State:
-    """Of tensors of many kinds, one much larger than the others."""
+    """Makes a state of tensors of many kinds, one much larger than the others."""
     torch.manual_seed(seed)
     image = {
         "dense/a": torch.randn(3, 5),

@@ -89,7 +89,7 @@ class TestMemory:
 
 
 class TestDamage:
-    """Of one shard; the message names the file and says what to do."""
+    """Damage to one shard; the message names the file and says what to do."""
 
     def shard(self, snapshot: Snapshot) -> Path:
         return Path(snapshot.url.removeprefix("file://")) / snapshot.manifest.parts["training"][0].file

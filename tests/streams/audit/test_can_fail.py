@@ -40,7 +40,7 @@ def spoils(section: str, line: str, names: str) -> Callable[[Spoil], Spoil]:
 
 
 def place(world: World, name: str) -> int:
-    """Of an example."""
+    """Returns the index of an example among its topic's records."""
     ids = [decode(TOPICS[EXAMPLES], record.value).example_id for record in world.records[EXAMPLES]]
     return ids.index(name)
 

@@ -132,7 +132,7 @@ def _decision(user: str, response: str, now_ms: int) -> Decision:
 
 
 def await_ingest(house: House) -> None:
-    """Until all that was produced is in Redis."""
+    """Waits until all that was produced is in Redis."""
     joiner = Joiner(connect(house.stack.redis_url), house.settings.recipe.log, house.settings.recipe.join)
     wanted = {(topic, p): end for topic in INPUTS for p, (_, end) in ends(house.kafka, topic).items() if end}
     deadline = time.monotonic() + 30

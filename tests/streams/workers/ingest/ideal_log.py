@@ -34,7 +34,7 @@ from tests.streams.workers.ingest.simulated_ingest import PARTITIONS, PLACES, SE
 LOG = LogConfig(length=500, slack=0)
 USERS, ITEMS = ("u94", "u189"), ("a", "b")
 BUCKETS = 2
-"""Of the timers: these users' are in the first two, and none of the others need be swept."""
+"""Buckets of the timers: these users' are in the first two, and none of the others need be swept."""
 TAKEN_OVER_MS = 8 * SECOND
 """The group gives a dead member's partitions away after 6 s."""
 HANDED_OVER_MS = 9 * SECOND
@@ -44,7 +44,7 @@ BEAT_MS = 4 * SECOND
 
 partitions = st.integers(0, PARTITIONS - 1)
 skews = st.sampled_from([0, 0, 0, -3 * SECOND, 20 * SECOND, -50 * SECOND, 59 * SECOND, 90 * SECOND, -400 * SECOND])
-"""Of the sender's clock; 90 s ahead is refused."""
+"""Skews of the sender's clock, in milliseconds; 90 s ahead is refused."""
 
 
 def served(name: str, user: str, event_ms: int, items: tuple[str, ...]) -> Served:

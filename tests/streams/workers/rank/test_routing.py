@@ -11,7 +11,7 @@ CHEAP_MS, DEAR_MS = 2.0, 40.0
 
 
 def router() -> Router:
-    """Of two plans, whose costs it has measured."""
+    """Makes a router of two plans, whose costs it has measured."""
     plans = [Plan.single("light"), Plan.single("heavy")]
     made = Router(plans, exploration=Exploration(), values=ValueOptions(), initial_price=0.0, seed=0)
     for _ in range(300):

@@ -47,7 +47,7 @@ def decision(response: str, at: int = 0, plan: str = "light", cost: float = 2.0,
 
 
 def outcome(name: str, response: str, at: int, value: float = 1.0, user: str = "someone") -> Outcome:
-    """Of another user than the decision's, so that the two may be in different partitions."""
+    """Makes an outcome; its user is not the decision's, so that the two may be in different partitions."""
     return Outcome(outcome_id=name, response_id=response, user=user, kind="click", value=value, event_ms=T0 + at)
 
 
@@ -105,7 +105,7 @@ class Wire:
         assert condition(), f"{len(self.rewards)} rewards, {len(self.letters)} letters; newest {self.rewards[-3:]}"
 
     def settle(self, quiet_s: float = 1.0) -> None:
-        """Until nothing has come for a while."""
+        """Waits until nothing has come for a while."""
         before = -1
         while len(self.rewards) + len(self.letters) > before:
             before = len(self.rewards) + len(self.letters)

@@ -80,7 +80,7 @@ def test_labels_of_before_it_closed_do_not_open_it() -> None:
 
 @pytest.mark.parametrize("batches", [10, 9])
 def test_held_out_responses_of_each_tier_take_turns_to_judge_updates(batches: int) -> None:
-    """Of a model that has learned enough, which one of 9 batches has not."""
+    """Only for a model that has learned enough, which one of 9 batches has not."""
     _, learner, engine = gatekeeper(batches)
     config = dataclasses.replace(CONFIG, held_out=0.999, max_change=100.0)
     holding = Gatekeeper(config, learner, engine, WINDOWS_MS)
@@ -124,7 +124,7 @@ def test_the_reference_stays_what_it_was_at_its_snapshot_while_copies_reuse_each
 
 
 def test_where_few_are_clicked_a_click_more_or_less_is_no_breach() -> None:
-    """Of honest labels at a rate of 3 in 1,000, after each step."""
+    """Labels are honest, at a rate of 3 in 1,000; updates are judged after each step."""
     learner, engine = Learner(tiny_model(), LearnerConfig(), COMPRESS), Engine(tiny_model(), COMPRESS)
     gate = Gatekeeper(GateConfig(held_out=0.05), learner, engine, WINDOWS_MS)
     rng, items = np.random.default_rng(1), [f"i{k}" for k in range(40)]

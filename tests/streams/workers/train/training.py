@@ -42,7 +42,7 @@ def new_trainer(
     *,
     closed_at: dict[str, int] | None = None,
 ) -> tuple[TrainWorker, Learner, SnapshotSchedule]:
-    """Of an untrained model, whose first update is out; a step at every tick.
+    """Makes a trainer of an untrained model, whose first update is out; it steps at every tick.
 
     closed_at: it takes up a snapshot of these offsets, taken while the gate was closed.
     """
