@@ -24,15 +24,18 @@ def _settings(table: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             yield from _settings(value, f"{path}{name}.")
         elif value is not None:
-            yield path + name, _toml(value)
+            yield path + name, toml_value(value)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Returns the value as TOML writes it: tables inline, lists of tables a line each. None is left out of tables."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(v)}" for name, v in value.items() if v is not None) + "}"
+        return "{" + ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items() if v is not None) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        rows = all(isinstance(v, dict) for v in value) and len(value) > 0
+        inner = map(toml_value, value)
+        return "[\n  " + ",\n  ".join(inner) + ",\n]" if rows else f"[{', '.join(inner)}]"
+    return json.dumps(value)
 
 
 def difference(one: Recipe, other: Recipe) -> list[tuple[str, str, str]]:
@@ -99,7 +102,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
         return "none"
     if dataclasses.is_dataclass(value) or (isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0])):
         return ""
-    return f"`{_toml(value)}`"
+    return f"`{toml_value(value)}`"
 
 
 def _docstrings(kind: type) -> dict[str, str]:

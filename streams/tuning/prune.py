@@ -16,6 +16,7 @@ from ranker.tuning.pruning_options import PruningOptions
 from streams.config.load import from_table, to_table
 from streams.config.recipe import Recipe
 from streams.config.settings import named_recipe
+from streams.config.text import toml_value
 from streams.errors import StartError, start_errors
 from streams.options import Finite, json_option, recipe_option
 from streams.tuning.columns import columns
@@ -162,19 +163,10 @@ def write_pruned(recipe: Recipe, weights: "Weights", pruning: "Pruning", out: Pa
 
 def recipe_toml(recipe: Recipe) -> str:
     """Returns the text of a file that load_recipe reads as this recipe."""
-    text = "\n".join(f"{name} = {_toml(value)}" for name, value in to_table(recipe).items()) + "\n"
+    text = "\n".join(f"{name} = {toml_value(value)}" for name, value in to_table(recipe).items()) + "\n"
     if from_table(tomllib.loads(text)) != recipe:
         raise StartError(f"recipe {recipe.name!r} cannot be written as TOML: it has no way to say None")
     return text
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + "}"
-    if isinstance(value, list | tuple):
-        rows = all(isinstance(v, dict) for v in value) and len(value) > 0
-        return "[\n  " + ",\n  ".join(map(_toml, value)) + ",\n]" if rows else f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
 
 
 def to_text(pruning: "Pruning") -> str:

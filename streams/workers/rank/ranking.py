@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from feature_store.log import LogSlice, LogWant, UserLog
 from ranker.arrays import F32
 from ranker.engine import Engine, NotReady
 from ranker.inputs.requests import ScoringRequest
+from streams.config.recipe import Value
 from streams.runtime.outage import Outage
 from streams.runtime.redis_client import reason_of
 from streams.runtime.sparing import Sparing
@@ -28,8 +28,6 @@ from streams.workers.rank.intake import Work
 from streams.workers.rank.routing import Routed, Router
 
 log = logging.getLogger(__name__)
-
-Value = Literal["bid*pctr", "bid*pctr*pcvr", "pctr"]
 
 VALUES: dict[Value, Callable[[F32, F32, F32], F32]] = {
     "bid*pctr": lambda bid, pctr, pcvr: bid * pctr,

@@ -11,6 +11,7 @@ from streams.cli import cli
 from streams.config.builtin import RECIPES, default, demo
 from streams.config.load import from_table
 from streams.config.text import difference, reference, settings
+from streams.errors import StartError
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,9 +42,13 @@ def test_every_setting_of_a_recipe_is_in_the_reference() -> None:
         assert f"`{name.rpartition('.')[2]}`" in text
 
 
-def test_a_recipe_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("lateness = 5")
-    for words in (["recipe", "show", "--recipe", str(wrong)], ["recipe", "diff", "demo", "demmo"]):
-        result = CliRunner().invoke(cli, words)
-        assert "no such settings: lateness" in str(result.exception) or "a recipe is one of" in str(result.exception)
+    for words, reason in (
+        (["show", "--recipe", str(wrong)], "no such settings: lateness"),
+        (["diff", "demo", "demmo"], "a recipe is one of"),
+    ):
+        error = CliRunner().invoke(cli, ["recipe", *words]).exception
+        assert isinstance(error, StartError)
+        assert reason in str(error)
