@@ -18,12 +18,12 @@ from ranker.updates.record import (
     MalformedRecord,
     Open,
     Record,
+    SealedRecord,
     Update,
     UpdateError,
     UpdateHeader,
     assemble,
-    decode_record,
-    peek_header,
+    read_header,
 )
 
 
@@ -69,20 +69,21 @@ class UpdateFollower:
     def feed(self, data: bytes, offset: int) -> Update | None:
         """Takes the record at `offset`. Returns the update that it completes, if any: `position` is then after it."""
         try:
-            header = peek_header(data)
+            record = read_header(data)
         except MalformedRecord:
             self.skipped["malformed"] += 1
             return None
+        header = record.header
         reason = self._reason_to_skip(header)
         if reason is not None:
             self.skipped[reason] += 1
             return None
         try:
             if isinstance(header, Open):
-                decode_record(data)  # for its checksum
+                record.unpack()  # for its faults
                 self._open(header)
                 return None
-            return self._take_part(header, data, offset)
+            return self._take_part(header, record, offset)
         except (UpdateError, _Fault) as exc:
             self.fault = self.fault or f"epoch {header.epoch} at offset {offset}: {exc}"
             self._parts = []
@@ -111,14 +112,14 @@ class UpdateFollower:
         if header.base is not None and (self.position is None or header.base > held):
             raise _Fault(f"the epoch builds on {header.base}, and this replica holds {held}: it needs an image")
 
-    def _take_part(self, header: UpdateHeader, data: bytes, offset: int) -> Update | None:
+    def _take_part(self, header: UpdateHeader, record: SealedRecord, offset: int) -> Update | None:
         if header.epoch > self._epoch:
             raise _Fault("the epoch was never opened here: this replica needs an image")
         if (header.number, header.previous) != (self._number + 1, self._number):
             raise _Fault(f"update {header.number} (after {header.previous}) follows {self._number}: a gap")
         if header.part != len(self._parts):
             raise _Fault(f"part {header.part} of update {header.number} follows {len(self._parts)} parts: a gap")
-        self._parts.append(decode_record(data))
+        self._parts.append(record.unpack())
         if header.part + 1 < header.parts:
             return None
         update = assemble(self._parts)
@@ -221,11 +222,16 @@ class TrainerLog:
 
     def feed(self, data: bytes) -> None:
         try:
-            header = peek_header(data)
+            record = read_header(data)
+            header = record.header
             if header.digest != self._digest:
                 self.skipped["other_model"] += 1
                 return
-            record = decode_record(data)
+            if isinstance(header, Open):
+                record.unpack()  # for its faults
+                self._see_open(header)
+            else:
+                self._see_update(header, record)
         except MalformedRecord:
             self.skipped["malformed"] += 1
             return
@@ -233,11 +239,6 @@ class TrainerLog:
             self.skipped["damaged"] += 1
             if self.status == "live" and isinstance(error.header, UpdateHeader):
                 self._see_own(error.header, whole=False)
-            return
-        if isinstance(header, Open):
-            self._see_open(header)
-        else:
-            self._see_update(header, record)
 
     def _see_open(self, header: Open) -> None:
         if header.epoch < self.epoch:
@@ -250,8 +251,9 @@ class TrainerLog:
         elif header.epoch > self.epoch or self.status == "opening":
             self.status = "lost"
 
-    def _see_update(self, header: UpdateHeader, record: Record) -> None:
+    def _see_update(self, header: UpdateHeader, record: SealedRecord) -> None:
         if self.status in {"reading", "opening"}:
+            changes = record.unpack()
             if header.epoch > self.epoch and self._since is not None:
                 self.fault = (
                     f"the log goes on with epoch {header.epoch}, opened before the snapshot of epoch "
@@ -261,11 +263,12 @@ class TrainerLog:
             self.offsets, self.watermark_ms = dict(header.offsets), header.watermark_ms
             self._updates_read += 1
             if self._since is not None:
-                self.dirty.add(record)
+                self.dirty.add(changes)
                 self.reset = self.reset or header.reset
             else:
                 self.trained = self.trained or self._updates_read > _FIRST_UPDATES
         elif self.status == "live":
+            record.check()
             self._see_own(header, whole=True)
 
     def _see_own(self, header: UpdateHeader, *, whole: bool) -> None:

@@ -156,22 +156,56 @@ def encode_update(update: Update, max_bytes: int = 900_000) -> list[bytes]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class SealedRecord:
+    """A record whose header has been read, and neither its body nor its checksum."""
+
+    header: Header
+    _data: bytes
+    _header_end: int
+
+    def check(self) -> None:
+        """Raises DamagedRecord where the checksum or the body's length is wrong."""
+        if _checksum(self._data[:-_CHECKSUM_BYTES]) != self._data[-_CHECKSUM_BYTES:]:
+            raise DamagedRecord("the checksum does not match the record", self.header)
+        (length,) = _LENGTH.unpack_from(self._data, self._header_end)
+        if self._header_end + _LENGTH.size + length + _CHECKSUM_BYTES != len(self._data):
+            raise DamagedRecord("the body's length does not match the record's", self.header)
+
+    def unpack(self) -> Record:
+        """The record with its tensors. Raises DamagedRecord."""
+        self.check()
+        body = self._data[self._header_end + _LENGTH.size : -_CHECKSUM_BYTES]
+        try:
+            return Record(self.header, safetensors.torch.load(body) if body else {})
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as exc:
+            raise DamagedRecord(f"the body is not safetensors: {exc}", self.header) from exc
+
+
+def read_header(data: bytes) -> SealedRecord:
+    """Raises MalformedRecord."""
+    if not _FRONT.size + _LENGTH.size + _CHECKSUM_BYTES <= len(data) <= MAX_RECORD_BYTES:
+        raise MalformedRecord(f"a record has at most {MAX_RECORD_BYTES} bytes and more than its envelope: {len(data)}")
+    magic, version, _, _, length = _FRONT.unpack_from(data)
+    if magic != MAGIC or version != VERSION:
+        raise MalformedRecord(f"want {MAGIC!r} version {VERSION}, got {magic!r} version {version}")
+    end = _FRONT.size + length
+    if length > MAX_HEADER_BYTES or end + _LENGTH.size + _CHECKSUM_BYTES > len(data):
+        raise MalformedRecord(f"a header of {length} bytes in a record of {len(data)}")
+    try:
+        return SealedRecord(_HEADERS.decode(data[_FRONT.size : end]), data, end)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:  # the tag of a kind is decoded before it is checked
+        raise MalformedRecord(f"header: {exc}") from exc
+
+
 def peek_header(data: bytes) -> Header:
     """The header, without a look at the body or the checksum. Raises MalformedRecord."""
-    return _split_envelope(data)[0]
+    return read_header(data).header
 
 
 def decode_record(data: bytes) -> Record:
     """Inverse of one of encode_update's records, or of encode_open. Raises MalformedRecord or DamagedRecord."""
-    header, body = _split_envelope(data)
-    if _checksum(data[:-_CHECKSUM_BYTES]) != data[-_CHECKSUM_BYTES:]:
-        raise DamagedRecord("the checksum does not match the record", header)
-    if body is None:
-        raise DamagedRecord("the body's length does not match the record's", header)
-    try:
-        return Record(header, safetensors.torch.load(body) if body else {})
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as exc:
-        raise DamagedRecord(f"the body is not safetensors: {exc}", header) from exc
+    return read_header(data).unpack()
 
 
 def assemble(records: list[Record]) -> Update:
@@ -253,22 +287,3 @@ def _seal(header: Header, tensors: dict[str, Tensor]) -> bytes:
 
 def _checksum(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_CHECKSUM_BYTES).digest()
-
-
-def _split_envelope(data: bytes) -> tuple[Header, bytes | None]:
-    """Header and body; no body if its length cannot be right."""
-    if not _FRONT.size + _LENGTH.size + _CHECKSUM_BYTES <= len(data) <= MAX_RECORD_BYTES:
-        raise MalformedRecord(f"a record has at most {MAX_RECORD_BYTES} bytes and more than its envelope: {len(data)}")
-    magic, version, _, _, length = _FRONT.unpack_from(data)
-    if magic != MAGIC or version != VERSION:
-        raise MalformedRecord(f"want {MAGIC!r} version {VERSION}, got {magic!r} version {version}")
-    end = _FRONT.size + length
-    if length > MAX_HEADER_BYTES or end + _LENGTH.size + _CHECKSUM_BYTES > len(data):
-        raise MalformedRecord(f"a header of {length} bytes in a record of {len(data)}")
-    try:
-        header = _HEADERS.decode(data[_FRONT.size : end])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:  # the tag of a kind is decoded before it is checked
-        raise MalformedRecord(f"header: {exc}") from exc
-    (body_length,) = _LENGTH.unpack_from(data, end)
-    body = data[end + _LENGTH.size : -_CHECKSUM_BYTES]
-    return header, body if body_length == len(body) else None
