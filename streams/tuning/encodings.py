@@ -13,7 +13,7 @@ from streams.config.settings import named_recipe
 from streams.errors import start_errors
 from streams.options import Finite, json_option, recipe_option
 from streams.tuning.columns import columns
-from streams.tuning.sample_options import SampleOptions, Source, sample_options
+from streams.tuning.sample_options import SampleOptions, sample_options
 
 if TYPE_CHECKING:
     from ranker.tuning.encodings import EncodingResult
@@ -35,11 +35,7 @@ def encodings(
     recipe: str | None,
     loss: float,
     snapshot: str | None,
-    source: Source,
-    responses: int,
-    train: int,
-    world: str,
-    seed: int,
+    sample: SampleOptions,
     as_json: bool,
 ) -> None:
     """Measure each table and tensor in int8 and bf16, and choose what travels in which.
@@ -53,10 +49,9 @@ def encodings(
 
     torch.set_num_threads(1)
     chosen = named_recipe(recipe)
-    options = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
     with start_errors():
-        sample = take_sample(chosen, snapshot, options, partial(click.echo, err=True))
-        found = measure(chosen, sample, max_loss=loss)
+        taken = take_sample(chosen, snapshot, sample, partial(click.echo, err=True))
+        found = measure(chosen, taken, max_loss=loss)
     lines = recipe_lines(chosen, found)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"recipe": lines}))

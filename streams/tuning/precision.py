@@ -14,7 +14,7 @@ from streams.errors import start_errors
 from streams.machine import cpu_info, this_machine
 from streams.options import Finite, json_option, recipe_option
 from streams.tuning.columns import columns
-from streams.tuning.sample_options import SampleOptions, Source, sample_options
+from streams.tuning.sample_options import SampleOptions, sample_options
 
 if TYPE_CHECKING:
     from ranker.tuning.precision import LayerResult, Precision, TierResult
@@ -36,11 +36,7 @@ def precision_command(
     loss: float,
     repeats: int,
     snapshot: str | None,
-    source: Source,
-    responses: int,
-    train: int,
-    world: str,
-    seed: int,
+    sample: SampleOptions,
     as_json: bool,
 ) -> None:
     """Measure each layer in bf16 and int8 on this machine, and choose those that are worth it, or none.
@@ -57,16 +53,15 @@ def precision_command(
     where, say = this_machine(), partial(click.echo, err=True)
     chosen = named_recipe(recipe)
     names = tiers or tuple(tier.name for tier in chosen.model.tiers)
-    options = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
     with start_errors():
         for name in names:
             chosen.model.tier(name)
-        sample = take_sample(chosen, snapshot, options, say)
+        taken = take_sample(chosen, snapshot, sample, say)
         results = []
         for name in names:
             say(f"tier {name}: each layer in each precision")
-            results.append(measure_tier(chosen, name, sample, max_loss=loss, repeats=repeats))
-    root = sample.weights.root
+            results.append(measure_tier(chosen, name, taken, max_loss=loss, repeats=repeats))
+    root = taken.weights.root
     written = None if root is None else write_precision(root, precision_of(chosen, results, max_loss=loss))
     if as_json:
         click.echo(json.dumps({"where": where, "written": written, "tiers": [asdict(r) for r in results]}))

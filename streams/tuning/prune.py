@@ -20,7 +20,7 @@ from streams.config.text import toml_value
 from streams.errors import StartError, start_errors
 from streams.options import Finite, json_option, recipe_option
 from streams.tuning.columns import columns
-from streams.tuning.sample_options import SampleOptions, Source, sample_options
+from streams.tuning.sample_options import SampleOptions, sample_options
 
 if TYPE_CHECKING:
     from ranker.model.tier import Tier
@@ -55,11 +55,7 @@ def prune_command(
     step: float,
     out: Path | None,
     snapshot: str | None,
-    source: Source,
-    responses: int,
-    train: int,
-    world: str,
-    seed: int,
+    sample: SampleOptions,
     as_json: bool,
 ) -> None:
     """Remove a tier's hidden units that contribute least, until it would lose too much normalized entropy.
@@ -72,7 +68,6 @@ def prune_command(
     chosen = named_recipe(recipe)
     name = tier or chosen.model.tiers[-1].name
     options = PruningOptions(max_loss=loss, target=share or 1.0, step=step)
-    sample = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
     if out is not None:  # what cannot be written is said before the work
         recipe_toml(chosen)
         out.mkdir(parents=True, exist_ok=True)

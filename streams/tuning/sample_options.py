@@ -1,5 +1,6 @@
 """Which traffic a command samples, on its command line. Knows nothing of torch; sample.py does the work."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,8 +25,14 @@ class SampleOptions:
 
 
 def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that says what SampleOptions has, and where the snapshot is."""
+    """Gives a command the options of a sample, as its `sample`, and of where the `snapshot` is."""
     default = SampleOptions()
+
+    @functools.wraps(command)
+    def gathered(*, source: Source, responses: int, train: int, world: str, seed: int, **others: Any) -> Any:
+        sample = SampleOptions(source=source, responses=responses, train=train, world=world, seed=seed)
+        return command(sample=sample, **others)
+
     for option in (
         click.option("--seed", type=SEED, default=default.seed, show_default=True, help="Seed of the simulated world."),
         click.option("--world", type=click.Choice(sorted(WORLDS)), default=default.world, show_default=True),
@@ -53,5 +60,5 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--snapshot", metavar="URL", help="Where snapshots of the recipe's model are: the newest counts."),
     ):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered
