@@ -27,6 +27,7 @@ from kernels.linear_compress import bind
 from ranker.arrays import F64
 from ranker.config import ITEM, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig, UpdateConfig
 from ranker.engine import Engine
+from ranker.grades import entropies, log_loss
 from ranker.inputs.hashing import hash64, salted
 from ranker.inputs.requests import LabelledRequest, ScoringRequest
 from ranker.learning.learner import Learner
@@ -122,9 +123,8 @@ def run(config: ModelConfig, world: World, seed: int, steps: int) -> Result:
     for step, (examples, _) in enumerate(world.batches(seed, steps)):
         if step > steps * 2 // 3:
             scores = engine.score("only", [e.request for e in examples])
-            p = np.clip(np.concatenate([s.pctr for s in scores]).astype(np.float64), 1e-6, 1 - 1e-6)
             click = np.concatenate([e.click_N for e in examples])
-            loss -= float(np.where(click > 0, np.log(p), np.log1p(-p)).sum())
+            loss += log_loss(click, np.concatenate([s.pctr for s in scores]))
             clicks, count = clicks + float(click.sum()), count + len(click)
         learner.learn(examples)
         header = UpdateHeader(
@@ -134,7 +134,7 @@ def run(config: ModelConfig, world: World, seed: int, steps: int) -> Result:
             Update(header, learner.take_changes()), Position(epoch=1, number=step + 1, trainer="t", offset=step + 1)
         )
     nbytes = sum(table_bytes(t.rows, t.tail_rows, WIDTH) for t in config.tables)
-    return Result(loss / count / _entropy(clicks / count), nbytes)
+    return Result(loss / count / float(entropies(np.array(clicks / count))), nbytes)
 
 
 def oracle(world: World, seed: int, steps: int) -> float:
@@ -144,7 +144,7 @@ def oracle(world: World, seed: int, steps: int) -> float:
         if step > steps * 2 // 3:
             click = np.concatenate([e.click_N for e in examples])
             loss, clicks, count = loss + truth, clicks + float(click.sum()), count + len(click)
-    return loss / count / _entropy(clicks / count)
+    return loss / count / float(entropies(np.array(clicks / count)))
 
 
 def main() -> None:
@@ -188,10 +188,6 @@ def _spread(values: list[float]) -> str:
 def _zipf(ids: int) -> F64:
     weights = 1 / np.arange(1, ids + 1)
     return np.asarray(weights / weights.sum(), np.float64)
-
-
-def _entropy(p: float) -> float:
-    return float(-p * np.log(p) - (1 - p) * np.log1p(-p))
 
 
 def _ids(request: ScoringRequest, name: str) -> list[str]:

@@ -55,7 +55,9 @@ class Timed:
         self.cpu_ms.append((time.process_time() - cpu) * 1e3)
 
     def line(self, name: str) -> str:
-        figures = np.append(*(np.percentile(ms, (50, 99, 100)) for ms in (self.wall_ms, self.cpu_ms)))
+        figures = np.append(
+            *(np.percentile(ms, (50, 99, 100), method="inverted_cdf") for ms in (self.wall_ms, self.cpu_ms))
+        )
         return f"{name:<34}" + "".join(f"{figure:>9.2f}" for figure in figures)
 
 

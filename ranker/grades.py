@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ranker.arrays import F32, F64, I64
 
-_CLIP = 1e-6
+SUREST = 1e-6
 """Predictions are graded as no surer than this, so that one cannot outweigh all others."""
 
 
@@ -98,7 +98,22 @@ def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> 
     )
 
 
-def log_loss(labels: np.ndarray, predictions: F32) -> float:
-    """Sum of -(y ln p + (1 - y) ln(1 - p))."""
-    p = np.clip(predictions.astype(np.float64), _CLIP, 1 - _CLIP)
-    return 0.0 - float((labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum())
+def log_losses(label_n: npt.NDArray[np.floating], predicted_n: npt.NDArray[np.floating]) -> F64:
+    """[n] -(y ln p + (1 - y) ln(1 - p)): nats.
+
+    A label between 0 and 1 is the probability of a 1, and the loss the one to expect. Predictions are taken as no surer
+    than 1e-6.
+    """
+    p_n = np.clip(predicted_n.astype(np.float64), SUREST, 1 - SUREST)
+    loss_n: F64 = -(label_n * np.log(p_n) + (1 - label_n) * np.log1p(-p_n))
+    return loss_n
+
+
+def log_loss(label_n: npt.NDArray[np.floating], predicted_n: npt.NDArray[np.floating]) -> float:
+    """Sum of the log losses, in nats."""
+    return float(log_losses(label_n, predicted_n).sum())
+
+
+def entropies(rate_n: npt.NDArray[np.floating]) -> F64:
+    """[n] nats: what a coin of each probability is to expect who knows it."""
+    return log_losses(rate_n, rate_n)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ranker.arrays import F32, F64, I64
+from ranker.arrays import F32, I64
+from ranker.grades import log_loss, log_losses
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,14 @@ class Difference:
         return f"{self.mean:+.4f} ± {self.half_width:.4f}"
 
 
-def losses(click_n: F32, p_n: npt.NDArray[np.floating]) -> F64:
-    """[n] log losses (natural logarithm)."""
-    p = np.clip(p_n.astype(np.float64), 1e-6, 1 - 1e-6)
-    loss: F64 = -np.where(click_n > 0.5, np.log(p), np.log1p(-p))
-    return loss
-
-
 def entropy(click_n: F32, p_n: npt.NDArray[np.floating]) -> float:
     """Log loss over that of the mean click rate (He et al., 2014): 1 is a constant's."""
-    return float(losses(click_n, p_n).sum() / _base(click_n))
+    return log_loss(click_n, p_n) / _base(click_n)
 
 
 def difference(click_n: F32, p_n: F32, reference_n: F32, request_n: I64) -> Difference:
     """Compares two runs, paired by request; request_n: ascending."""
-    gap = losses(click_n, p_n) - losses(click_n, reference_n)
+    gap = log_losses(click_n, p_n) - log_losses(click_n, reference_n)
     by_request = np.bincount(request_n - request_n[0], weights=gap)
     by_request = by_request[np.bincount(request_n - request_n[0]) > 0]
     base = _base(click_n)
@@ -45,4 +39,4 @@ def difference(click_n: F32, p_n: F32, reference_n: F32, request_n: I64) -> Diff
 
 
 def _base(click_n: F32) -> float:
-    return float(losses(click_n, np.full(len(click_n), click_n.mean())).sum())
+    return log_loss(click_n, np.full(len(click_n), click_n.mean()))

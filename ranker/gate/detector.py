@@ -22,23 +22,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ranker.arrays import F64, I64
+from ranker.grades import SUREST, entropies, log_losses
 
 QUICK, PATIENT = 0.5, 0.125
 """Values of t. Never 1: labels of one response are no independent draws."""
-_CLIP = 1e-6
 
 
 def worse(y_n: F64, live_n: F64, reference_n: F64, tolerance: float, temper: float = QUICK) -> F64:
     """[n] addends; live_n and reference_n are probabilities of a 1."""
-    gained_n = _log_likelihood(y_n, reference_n) - _log_likelihood(y_n, live_n)
-    return temper * (gained_n - tolerance * _entropy(live_n))
+    gained_n = log_losses(y_n, live_n) - log_losses(y_n, reference_n)
+    return temper * (gained_n - tolerance * entropies(live_n))
 
 
 def strange(y_n: F64, reference_n: F64, tolerance: float, temper: float = QUICK) -> F64:
     """[n] addends."""
-    p_n = np.clip(reference_n, _CLIP, 1 - _CLIP)
+    p_n = np.clip(reference_n, SUREST, 1 - SUREST)
     cumulant_n = np.log(p_n ** (1 - temper) + (1 - p_n) ** (1 - temper))
-    return -temper * _log_likelihood(y_n, p_n) - cumulant_n - temper * tolerance * _entropy(p_n)
+    return temper * (log_losses(y_n, p_n) - tolerance * entropies(p_n)) - cumulant_n
 
 
 @dataclass(slots=True)
@@ -85,13 +85,3 @@ class Detector:
 
     def reset(self) -> None:
         self.level, self.evidence_k = 0.0, np.zeros(0)
-
-
-def _log_likelihood(y_n: F64, p_n: F64) -> F64:
-    p_n = np.clip(p_n, _CLIP, 1 - _CLIP)
-    return y_n * np.log(p_n) + (1 - y_n) * np.log1p(-p_n)
-
-
-def _entropy(p_n: F64) -> F64:
-    p_n = np.clip(p_n, _CLIP, 1 - _CLIP)
-    return -(p_n * np.log(p_n) + (1 - p_n) * np.log1p(-p_n))

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+import numpy as np
+
 from streams.kafka.seen import SeenIds
 
 Cause = Literal["click", "conversion", "window"]
@@ -230,9 +232,8 @@ class FreshnessMeter:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which this share lies, by the nearest rank; of at least one value, in any order."""
-    ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+    """The smallest value that this share of all does not exceed (nearest rank); of at least one value, in any order."""
+    return float(np.quantile(values, share, method="inverted_cdf"))
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float] | None:

@@ -1,13 +1,13 @@
-"""How good predicted probabilities are, with intervals. Knows numpy alone."""
+"""How good predicted probabilities are, with intervals."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from ranker.arrays import F64, I64
+from ranker.grades import entropies, log_losses
 
 Z95 = 1.959964
-_EPS = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,6 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
-
-def log_loss(labels: F64, predicted: F64) -> F64:
-    """[n] in nats; predictions are cut to [1e-7, 1 - 1e-7]."""
-    p = np.clip(predicted, _EPS, 1 - _EPS)
-    value: F64 = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
-    return value
-
-
-def entropy(rate: F64) -> F64:
-    """Returns the entropy of a coin with this probability, in nats."""
-    return log_loss(rate, rate)
 
 
 def midranks(values: F64) -> F64:
@@ -108,7 +96,7 @@ def normalized_entropies(
     rate = labels.mean()
     if rate in (0.0, 1.0):
         raise ValueError(f"normalized entropy needs both labels, got {len(labels)} of {rate:.0f}")
-    losses_KN = np.stack([log_loss(labels, p) for p in predicted_KN])
+    losses_KN = np.stack([log_losses(labels, p) for p in predicted_KN])
     number = int(clusters.max()) + 1
 
     def by_cluster(values: F64) -> F64:
@@ -122,8 +110,8 @@ def normalized_entropies(
     samples = np.empty((len(losses_KN), resamples))
     for r in range(resamples):
         *losses, positives, examples = sums @ np.bincount(rng.integers(0, number, number), minlength=number)
-        samples[:, r] = np.array(losses) / examples / entropy(np.array(positives / examples))
-    return Entropies(losses_KN.mean(axis=1) / entropy(rate), samples)
+        samples[:, r] = np.array(losses) / examples / entropies(np.array(positives / examples))
+    return Entropies(losses_KN.mean(axis=1) / entropies(rate), samples)
 
 
 def _percentiles(value: float, samples: F64) -> Interval:

@@ -6,23 +6,15 @@ from typing import Any
 import numpy as np
 
 from ranker.arrays import F64
-
-_EPS = 1e-7
+from ranker.grades import log_loss
 
 
 def percentiles(values: list[float]) -> dict[str, float] | None:
-    """p50, p90, p99 and max of milliseconds; None of nothing."""
+    """p50, p90, p99 and max of milliseconds, by the nearest rank; None of nothing."""
     if not values:
         return None
-    p50, p90, p99, most = np.percentile(values, [50, 90, 99, 100]).tolist()
+    p50, p90, p99, most = np.percentile(values, [50, 90, 99, 100], method="inverted_cdf").tolist()
     return {"p50": round(p50, 2), "p90": round(p90, 2), "p99": round(p99, 2), "max": round(most, 2)}
-
-
-def expected_log_loss(truth: F64, predicted: F64) -> F64:
-    """[n]: log loss that `predicted` is to expect where `truth` is the probability of a click; nats."""
-    q = np.clip(predicted, _EPS, 1 - _EPS)
-    value: F64 = -(truth * np.log(q) + (1 - truth) * np.log(1 - q))
-    return value
 
 
 @dataclass(slots=True)
@@ -64,8 +56,8 @@ class Tally:
         """Adds the served click probabilities of shown places, beside the true ones."""
         self.predicted += len(truth)
         self.truth += float(truth.sum())
-        self.loss += float(expected_log_loss(truth, predicted).sum())
-        self.oracle_loss += float(expected_log_loss(truth, truth).sum())
+        self.loss += log_loss(truth, predicted)
+        self.oracle_loss += log_loss(truth, truth)
 
     def summary(self) -> dict[str, Any]:
         """Returns the counts as JSON has them. Normalized entropy is expected log loss over that of the mean true
@@ -87,7 +79,7 @@ class Tally:
         }
         if self.predicted:
             mean = np.array([self.truth / self.predicted])
-            base = float(expected_log_loss(mean, mean)[0]) * self.predicted
+            base = log_loss(mean, mean) * self.predicted
             out |= {
                 "true_ctr": round(float(mean[0]), 4),
                 "ne_true": round(self.loss / base, 4),

@@ -69,7 +69,7 @@ def test_the_figures_are_all_there(width: int) -> None:
     page = "\n".join(drawn(full_scene(), width))
     for shown in (
         *("20.0", "8.2 ms", "1,031 ms", "740", "of 741", "5 expired", "measured", "37 of 60 s"),
-        *("285 ms", "join", "queue", "step", "publish", "apply", "200 ms"),
+        *("284 ms", "join", "queue", "step", "publish", "apply", "200 ms"),
         *("0.9120", "0.9380", "1.0100", "-0.0260", "± 0.0150", "3,104", "369", "of 370"),
         *("95%", "3.0 ms", "light+heavy", "0.0031", "512", "14,210 events of 498 users", "1.1 MB"),
     ):

@@ -6,12 +6,11 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from ranker.arrays import F64
+from ranker.grades import entropies, log_losses
 from streams.replay.metrics import (
     auc_difference,
     auc_interval,
     delong,
-    entropy,
-    log_loss,
     midranks,
     normalized_entropies,
 )
@@ -72,10 +71,10 @@ class TestAuc:
 class TestEntropy:
     def test_log_loss_equals_scikit_learn(self) -> None:
         labels, scores = draw(300, 4)
-        assert log_loss(labels, scores).mean() == pytest.approx(sklearn_log_loss(labels, scores), rel=1e-9)
+        assert log_losses(labels, scores).mean() == pytest.approx(sklearn_log_loss(labels, scores), rel=1e-9)
 
     def test_of_a_fair_coin_is_ln_2(self) -> None:
-        assert entropy(np.array([0.5]))[0] == pytest.approx(np.log(2))
+        assert entropies(np.array([0.5]))[0] == pytest.approx(np.log(2))
 
     def test_by_hand(self) -> None:
         # Labels 1, 0 have entropy ln 2; the loss of 0.8 and 0.4 is -(ln 0.8 + ln 0.6) / 2.
@@ -87,8 +86,8 @@ class TestEntropy:
         blurred = np.clip(truth + 0.05, 0.01, 0.99)
         found = normalized_entropies(labels, np.stack([truth, blurred]), np.arange(4000))
         difference = found.difference(0, 1)
-        losses = log_loss(labels, truth) - log_loss(labels, blurred)
-        half = 1.96 * losses.std() / np.sqrt(4000) / entropy(labels.mean())
+        losses = log_losses(labels, truth) - log_losses(labels, blurred)
+        half = 1.96 * losses.std() / np.sqrt(4000) / entropies(labels.mean())
         assert difference.high - difference.value == pytest.approx(half, rel=0.15)
         assert difference.value - difference.low == pytest.approx(half, rel=0.15)
 
