@@ -12,11 +12,10 @@ from contextlib import nullcontext
 
 import click
 
-from benchmarks.lab.house import QUICK, House, house, traffic
+from benchmarks.lab.house import QUICK, house, traffic
 from benchmarks.lab.transactions import transaction
 from streams.audit import AuditReport, run_audit
-
-WORKERS = ("rank", "ingest", "train", "rewards", "learn")
+from streams.local.house import WORKERS, House
 
 
 @click.command()

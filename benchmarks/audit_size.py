@@ -20,13 +20,14 @@ import click
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from msgspec import Struct
 
-from benchmarks.lab.house import QUICK, House, house
+from benchmarks.lab.house import QUICK, house
 from feature_store.facts import Label
 from feature_store.join import Joiner
 from ranker.updates.changes import Changes
 from ranker.updates.record import Open, Update, UpdateHeader, encode_open, encode_update
 from router_bandit.windows import WindowOptions
 from streams.kafka.connection import topic_partitions
+from streams.local.house import House
 from streams.runtime.redis_client import connect
 from streams.wire.codec import encode
 from streams.wire.messages import (
@@ -107,7 +108,7 @@ class History:
         self._up = up
         self._ends: Counter[tuple[str, int]] = Counter()
         self._producer: Producer = up.kafka.producer(linger_ms=20.0)
-        self._joiner = Joiner(connect(up.stack.redis_url), up.recipe.log, up.recipe.join)
+        self._joiner = Joiner(connect(up.stack.redis_url), up.settings.recipe.log, up.settings.recipe.join)
         self._begin_ms = int(time.time() * 1000) - 3_600_000
         self._visits = 0
 
@@ -116,7 +117,7 @@ class History:
         for number in range(self._visits, self._visits + count):
             records += self._visit(number)
         self._visits += count
-        facts = [to_fact(record, self._up.recipe.kinds, self._up.recipe.times) for record in records]
+        facts = [to_fact(record, self._up.settings.recipe.kinds, self._up.settings.recipe.times) for record in records]
         for reply in self._joiner.apply(facts, next_offsets(records)):
             self._deliver(reply.labels)
         self._sweep(self._begin_ms + self._visits)
@@ -142,7 +143,7 @@ class History:
 
     @property
     def _digest(self) -> str:
-        return self._up.recipe.model.digest
+        return self._up.settings.recipe.model.digest
 
     def _visit(self, number: int) -> list[Record]:
         """Sends all of one visit; returns what ingest reads of it."""

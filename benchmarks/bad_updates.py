@@ -111,7 +111,7 @@ def measure(bad: str, args: argparse.Namespace) -> None:
                 print(f"{'clean':>8}  {'FALSE ALARM' if false_alarm else f'none in {args.clean + args.warm_up} s'}")
                 print(_words(workers))
                 return
-            snapshots = list_snapshots(str(up.home / "snapshots"), up.recipe.model.digest)
+            snapshots = list_snapshots(str(up.home / "snapshots"), up.settings.recipe.model.digest)
             onset_ms = time.time_ns() // 1_000_000
             if bad in ("rate", "nan"):
                 (Path(folder) / bad).touch()

@@ -16,11 +16,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.lab.house import House, house, traffic
+from benchmarks.lab.house import cpu_s, house, traffic
 from streams.freshness.feed import FOLLOWED, feed
 from streams.freshness.meter import STAGES, Fresh, FreshnessMeter, quantiles
 from streams.kafka import scan
 from streams.kafka.tail import Tail
+from streams.local.house import House
 from streams.machine import this_machine
 from streams.simulate.config import WORLDS, WorldConfig
 from streams.wire.topics import CONVERSIONS, IMPRESSIONS, UPDATES
@@ -60,7 +61,7 @@ def _counts(up: House) -> tuple[float, float, float]:
     def end(topic: str) -> int:
         return sum(high for _, high in scan.ends(up.kafka, topic).values())
 
-    return end(IMPRESSIONS) + end(CONVERSIONS), end(UPDATES), up.cpu_s()
+    return end(IMPRESSIONS) + end(CONVERSIONS), end(UPDATES), cpu_s(up)
 
 
 def recipe(rows: int, tiers: Sequence[str], step_s: float) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.lab.holding import HOLD
-from benchmarks.lab.house import House, house, traffic
+from benchmarks.lab.house import house, traffic
 from feature_store.facts import Position
 from feature_store.log import LogGone, LogWantAsOf, UserLog
 from kernels.linear_compress import bind, choose_impl
@@ -33,6 +33,7 @@ from ranker.engine import Engine
 from ranker.inputs.requests import ScoringRequest
 from ranker.updates.log import UpdateFollower
 from streams.kafka.scan import read_topic
+from streams.local.house import House
 from streams.machine import this_machine
 from streams.runtime.redis_client import PATIENT_S, connect
 from streams.simulate.config import WORLDS
@@ -103,7 +104,7 @@ def served(up: House) -> dict[Version, list[Served]]:
 
 def versions(up: House, engine: Engine) -> Iterator[Version]:
     """Applies the log, one update at a time; yields the version after each."""
-    follower = UpdateFollower(up.recipe.model.digest)
+    follower = UpdateFollower(up.settings.recipe.model.digest)
     for record in read_topic(up.kafka, UPDATES):
         update = follower.feed(record.value or b"", record.offset)
         if update is not None and follower.position is not None:
@@ -123,8 +124,8 @@ class Again:
 
 
 def score_again(up: House) -> Again:
-    engine = Engine(up.recipe.model, bind(choose_impl(torch.device("cpu"))))
-    user_log = UserLog(connect(up.stack.redis_url, timeout_s=PATIENT_S), up.recipe.log)
+    engine = Engine(up.settings.recipe.model, bind(choose_impl(torch.device("cpu"))))
+    user_log = UserLog(connect(up.stack.redis_url, timeout_s=PATIENT_S), up.settings.recipe.log)
     by_version, found = served(up), Again()
     before: list[tuple[Served, ScoringRequest]] = []
     for version in versions(up, engine):
@@ -143,7 +144,8 @@ def score_again(up: House) -> Again:
 
 def _with_logs(up: House, user_log: UserLog, messages: Sequence[Served]) -> list[tuple[Served, ScoringRequest]]:
     wants = [
-        LogWantAsOf(m.user, Position(m.log.generation, m.log.count), up.recipe.model.max_log_length) for m in messages
+        LogWantAsOf(m.user, Position(m.log.generation, m.log.count), up.settings.recipe.model.max_log_length)
+        for m in messages
     ]
     read = user_log.read_as_of(wants) if wants else []
     return [(m, served_request(m, log)) for m, log in zip(messages, read, strict=True) if not isinstance(log, LogGone)]
@@ -187,8 +189,8 @@ def report(found: dict[bool, list[list[int]]]) -> None:
     p99 = {}
     for applied, turns in found.items():
         pooled = [ms for turn in turns for ms in turn]
-        p99[applied] = np.percentile(pooled, 99)
-        each = " ".join(f"{np.percentile(turn, 99):.0f}" for turn in turns)
+        p99[applied] = np.percentile(pooled, 99, method="inverted_cdf")
+        each = " ".join(f"{np.percentile(turn, 99, method='inverted_cdf'):.0f}" for turn in turns)
         print(f"{'applied' if applied else 'held back':<12}{len(pooled):>9}{np.median(pooled):>8.1f}"
               f"{p99[applied]:>8.1f}   {each}")  # fmt: skip
     print(f"p99 applied / held back: {p99[True] / p99[False]:.2f}")

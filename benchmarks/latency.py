@@ -12,12 +12,12 @@ from pathlib import Path
 
 from streams.config.load import load_recipe
 from streams.config.settings import Settings
-from streams.load.command import WORKERS, one_tier_recipe
+from streams.load.command import one_tier_recipe
 from streams.load.measure import LoadOptions, Row
 from streams.load.report import HEAD, line
 from streams.load.run import prepared_load
 from streams.load.search import Sustained
-from streams.local.private import private_stack
+from streams.local.house import WORKERS, private_house
 from streams.machine import this_machine
 
 START_RATE = 10.0
@@ -27,8 +27,8 @@ def measure(tier: str, args: argparse.Namespace) -> tuple[float | None, Row | No
     """The tier's highest sustained rate, and its row at half of it; None where it sustains none."""
     with tempfile.TemporaryDirectory(prefix="tiderank-recipe-") as folder:
         recipe = one_tier_recipe(args.recipe, tier, Path(folder))
-        with private_stack("latency", recipe, WORKERS, broker="kafka", announce=print) as settings:
-            return search(settings, args)
+        with private_house("latency", recipe, WORKERS, broker="kafka", announce=print) as house:
+            return search(house.settings, args)
 
 
 def search(settings: Settings, args: argparse.Namespace) -> tuple[float | None, Row | None]:

@@ -12,14 +12,14 @@ from contextlib import nullcontext
 
 import click
 
-from benchmarks.lab.house import QUICK, House, house, traffic
+from benchmarks.lab.house import QUICK, house, traffic
 from benchmarks.lab.transactions import transaction
+from streams.local.house import WORKERS, House
 from streams.simulate.report import percentiles
 
 DRAIN_S = 5.0
 """How long answers are waited for at the load's end, before the transaction's. What is missing then took this long and
 the whole load, at least."""
-WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 
 
 @click.command()

@@ -16,6 +16,7 @@ from dataclasses import replace
 from benchmarks.lab.house import house, traffic
 from streams.kafka.connection import Kafka
 from streams.kafka.scan import read_topic
+from streams.local.house import WORKERS
 from streams.machine import this_machine
 from streams.simulate.config import WORLDS
 from streams.wire.codec import decode
@@ -30,7 +31,6 @@ click_elapsed_ms = {elapsed_ms}
 [training.learner]
 clicks = "{policy}"
 """
-WORKERS = "rank", "ingest", "train", "rewards", "learn"
 SPAN_S = 30
 
 

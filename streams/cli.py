@@ -4,7 +4,6 @@ A module that declares a subcommand imports at its top what the command line nee
 when it runs. So `tiderank ingest` loads no torch, and neither does any --help.
 """
 
-import errno
 import json
 import sys
 from collections.abc import Callable
@@ -15,8 +14,17 @@ from typing import TYPE_CHECKING, ClassVar
 import click
 
 from streams.errors import StreamError
-from streams.options import SEED, Finite, broker_option, data_option, instance_option, json_option, recipe_option
-from streams.runtime.installed import check_packages, check_workers, line_for
+from streams.options import (
+    SEED,
+    Finite,
+    broker_option,
+    data_option,
+    instance_option,
+    json_option,
+    log_level_option,
+    recipe_option,
+)
+from streams.runtime.installed import check_packages, check_workers
 
 if TYPE_CHECKING:
     from streams.kafka.connection import Kafka
@@ -153,34 +161,13 @@ def main() -> None:
         click.echo(f"tiderank: {error}", err=True)
         sys.exit(2)
     except Exception as error:
-        reason = _mendable(error)
+        from streams.operations.mending import mendable
+
+        reason = mendable(error)
         if reason is None:
             raise
         click.echo(f"tiderank: {reason}", err=True)
         sys.exit(2)
-
-
-def _mendable(error: Exception) -> str | None:
-    """One line for an error of a server, a setting, a disk or an install; None for a bug, whose traceback is wanted."""
-    redis = sys.modules.get("redis.exceptions")  # imported by whoever talks to it, not by every command
-    kafka = sys.modules.get("confluent_kafka")
-    if isinstance(error, ModuleNotFoundError):
-        return line_for(error.name)
-    if redis is not None and isinstance(error, redis.AuthenticationError | redis.NoPermissionError):
-        return f"Redis: {error}; `tiderank access redis` lists what each worker needs"
-    if redis is not None and isinstance(error, redis.RedisError):
-        from streams.runtime.redis_client import reason_of
-
-        return f"Redis: {reason_of(error)[1]}; is it running, and not stalled?"
-    if kafka is not None and isinstance(error, kafka.KafkaException) and error.args[0].name().endswith("ION_FAILED"):
-        return f"Kafka: {error.args[0].str()}; `tiderank access kafka` lists what each worker needs"
-    if kafka is not None and isinstance(error, kafka.KafkaException):
-        return f"Kafka: {error.args[0].str()}; check TIDERANK_BOOTSTRAP and TIDERANK_KAFKA_*, and that it is running"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; choose another place, or mend this one"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; make room, or choose another place"
-    return None
 
 
 def _worker(name: str, summary: str) -> None:
@@ -189,12 +176,15 @@ def _worker(name: str, summary: str) -> None:
     @instance_option
     @click.option("--metrics-port", type=int, envvar="TIDERANK_METRICS_PORT", help="Serve Prometheus metrics here.")
     @click.option("--metrics-host", envvar="TIDERANK_METRICS_HOST", default="127.0.0.1", show_default=True)
-    def command(recipe: str | None, instance: str | None, metrics_port: int | None, metrics_host: str) -> None:
+    @log_level_option
+    def command(
+        recipe: str | None, instance: str | None, metrics_port: int | None, metrics_host: str, log_level: str
+    ) -> None:
         check_workers()
         from streams.config.settings import from_environment
         from streams.runtime import service
 
-        service.log_to_stderr(name)
+        service.log_to_stderr(name, log_level)
         settings = from_environment(recipe=recipe, instance=instance)
         with service.observed(metrics_host, metrics_port) as heartbeat, service.stop_signals() as stop:
             _runner(name)(settings, stop, heartbeat)

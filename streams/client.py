@@ -13,7 +13,7 @@ from types import TracebackType
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from streams.errors import DeliveryFailed, Refused
+from streams.errors import DeliveryFailed, Refused, StreamError
 from streams.kafka.connection import Kafka, watermarks
 from streams.wire.codec import decode, encode
 from streams.wire.headers import DEADLINE_MS, REPLY_TOPIC
@@ -34,6 +34,7 @@ __all__ = [
     "Refused",
 ]
 REMEMBERED = 100_000
+FIRST_ANSWER_S = 30.0
 
 
 class RankingClient:
@@ -101,6 +102,34 @@ class RankingClient:
                 self._waiting.discard(request.request_id)
                 raise DeliveryFailed(f"the broker did not take request {request.request_id}: {reason}")
         return self._early.pop(request.request_id)
+
+    def await_model(self, *, prefix: str = "first", event_ms: int | None = None, timeout_s: float = 120.0) -> None:
+        """Returns once a request is scored: a new system answers with fallbacks until its model's first update.
+
+        Sends requests of one user and one item, whose ids begin with `prefix`, dated `event_ms`. Raises StreamError
+        saying what to check if none is answered in half a minute, or none is scored in `timeout_s`.
+        """
+        end_s, tries, found = time.monotonic() + timeout_s, 0, ""
+        while time.monotonic() < end_s:
+            tries += 1
+            request = RankingRequest(
+                request_id=f"{prefix}-{time.time_ns()}-{tries}",
+                user=f"{prefix}-user",
+                candidates=[Candidate(item=f"{prefix}-item")],
+                event_ms=event_ms,
+            )
+            try:
+                response = self.rank(request, timeout_s=FIRST_ANSWER_S, deadline_ms=int(1000 * FIRST_ANSWER_S))
+            except TimeoutError as error:
+                raise StreamError(
+                    f"no request is answered within {FIRST_ANSWER_S:.0f} s; check that `tiderank rank` runs against "
+                    "the same broker (TIDERANK_BOOTSTRAP): `tiderank doctor` says what answers there"
+                ) from error
+            if response.status == "ok":
+                return
+            found = f"{response.status}, {response.reason}"
+            time.sleep(0.1)
+        raise StreamError(f"no request is scored within {timeout_s:.0f} s ({found}); is `tiderank train` running?")
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Raises TimeoutError if something sent is not acknowledged by then."""

@@ -22,6 +22,14 @@ instance_option = click.option(
     metavar="NAME",
     help="Name in the group, kept over restarts. [env TIDERANK_INSTANCE; default: host name]",
 )
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    envvar="TIDERANK_LOG_LEVEL",
+    default="info",
+    show_default=True,
+    help="Least level of the lines on standard error.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 data_option = click.option(
     "--data",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from benchmarks.faults.ad_system import AdSystem
 from benchmarks.faults.archive import Archive
-from benchmarks.lab.house import House
 from benchmarks.lab.judging import PATIENCE_S
 from streams.client import RankingClient
 from streams.kafka.scan import committed, ends
+from streams.local.house import House
 from streams.runtime.health import healthy
 from streams.wire.messages import Candidate, RankingRequest
 from streams.workers.rank.replica import Replica

@@ -3,8 +3,8 @@
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from feature_store.log import LogWant, UserLog
 from streams.audit.report import AuditReport
 from streams.audit.run import run_audit
 from streams.client import RankingClient
-from streams.config.load import load_recipe
 from streams.config.settings import Settings
 from streams.errors import Refused
 from streams.kafka.connection import Kafka
 from streams.kafka.dead_letters import letter_place
 from streams.kafka.scan import committed, ends, read_topic
-from streams.local.stack import local_stack
+from streams.local.house import WORKERS, open_house
 from streams.local.workers import WorkerProcess
 from streams.operations import dlq
 from streams.runtime.redis_client import connect
@@ -54,7 +53,6 @@ READERS: Mapping[str, str | None] = {
     ROUTER_MODEL: None,
 }
 """Worker whose input a topic is; None: every ranking process reads it for itself, and skips what is odd, saying so."""
-WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 GOOD_EVERY = 10
 """Odd messages of each topic between two good requests."""
 UNDER_WAY = 40
@@ -126,8 +124,12 @@ class Report:
 def run(home: Path, *, messages: int, seed: int, announce: Callable[[str], None] = print) -> Report:
     """Starts a real Kafka, a Redis and one worker of each kind, and sends `messages` odd ones to each topic."""
     began = time.monotonic()
-    with _house(home, announce) as (settings, workers):
-        kafka = settings.kafka
+    (home / "recipe.toml").write_text(QUICK)
+    opened = open_house(
+        home / "data", recipe=str(home / "recipe.toml"), workers=WORKERS, broker="kafka", announce=announce
+    )
+    with opened as house:
+        settings, kafka, workers = house.settings, house.kafka, list(house.workers.values())
         pids = {worker.name: worker.child.pid for worker in workers}
         odd, good = _Odd(kafka, seed, settings), _Good(kafka)
         for number in range(messages):
@@ -157,34 +159,6 @@ def run(home: Path, *, messages: int, seed: int, announce: Callable[[str], None]
             run_audit(settings),
             time.monotonic() - began,
         )
-
-
-@contextmanager
-def _house(home: Path, announce: Callable[[str], None]) -> Iterator[tuple[Settings, list[WorkerProcess]]]:
-    recipe = home / "recipe.toml"
-    recipe.write_text(QUICK)
-    with ExitStack() as running:
-        stack = running.enter_context(local_stack(home / "data", broker="kafka", announce=announce))
-        settings = Settings(
-            bootstrap=stack.bootstrap,
-            redis_url=stack.redis_url,
-            recipe=load_recipe(str(recipe)),
-            snapshots=str(home / "data" / "snapshots"),
-            instance="fuzz",
-        )
-        settings.kafka.create_topics()
-        workers = [
-            WorkerProcess(
-                name, home=home / "data", recipe=str(recipe), bootstrap=stack.bootstrap, redis_url=stack.redis_url
-            )
-            for name in WORKERS
-        ]
-        for worker in workers:
-            running.callback(worker.child.stop)
-            worker.child.start()
-        for worker in workers:
-            worker.await_ready()
-        yield settings, workers
 
 
 class _Odd:

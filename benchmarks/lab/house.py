@@ -1,22 +1,18 @@
 """Real servers and workers in a folder that goes with them, and a simulated ad system in front of them."""
 
 import os
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from streams.client import RankingClient
-from streams.config.load import load_recipe
-from streams.config.recipe import Recipe
-from streams.config.settings import Settings
 from streams.kafka.connection import Kafka
-from streams.local.stack import LocalStack, local_stack
-from streams.local.workers import WorkerProcess
+from streams.local.house import House, open_house
+from streams.local.stack import BrokerChoice
 from streams.simulate.config import WORLDS, WorldConfig
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
@@ -35,74 +31,23 @@ reward_window_ms = 3000
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-class House:
-    """Workers by name: "rank", or "rank-two" where it is one of several."""
-
-    def __init__(self, stack: LocalStack, home: Path, recipe_path: Path, module: str) -> None:
-        self.stack = stack
-        self.home = home
-        self.kafka = Kafka(stack.bootstrap, {})
-        self.recipe: Recipe = load_recipe(str(recipe_path))
-        self.workers: dict[str, WorkerProcess] = {}
-        self._recipe_path = recipe_path
-        self._module = module
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(
-            bootstrap=self.stack.bootstrap,
-            redis_url=self.stack.redis_url,
-            recipe=self.recipe,
-            snapshots=str(self.home / "snapshots"),
-            instance="benchmark",
-        )
-
-    def add(self, name: str) -> WorkerProcess:
-        """Adds a worker, not started yet."""
-        worker, _, instance = name.partition("-")
-        made = self.workers[name] = WorkerProcess(
-            worker,
-            home=self.home,
-            bootstrap=self.stack.bootstrap,
-            redis_url=self.stack.redis_url,
-            recipe=str(self._recipe_path),
-            instance=instance or "one",
-        )
-        made.child.command[:] = [sys.executable, "-m", self._module, worker]
-        return made
-
-    def start(self, names: Sequence[str]) -> None:
-        """All at once; returns when their loops beat."""
-        for name in names:
-            self.add(name).child.start()
-        for name in names:
-            self.workers[name].await_ready()
-
-    def cpu_s(self) -> float:
-        """Seconds of processor that all of it has used, this process included; of those that live."""
-        servers = (self.stack.broker.pid, self.stack.redis.pid)
-        return sum(map(_cpu_s, (*servers, *(w.child.pid for w in self.workers.values())))) + time.process_time()
-
-    def stop(self) -> None:
-        for worker in self.workers.values():
-            worker.child.ask_to_stop()
-        for worker in self.workers.values():
-            worker.child.stop()
-
-
 @contextmanager
-def house(recipe: str, workers: Sequence[str], module: str = "streams.cli") -> Iterator[House]:
-    """recipe: as TOML. module: what runs a worker. Apache Kafka, where it can run."""
-    with ExitStack() as closing:
-        home = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="tiderank-benchmark-")))
-        path = home / "recipe.toml"
+def house(
+    recipe: str, workers: Sequence[str], *, broker: BrokerChoice = "auto", module: str = "streams.cli"
+) -> Iterator[House]:
+    """Opens a house of this recipe, as TOML. module: what runs a worker."""
+    with tempfile.TemporaryDirectory(prefix="tiderank-benchmark-") as folder:
+        path = Path(folder) / "recipe.toml"
         path.write_text(recipe)
-        stack = closing.enter_context(local_stack(home / "data", broker="auto"))
-        up = House(stack, home / "data", path, module)
-        closing.callback(up.stop)
-        up.kafka.create_topics()
-        up.start(workers)
-        yield up
+        home = Path(folder) / "data"
+        with open_house(home, recipe=str(path), workers=workers, broker=broker, module=module) as up:
+            yield up
+
+
+def cpu_s(up: House) -> float:
+    """Seconds of processor that all of it has used, this process included; of those that live."""
+    servers = (up.stack.broker.pid, up.stack.redis.pid)
+    return sum(map(_cpu_s, (*servers, *(w.child.pid for w in up.workers.values())))) + time.process_time()
 
 
 @dataclass

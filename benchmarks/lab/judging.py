@@ -8,7 +8,6 @@ from itertools import chain
 
 import torch
 
-from benchmarks.lab.house import House
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
 from ranker.snapshots.snapshot import list_snapshots, load_image
@@ -17,6 +16,7 @@ from streams.audit import AuditReport, run_audit
 from streams.config.snapshots import shard_reader
 from streams.errors import Refused
 from streams.kafka.scan import read_topic
+from streams.local.house import House
 from streams.wire.codec import decode
 from streams.wire.headers import CONTENT_TYPE
 from streams.wire.messages import RankingRequest, RankingResponse
@@ -100,7 +100,7 @@ def images(up: House, follower: Replica, followed: Engine) -> dict[str, tuple[st
         while True:
             follower.apply_waiting()
             fresh_follower.apply_waiting()
-            snapshots = list_snapshots(str(up.home / "snapshots"), up.recipe.model.digest)
+            snapshots = list_snapshots(str(up.home / "snapshots"), up.settings.recipe.model.digest)
             if snapshots:
                 load_image(snapshots[-1], published.image, shard_reader())
             versions = {name: _version(engine) for name, engine in named.items()}
@@ -135,4 +135,4 @@ def tell_of_gate(up: House) -> None:
 
 
 def new_engine(up: House) -> Engine:
-    return Engine(up.recipe.model, bind(choose_impl(torch.device("cpu"))))
+    return Engine(up.settings.recipe.model, bind(choose_impl(torch.device("cpu"))))

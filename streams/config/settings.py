@@ -8,9 +8,9 @@ from pathlib import Path
 from streams.config.load import load_recipe
 from streams.config.recipe import Recipe
 from streams.errors import StartError
+from streams.kafka.connection import BOOTSTRAP as BOOTSTRAP  # with the other names of the environment
 from streams.kafka.connection import Kafka
 
-BOOTSTRAP = "TIDERANK_BOOTSTRAP"
 REDIS_URL = "TIDERANK_REDIS_URL"
 DATA = "TIDERANK_DATA"
 RECIPE = "TIDERANK_RECIPE"
@@ -21,8 +21,6 @@ SNAPSHOT_CACHE_SHARED = "TIDERANK_SNAPSHOT_CACHE_SHARED"
 SNAPSHOT_CACHE_BYTES = "TIDERANK_SNAPSHOT_CACHE_BYTES"
 INSTANCE = "TIDERANK_INSTANCE"
 NEW_MODEL = "TIDERANK_NEW_MODEL"
-METRICS_HOST = "TIDERANK_METRICS_HOST"
-METRICS_PORT = "TIDERANK_METRICS_PORT"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

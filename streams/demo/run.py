@@ -18,13 +18,14 @@ from streams.audit import run_audit
 from streams.config.load import load_recipe
 from streams.config.settings import data_dir
 from streams.demo.budget import budget_ms, tier_ms
-from streams.demo.house import House, open_house
+from streams.demo.house import fresh_house
 from streams.demo.observer import Observer
 from streams.demo.scene import Scene
 from streams.demo.screen import Screen, screen_for
 from streams.demo.summary import Ending, rows, summarize_demo, view_of
 from streams.demo.traffic import Traffic
 from streams.errors import StreamError
+from streams.local.house import WORKERS, Fallen, House
 from streams.local.stack import BrokerChoice
 from streams.runtime.redis_client import PATIENT_S, connect
 
@@ -40,7 +41,6 @@ QUIET_S = 2.0
 QUIET_AT_MOST_S = 15.0
 CALM_AT_MOST_S = 60.0
 """A machine that cannot answer the measured rate at once is measured as it is, not waited for without end."""
-FIRST_UPDATE_S = 60.0
 
 EXAMPLES_A_REQUEST = 5.5
 """The world shows 4 ads a page; the rest are conversions and their windows."""
@@ -73,12 +73,12 @@ class Plan:
         )
 
 
-class Fallen(Exception):
+class Broken(Exception):
     """Something that the demo started has ended by itself."""
 
-    def __init__(self, name: str, last_words: str) -> None:
-        super().__init__(f"{name} ended by itself")
-        self.last_words = last_words.lstrip("; ")
+    def __init__(self, fallen: Fallen) -> None:
+        super().__init__(f"{fallen.name} ended by itself")
+        self.last_words = fallen.last_words.lstrip("; ")
 
 
 def run_demo(plan: Plan, *, broker: BrokerChoice, data: Path | None, as_json: bool) -> int:
@@ -114,18 +114,18 @@ def _run(plan: Plan, home: Path, broker: BrokerChoice, console: Console, closing
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
     console.print("[bold cyan]tiderank demo[/]: starting a broker, a Redis and all workers")
-    house = open_house(home, closing, broker=broker, announce=announce)
+    recipe = home / "demo.toml"
+    house = closing.enter_context(fresh_house(home, recipe, broker=broker, announce=announce))
     _log_to(home / "logs" / "demo.log")
     alone_ms = tier_ms(load_recipe("demo"))
-    house.set_recipe(plan.recipe(budget_ms(alone_ms)))
+    recipe.write_text(plan.recipe(budget_ms(alone_ms)))
     taken = ", ".join(f"{tier} {ms:.1f} ms" for tier, ms in alone_ms.items())
     announce(f"budget: a request of 100 candidates takes {taken} here; {budget_ms(alone_ms):g} ms may be spent on one")
     redis = connect(house.stack.redis_url, timeout_s=PATIENT_S)
     closing.callback(redis.close)
     observer = Observer(house.kafka, redis)
     closing.callback(observer.close)
-    house.start_workers()
-    house.await_workers(announce)
+    house.start(*WORKERS, announce=lambda it: announce(f"{it.name}: ready, process {it.child.pid}"))
     announce(
         f"warm-up: {plan.freeze_after:,} examples, then a copy of the model is frozen; "
         f"then {plan.seconds:g} s at {plan.rate:g} requests a second"
@@ -161,7 +161,7 @@ class Course:
         self._traffic = traffic
         self._screen = screen
         stack = house.stack
-        self._budget_ms = house.settings().recipe.routing.budget.budget_ms
+        self._budget_ms = house.settings.recipe.routing.budget.budget_ms
         self._scene = Scene(
             house=f"{stack.broker.version} · {stack.redis.version} · {len(house.workers)} workers · seed {plan.seed}",
             logs=str(house.home / "logs"),
@@ -182,8 +182,8 @@ class Course:
         except KeyboardInterrupt:
             reason = "interrupted"
             self._end_traffic()
-        except Fallen as fallen:
-            reason, last_words = str(fallen), fallen.last_words
+        except Broken as broken:
+            reason, last_words = str(broken), broken.last_words
             log.error("%s; %s", reason, last_words)
         return self._sum_up(reason, last_words)
 
@@ -278,7 +278,7 @@ class Course:
 
     def _audit(self) -> Any | None:
         try:
-            return run_audit(self._house.settings())
+            return run_audit(self._house.settings)
         except StreamError:
             log.exception("the audit could not be done")
             return None
@@ -286,7 +286,7 @@ class Course:
     def _tick(self) -> list[dict[str, Any]]:
         """Looks at everything once, shows it, and waits a moment. Returns the ad system's news.
 
-        Raises Fallen where a process has ended by itself.
+        Raises Broken where a process has ended by itself.
         """
         now = time.monotonic()
         self._observer.poll()
@@ -316,9 +316,9 @@ class Course:
     def _watch(self) -> None:
         fallen = self._house.fallen()
         if fallen is not None:
-            raise Fallen(*fallen)
+            raise Broken(fallen)
         if self._traffic.died():
-            raise Fallen("the simulated ad system", self._traffic.last_words())
+            raise Broken(Fallen("the simulated ad system", "", self._traffic.last_words()))
 
 
 def _log_to(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from streams.config.settings import BOOTSTRAP
 from streams.local.process import tail
 
 STOP_TIMEOUT_S = 2.0
@@ -51,7 +52,7 @@ class Traffic:
                 stderr=log,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for us to handle
-                env=os.environ | {"TIDERANK_BOOTSTRAP": bootstrap},
+                env=os.environ | {BOOTSTRAP: bootstrap},
             )
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True, name="traffic")

@@ -33,6 +33,7 @@ LEADER_TIMEOUT_S = 30.0
 """How long a partition may be without a leader: a broker that starts on a busy machine takes its time."""
 MAX_RECORD_BYTES = 5_000_000
 """Largest record that a client sends: above every topic's own limit."""
+BOOTSTRAP = "TIDERANK_BOOTSTRAP"
 _PREFIX = "TIDERANK_KAFKA_"
 
 
@@ -48,7 +49,7 @@ class Kafka:
     @classmethod
     def from_environment(cls, bootstrap: str | None = None) -> "Kafka":
         """The broker at `bootstrap`, or else at TIDERANK_BOOTSTRAP. Raises StartError where neither is given."""
-        bootstrap = bootstrap or os.environ.get("TIDERANK_BOOTSTRAP")
+        bootstrap = bootstrap or os.environ.get(BOOTSTRAP)
         if not bootstrap:
             raise StartError(
                 "TIDERANK_BOOTSTRAP must be set (the broker's host:port); start `tiderank up --workers` and paste the "

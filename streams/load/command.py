@@ -21,13 +21,11 @@ from streams.load.report import LoadReport
 from streams.load.run import Say, prepared_load
 from streams.load.schedule import Pacing, due_times
 from streams.load.search import Sustained
-from streams.local.private import private_stack
+from streams.local.house import WORKERS, private_house
 from streams.local.stack import BrokerChoice
 from streams.machine import this_machine
 from streams.options import SEED, Finite
 from streams.runtime.redis_client import redacted
-
-WORKERS = ("rank", "ingest", "train", "rewards", "learn")
 
 
 class Rates(click.ParamType):
@@ -187,8 +185,8 @@ def _house(up: bool, broker: BrokerChoice, recipe: str | None, tier: str | None,
         chosen = one_tier_recipe(recipe or "demo", tier, Path(folder)) if tier else recipe or "demo"
         with start_errors():
             check_length(log_length, load_recipe(chosen).log)
-        with private_stack("load", chosen, WORKERS, broker=broker, announce=partial(click.echo, err=True)) as settings:
-            yield settings
+        with private_house("load", chosen, WORKERS, broker=broker, announce=partial(click.echo, err=True)) as house:
+            yield house.settings
 
 
 def one_tier_recipe(base: str, tier: str, folder: Path) -> str:

@@ -8,17 +8,13 @@ from dataclasses import replace
 from feature_store.log import UserLog
 from streams.client import RankingClient
 from streams.config.settings import Settings
-from streams.errors import StreamError
 from streams.load.fill import fill_logs, log_counts
 from streams.load.measure import LoadOptions, Row, measure
 from streams.load.search import Sustained, find_max
 from streams.runtime.redis_client import PATIENT_S, check, connect
 from streams.simulate.world import World
-from streams.wire.messages import Candidate, RankingRequest
 
 Say = Callable[[str], None]
-MODEL_TIMEOUT_S = 120.0
-FIRST_ANSWER_S = 30.0
 
 
 class Load:
@@ -91,34 +87,10 @@ def prepared_load(
     took_s = time.monotonic() - began_s
     say(f"user logs: {len(world.user_ids)} of {log_length} events, read back; {filled} came by Kafka in {took_s:.1f} s")
     with RankingClient(kafka) as client:
-        await_model(client, world, prefix)
+        client.await_model(prefix=f"{prefix}-first")
         load = Load(client, world, user_log, options, prefix, say)
         if warm_up is not None:
             rate, seconds = warm_up
             say(f"warm-up: {rate:g}/s for {seconds:g} s")
             load.measure(rate, seconds=seconds)
         yield load
-
-
-def await_model(client: RankingClient, world: World, prefix: str) -> None:
-    """Returns once a request is scored. Raises StreamError saying what to check if none is."""
-    end_s, tries, status = time.monotonic() + MODEL_TIMEOUT_S, 0, ""
-    while time.monotonic() < end_s:
-        request = RankingRequest(
-            request_id=f"{prefix}-first-{tries}",
-            user=world.user_ids[0],
-            candidates=[Candidate(item=world.item_ids[0], features=dict(world.item_features(0)))],
-        )
-        try:
-            response = client.rank(request, timeout_s=FIRST_ANSWER_S, deadline_ms=int(1000 * FIRST_ANSWER_S))
-        except TimeoutError as error:
-            raise StreamError(
-                f"no request is answered within {FIRST_ANSWER_S:.0f} s; check that `tiderank rank` runs against the "
-                "same broker (TIDERANK_BOOTSTRAP): `tiderank doctor` says what answers there"
-            ) from error
-        if response.status == "ok":
-            return
-        status = f"{response.status}, {response.reason}"
-        tries += 1
-        time.sleep(0.2)
-    raise StreamError(f"no request is scored within {MODEL_TIMEOUT_S:.0f} s ({status}); is `tiderank train` running?")

@@ -47,6 +47,10 @@ class Server:
         """False if we started it and it has ended. Of a server that is not ours nothing is known: True."""
         return self._child is None or self._child.alive()
 
+    def end(self) -> str:
+        """How it ended, for people. Raises StackError for a server that is not ours."""
+        return self._owned().end()
+
     def last_words(self) -> str:
         """The end of its log, set for the end of an error message; empty for a server that is not ours."""
         return "" if self._child is None else self._child.last_words()

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from streams.config.settings import BOOTSTRAP, REDIS_URL
 from streams.kafka.connection import Kafka
 from streams.local import kafka, memory_broker
 from streams.local.health import broker_round_trip, redis_round_trip
@@ -118,7 +119,7 @@ def _claim(data_dir: Path, started: ExitStack) -> None:
 
 
 def _choose_redis(data_dir: Path, kind: str | None) -> Server:
-    url = os.environ.get("TIDERANK_REDIS_URL")
+    url = os.environ.get(REDIS_URL)
     if url and kind is None:
         return Server(
             "external", lambda: url, await_healthy=lambda: redis_round_trip(url, timeout_s=EXTERNAL_TIMEOUT_S)
@@ -127,7 +128,7 @@ def _choose_redis(data_dir: Path, kind: str | None) -> Server:
 
 
 def _start_broker(data_dir: Path, choice: BrokerChoice, started: ExitStack, announce: Callable[[str], None]) -> Server:
-    bootstrap = os.environ.get("TIDERANK_BOOTSTRAP")
+    bootstrap = os.environ.get(BOOTSTRAP)
     if choice == "auto" and bootstrap:
         server = _named_broker(bootstrap)
     elif choice == "memory":

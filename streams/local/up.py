@@ -3,15 +3,13 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from streams.config.settings import named_recipe
-from streams.kafka.connection import Kafka
-from streams.local.stack import BrokerChoice, LocalStack, StackError, local_stack
-from streams.local.workers import WorkerProcess
+from streams.local.house import House, open_house
+from streams.local.stack import BrokerChoice, StackError
 
 WATCH_S = 0.5
 
@@ -34,19 +32,17 @@ def up(
     # Both ways of asking us to stop then take the same way out, from wherever we are.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with local_stack(data_dir, broker=broker, announce=announce) as stack, ExitStack() as running:
-            if stack.broker.ours:
-                Kafka(stack.bootstrap, {}).create_topics()
-            processes = [_worker(name, stack, data_dir, recipe, running) for name in workers]
-            for process in processes:
-                process.await_ready()
-                announce(f"{process.name}: metrics at http://127.0.0.1:{process.metrics_port}/metrics")
+        with open_house(data_dir, recipe=recipe, broker=broker, named_topics=False, announce=announce) as house:
+            house.start(
+                *workers,
+                announce=lambda it: announce(f"{it.name}: metrics at http://127.0.0.1:{it.metrics_port}/metrics"),
+            )
             if workers:
                 announce(_windows(recipe))
             announce("for other processes:")
-            announce(f"  export TIDERANK_BOOTSTRAP={stack.bootstrap} TIDERANK_REDIS_URL={stack.redis_url}")
+            announce(f"  export TIDERANK_BOOTSTRAP={house.stack.bootstrap} TIDERANK_REDIS_URL={house.stack.redis_url}")
             announce(f"logs are in {data_dir / 'logs'}; Ctrl-C stops all")
-            _watch(stack, processes)
+            _watch(house)
     except KeyboardInterrupt:
         announce("stopped")
     finally:
@@ -63,22 +59,10 @@ def _windows(recipe: str | None) -> str:
     )
 
 
-def _worker(name: str, stack: LocalStack, home: Path, recipe: str | None, running: ExitStack) -> WorkerProcess:
-    process = WorkerProcess(name, home=home, bootstrap=stack.bootstrap, redis_url=stack.redis_url, recipe=recipe)
-    running.callback(process.child.stop)
-    process.child.start()
-    return process
-
-
-def _watch(stack: LocalStack, workers: Sequence[WorkerProcess]) -> None:
-    while True:
-        for server in (stack.broker, stack.redis):
-            if not server.alive():
-                raise StackError(f"{server.version} ended by itself{server.last_words()}")
-        for worker in workers:
-            if not worker.child.alive():
-                raise StackError(
-                    f"{worker.name} {worker.child.end()}, so the servers and the other workers are stopped too; called "
-                    f"again, `tiderank up --workers` goes on where they were{worker.child.last_words()}"
-                )
+def _watch(house: House) -> None:
+    while (fallen := house.fallen()) is None:
         time.sleep(WATCH_S)
+    raise StackError(
+        f"{fallen.name} {fallen.end}, so all that was started here is stopped too; called again, `tiderank up` goes on "
+        f"where it was{fallen.last_words}"
+    )

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from streams.config import settings
 from streams.local.process import Child, free_port
 from streams.runtime.health import healthy
 
+INSTANCE = "local"
+"""Instance of the one worker of its kind."""
 READY_TIMEOUT_S = 180.0
 """Importing torch on a busy machine takes a while."""
 
@@ -24,20 +27,22 @@ class WorkerProcess:
         bootstrap: str,
         redis_url: str,
         recipe: str | None = None,
-        instance: str = "local",
+        instance: str = INSTANCE,
+        module: str = "streams.cli",
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`instance` tells apart the workers of one name; after a kill, the same one takes its partitions back.
 
+        module: what `python -m` runs.
         environment: further variables, of its credentials say.
         """
         self.name = name
         self.metrics_port = free_port()
         variables = {
-            "TIDERANK_BOOTSTRAP": bootstrap,
-            "TIDERANK_REDIS_URL": redis_url,
-            "TIDERANK_DATA": str(home),
-            "TIDERANK_INSTANCE": instance,
+            settings.BOOTSTRAP: bootstrap,
+            settings.REDIS_URL: redis_url,
+            settings.DATA: str(home),
+            settings.INSTANCE: instance,
             "TIDERANK_METRICS_HOST": "127.0.0.1",
             "TIDERANK_METRICS_PORT": str(self.metrics_port),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # more than one a process collapse on busy cores
@@ -45,8 +50,8 @@ class WorkerProcess:
             **environment,
         }
         if recipe is not None:
-            variables["TIDERANK_RECIPE"] = recipe
-        command = [sys.executable, "-m", "streams.cli", name]
+            variables[settings.RECIPE] = recipe
+        command = [sys.executable, "-m", module, name]
         self.child = Child(f"{name}-{instance}", command, home=home, environment=variables)
 
     def await_ready(self) -> None:

@@ -10,7 +10,7 @@ from streams.errors import StreamError
 from streams.kafka.connection import Kafka
 from streams.kafka.dead_letters import original_headers
 from streams.kafka.outbox import Outbox
-from streams.kafka.scan import read_topic
+from streams.kafka.scan import committed, read_topic
 from streams.wire.headers import CUT_FROM, OFFSET, PARTITION, REASON, TIMESTAMP_MS, TOPIC, WORKER
 from streams.wire.record import Record
 from streams.wire.topics import DEAD_LETTERS, GROUPS, TOPICS
@@ -63,7 +63,7 @@ def replay(kafka: Kafka, numbers: set[int] | None) -> Iterator[str]:
     """
     letters = list_letters(kafka)
     if numbers is None:
-        done = _committed(kafka)
+        done = committed(kafka, GROUP, DEAD_LETTERS)[0]
         letters = [letter for letter in letters if letter.number >= done]
     elif missing := numbers - {letter.number for letter in letters}:
         raise StreamError(f"no dead letters {sorted(missing)}; nothing was replayed")
@@ -88,9 +88,3 @@ def replay(kafka: Kafka, numbers: set[int] | None) -> Iterator[str]:
         place = TopicPartition(DEAD_LETTERS, 0, letters[-1].number + 1)
         with closing(kafka.reader(group=GROUP)) as reader:
             reader.commit(offsets=[place], asynchronous=False)
-
-
-def _committed(kafka: Kafka) -> int:
-    with closing(kafka.reader(group=GROUP)) as reader:
-        [place] = reader.committed([TopicPartition(DEAD_LETTERS, 0)], timeout=10.0)
-    return max(place.offset, 0)  # below 0: nothing was committed yet

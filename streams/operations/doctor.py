@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ranker.inputs.memory import usable_memory
+from streams.config.settings import BOOTSTRAP, REDIS_URL, data_dir
 from streams.errors import StartError
 from streams.kafka.connection import Kafka, topic_settings
 from streams.local import kafka as local_kafka
@@ -136,15 +137,15 @@ def _local_redis() -> list[Finding]:
     servers = found_servers()
     if servers:
         return [Finding("local Redis", True, ", ".join(f"{kind} ({path})" for kind, path in servers.items()))]
-    needed = not os.environ.get("TIDERANK_REDIS_URL")
+    needed = not os.environ.get(REDIS_URL)
     mend = "install redis-server 7 or later, or pip install 'tiderank[local]'"
     return [Finding("local Redis", False if needed else None, "none", mend if needed else None)]
 
 
 def _named_broker() -> list[Finding]:
-    bootstrap = os.environ.get("TIDERANK_BOOTSTRAP")
+    bootstrap = os.environ.get(BOOTSTRAP)
     if not bootstrap:
-        return [Finding("TIDERANK_BOOTSTRAP", None, NOT_SET)]
+        return [Finding(BOOTSTRAP, None, NOT_SET)]
     kafka = Kafka.from_environment(bootstrap)
     try:
         seconds = broker_round_trip(kafka, timeout_s=TIMEOUT_S)
@@ -185,9 +186,9 @@ def _topics(kafka: Kafka) -> list[Finding]:
 
 
 def _named_redis() -> list[Finding]:
-    url = os.environ.get("TIDERANK_REDIS_URL")
+    url = os.environ.get(REDIS_URL)
     if not url:
-        return [Finding("TIDERANK_REDIS_URL", None, NOT_SET)]
+        return [Finding(REDIS_URL, None, NOT_SET)]
     try:
         version = redis_round_trip(url, timeout_s=TIMEOUT_S)
     except StartError as error:
@@ -218,7 +219,7 @@ def _named_redis() -> list[Finding]:
 
 
 def _disk() -> list[Finding]:
-    folder = Path(os.environ.get("TIDERANK_DATA", ".data")).absolute()
+    folder = data_dir().absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     enough = free >= MIN_FREE_BYTES

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from streams.config.settings import from_environment
 from streams.datasets.logs.fetch import Unavailable
 from streams.datasets.logs.sources import open_log
 from streams.errors import StartError
-from streams.local.private import private_stack
+from streams.local.house import private_house
 from streams.local.stack import BrokerChoice
 from streams.options import SEED
 from streams.replay.driver import Pace, Sent
@@ -66,12 +66,13 @@ def replay_command(
     if not rows:
         raise StartError(f"{source.name} holds no impressions")
     recipe = f"{PREFIX}{mapping or log}"
-    house = (
-        private_stack("replay", recipe, WORKERS, broker=broker, announce=partial(click.echo, err=True))
-        if up
-        else nullcontext(from_environment(recipe=recipe))
-    )
-    with house as settings:
+    with ExitStack() as running:
+        if up:
+            announce = partial(click.echo, err=True)
+            house = private_house("replay", recipe, WORKERS, broker=broker, announce=announce)
+            settings = running.enter_context(house).settings
+        else:
+            settings = from_environment(recipe=recipe)
         report = run_replay(settings, source, rows, pace=pace, seed=seed, bar=_bar(source.name, len(rows)))
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     if not report.audit.ok:

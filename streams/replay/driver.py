@@ -112,23 +112,6 @@ class Replay:
             self._close_windows()
         return self.sent
 
-    def await_model(self, event_ms: int, timeout_s: float = 90.0) -> None:
-        """Returns once a request is answered with a prediction. Raises StreamError if none is by then."""
-        end_s = time.monotonic() + timeout_s
-        tries = 0
-        while time.monotonic() < end_s:
-            tries += 1
-            probe = RankingRequest(
-                request_id=f"{self._prefix}-probe-{tries}",
-                user="replay-probe",
-                candidates=[Candidate(item="replay-probe")],
-                event_ms=event_ms + self._shift_ms,
-            )
-            if self._ask([probe])[probe.request_id].status == "ok":
-                return
-            time.sleep(0.2)
-        raise StreamError(f"no model answers within {timeout_s:.0f} s; is `tiderank train` running?")
-
     def _steps(self, rows: Iterator[LoggedImpression]) -> Iterator[list[LoggedImpression]]:
         step: list[LoggedImpression] = []
         for row in rows:

@@ -31,6 +31,7 @@ def run_replay(
     """
     shift_ms = shift_into_the_past(rows[-1].event_ms, source.click_window_ms, time.time_ns() // 1_000_000)
     joiner = Joiner(connect(settings.redis_url, timeout_s=PATIENT_S), settings.recipe.log, settings.recipe.join)
+    prefix = f"replay-{time.time_ns() // 1_000_000:x}"
     with RankingClient(settings.kafka) as client:
         watch = Watch(settings.kafka, joiner)
         try:
@@ -39,12 +40,12 @@ def run_replay(
                 watch,
                 source,
                 pace=pace,
-                prefix=f"replay-{time.time_ns() // 1_000_000:x}",
+                prefix=prefix,
                 shift_ms=shift_ms,
                 seed=seed,
                 tell=bar,
             )
-            replay.await_model(rows[0].event_ms)
+            client.await_model(prefix=f"{prefix}-first", event_ms=rows[0].event_ms + shift_ms)
             sent = replay.run(iter(rows))
             _settle(watch, sent)
             return _report(source, sent, watch, shift_ms, run_audit(settings))

@@ -38,11 +38,11 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def log_to_stderr(worker: str) -> None:
-    """One line an entry: time, level, worker, text."""
+def log_to_stderr(worker: str, level: str = "info") -> None:
+    """Logs a line an entry: time, level, worker, text. A root logger that has handlers is left as it is."""
     logging.basicConfig(
         stream=sys.stderr,
-        level=logging.INFO,
+        level=level.upper(),
         format=f"%(asctime)s %(levelname)s {worker} %(message)s",
     )
 

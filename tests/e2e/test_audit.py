@@ -15,7 +15,7 @@ from streams.runtime.redis_client import connect
 from streams.wire.messages import Conversion
 from streams.wire.topics import CONVERSIONS
 from streams.workers.ingest.worker import GROUP
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 from tests.streams.group_offsets import move_group_to_the_end
 
 pytestmark = [
@@ -31,7 +31,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     workers = ["rank", "ingest", "train", "rewards", "learn"]
     with running(tmp_path_factory.mktemp("audit"), workers, broker="kafka") as up:
         yield up
-        up.check()
+        check_alive(up)
 
 
 @pytest.fixture(scope="module")

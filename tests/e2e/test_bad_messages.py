@@ -17,7 +17,7 @@ from streams.operations import dlq
 from streams.wire.codec import decode
 from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
 from streams.wire.topics import CONVERSIONS, EXAMPLES, IMPRESSIONS, REQUESTS, RESPONSES, TOPICS, Topic
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running(tmp_path_factory.mktemp("bad"), ["rank", "ingest", "train"]) as up:
         up.kafka.create_topics([Topic(name=NARROW, message=RankingResponse, encoding="json", max_bytes=-1_900)])
         yield up
-        up.check()
+        check_alive(up)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from streams.kafka.scan import read_topic
 from streams.wire.codec import decode
 from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, TrainingExample
 from streams.wire.topics import EXAMPLES, TOPICS
-from tests.e2e.running import RECIPE, House, running
+from tests.e2e.running import RECIPE, House, check_alive, running
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +43,7 @@ def test_a_conversion_corrects_what_the_elapsed_time_said(tmp_path: Path) -> Non
         wait_for(house, watermark_ms)
         report = run_audit(house.settings)
         assert report.ok, report
-        house.check()
+        check_alive(house)
 
 
 def visit(house: House, user: str) -> Impression:

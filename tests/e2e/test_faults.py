@@ -43,7 +43,7 @@ from streams.wire.topics import (
 )
 from streams.workers.ingest import worker as ingest
 from streams.workers.rank import worker as rank
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -106,7 +106,7 @@ def test_kill_9_of_each_worker_in_turn(house: House) -> None:
         kill(house, "rewards", undone=lambda: unread_by_rewards(house), working=lambda: end(house, REWARDS))
         kill(house, "learn", undone=lambda: 1, working=lambda: end(house, ROUTER_MODEL))
         time.sleep(3.0)
-    house.check()
+    check_alive(house)
     after = settled_audit(house)
     check(before, after, load.report)
     assert after.count("requests", "answered_again") > before.count("requests", "answered_again")
@@ -124,7 +124,7 @@ def test_kill_9_of_redis(house: House) -> None:
         await_ok(house)
         say("redis", killed_s)
         time.sleep(2.0)
-    house.check()
+    check_alive(house)
     after = settled_audit(house)
     check(before, after, load.report)
     fallbacks = after.count("requests", "fallback_redis_away") - before.count("requests", "fallback_redis_away")

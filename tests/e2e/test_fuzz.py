@@ -13,7 +13,7 @@ from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
 from streams.operations import dlq
 from streams.wire.topics import CONVERSIONS, DECISIONS, EXAMPLES, IMPRESSIONS, OUTCOMES, REQUESTS, REWARDS, SERVED
-from tests.e2e.running import running
+from tests.e2e.running import await_model, check_alive, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(why_not() is not None, reason="records of 1 MB need a real Kafka")]
 
@@ -65,9 +65,9 @@ def test_header_names_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
     with running(tmp_path, ["rank", "ingest", "train", "learn", "rewards"]) as house:
         command = [sys.executable, "-c", STRANGE_HEADER, house.stack.bootstrap, *topics]
         subprocess.run(command, check=True, timeout=60, env=os.environ | {"AIOKAFKA_NO_EXTENSIONS": "1"})
-        house.await_model()  # a request sent later is answered: the strange one is behind
+        await_model(house)  # a request sent later is answered: the strange one is behind
         _await_letters(house.kafka, set(topics))
-        house.check()
+        check_alive(house)
 
 
 def _await_letters(kafka: Kafka, topics: set[str], timeout_s: float = 30.0) -> None:

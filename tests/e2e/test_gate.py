@@ -24,7 +24,7 @@ from streams.simulate.world import World
 from streams.wire.codec import decode
 from streams.wire.messages import RankingResponse
 from streams.wire.topics import RESPONSES, TOPICS
-from tests.e2e.running import RECIPE, House, running
+from tests.e2e.running import RECIPE, House, check_alive, running
 
 pytestmark = pytest.mark.e2e
 
@@ -128,7 +128,7 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
         commands.put("poison 0")
         going_on = log.update(rollback.epoch, at_least=3)
         assert going_on.epoch == rollback.epoch
-        house.check()
+        check_alive(house)
 
         # by hand
         to = snapshots(house)[-1]
@@ -158,7 +158,7 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
         last = log.epoch(above=third + 2).epoch  # the bad one opened two, its own and that of its rollback
         log.update(last, at_least=5)
         await_served(house, last)
-        house.check()
+        check_alive(house)
 
 
 def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:

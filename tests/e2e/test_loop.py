@@ -9,7 +9,7 @@ import pytest
 from streams.client import RankingClient
 from streams.local.kafka import why_not
 from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest, RankingResponse
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = pytest.mark.e2e
 
@@ -26,7 +26,7 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     home = tmp_path_factory.mktemp(f"loop-{request.param}")
     with running(home, ["rank", "ingest", "train"], broker=request.param) as up:
         yield up
-        up.check()
+        check_alive(up)
 
 
 class Seed:

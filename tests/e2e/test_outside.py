@@ -17,7 +17,7 @@ from streams.local.kafka import libraries, why_not
 from streams.operations.asyncapi import document
 from streams.wire.messages import Candidate, Conversion, Impression, RankingRequest
 from streams.wire.topics import REQUESTS, RESPONSES, TOPICS
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -30,7 +30,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     workers = ["rank", "ingest", "train", "rewards", "learn"]
     with running(tmp_path_factory.mktemp("outside"), workers, broker="kafka") as up:
         yield up
-        up.check()
+        check_alive(up)
 
 
 def java(libs: Path, tool: str, *arguments: str, text: str | None = None) -> str:

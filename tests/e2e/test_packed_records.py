@@ -11,7 +11,7 @@ from streams.kafka.connection import Kafka
 from streams.local.kafka import why_not
 from streams.operations import dlq
 from streams.wire.topics import CONVERSIONS, TOPICS
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -25,7 +25,7 @@ HUGE = 30_000_000
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running(tmp_path_factory.mktemp("packed"), ["ingest"], broker="kafka") as up:
         yield up
-        up.check()
+        check_alive(up)
 
 
 def produced(kafka: Kafka, topic: str, codec: str) -> str | None:
@@ -57,7 +57,7 @@ def test_on_a_topic_without_that_setting_it_is_a_dead_letter_and_no_crash(house:
     assert produced(kafka, CONVERSIONS, "gzip") is None
     deadline = time.monotonic() + 30
     while not (letters := dlq.list_letters(kafka)):
-        house.check()
+        check_alive(house)
         assert time.monotonic() < deadline
         time.sleep(0.2)
     [letter] = letters

@@ -18,7 +18,7 @@ from streams.simulate.world import World
 from streams.wire.codec import decode
 from streams.wire.messages import RankingResponse
 from streams.wire.topics import RESPONSES, TOPICS
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -30,13 +30,13 @@ PATIENCE_S = 120.0
 
 def test_two_of_each_share_the_work_and_one_of_each_leaves(tmp_path: Path) -> None:
     with running(tmp_path, ["rank", "ingest", "train"]) as house:
-        house.start("rank", "ingest", instance="second")
+        house.start("rank-second", "ingest-second")
         together = drive(house, "together")
         answered_by = replicas(house, together.request_ids)
         house.workers.pop("rank-second").child.stop()
         house.workers.pop("ingest-second").child.stop()
         alone = drive(house, "alone")
-        house.check()
+        check_alive(house)
         audit = settled(house)
     print(f"answered by: {dict(answered_by)}")
     assert set(answered_by) == {"local", "second"}

@@ -23,7 +23,7 @@ from streams.wire.codec import decode
 from streams.wire.headers import CONTENT_TYPE
 from streams.wire.messages import RankingResponse
 from streams.wire.topics import RESPONSES, TOPICS, UPDATES
-from tests.e2e.running import House, running
+from tests.e2e.running import House, await_model, check_alive, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -80,14 +80,14 @@ def wait_until(reached: Callable[[], bool], otherwise: str) -> None:
 
 
 def test_of_two_trainers_started_at_once_one_stops_and_says_why(house: House) -> None:
-    both = [house.add("train", "one"), house.add("train", "two")]
+    both = [house.add("train-one"), house.add("train-two")]
     for each in both:
         each.child.start()
     wait_until(lambda: sum(each.child.alive() for each in both) == 1, "both go on")
     loser, winner = sorted(both, key=lambda each: each.child.alive())
     assert LOST in loser.child.last_words()
     winner.await_ready()
-    house.await_model()
+    await_model(house)
     del house.workers[next(name for name, worker in house.workers.items() if worker is loser)]
 
 
@@ -97,7 +97,7 @@ def test_a_halted_trainer_that_wakes_after_another_has_begun_changes_nothing(hou
         time.sleep(3.0)
         os.kill(old.child.pid, signal.SIGSTOP)
         halted = newest(house)
-        new = house.add("train", "three")
+        new = house.add("train-three")
         new.child.start()
         new.await_ready()
         time.sleep(SESSION_TIMEOUT_MS / 1000 + 1)  # its partitions, and so its examples, are the new one's
@@ -110,7 +110,7 @@ def test_a_halted_trainer_that_wakes_after_another_has_begun_changes_nothing(hou
     del house.workers[old_name]
     opened = [h.epoch for h in headers(house) if isinstance(h, Open)]
     assert newest(house)[0] == max(opened) == woken[0]
-    house.check()
+    check_alive(house)
     by_partition = versions_served(house).values()
     for served in by_partition:
         assert all(before <= after for before, after in pairwise(served)), "a replica went back"

@@ -13,14 +13,15 @@ from click.testing import CliRunner
 
 from feature_store.events import action_code
 from feature_store.log import LogWant, UserLog
+from streams import client
 from streams.config.load import load_recipe
 from streams.errors import StartError, StreamError
-from streams.load import fill, run
+from streams.load import fill
 from streams.load.command import load_command, one_tier_recipe
 from streams.load.fill import fill_logs
 from streams.load.measure import LoadOptions
 from streams.runtime.redis_client import connect
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 400.0
@@ -59,7 +60,7 @@ def test_one_command_starts_all_fills_the_logs_and_measures(tmp_path: Path) -> N
 def house(tmp_path: Path) -> Iterator[House]:
     with running(tmp_path, ["ingest"], broker="memory") as up:
         yield up
-        up.check()
+        check_alive(up)
 
 
 @pytest.mark.e2e
@@ -84,11 +85,11 @@ def test_logs_are_what_ingest_writes_of_events_and_are_filled_once(house: House)
 
 @pytest.mark.e2e
 def test_what_is_not_running_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "FIRST_ANSWER_S", 2.0)
+    monkeypatch.setattr(client, "FIRST_ANSWER_S", 2.0)
     addresses = {"TIDERANK_BOOTSTRAP": house.stack.bootstrap, "TIDERANK_REDIS_URL": house.stack.redis_url}
     no_ranker = refusal("--log-length", "5", "--users", "2", "--warm-up", "0", "--seconds", "1", **addresses)
     assert "no request is answered within 2 s; check that `tiderank rank` runs" in no_ranker
-    house.stop()
+    house.stop_workers()
     monkeypatch.setattr(fill, "STALL_S", 1.0)
     house_log = house.settings.recipe.log
     with pytest.raises(StreamError, match=r"events are not stored, 1 s after the last; is `tiderank ingest` running"):
@@ -100,7 +101,6 @@ def test_what_is_not_running_is_named(house: House, monkeypatch: pytest.MonkeyPa
             10,
             prefix="nobody",
         )
-    house.workers.clear()
 
 
 def refusal(*options: str, **environment: str) -> str:

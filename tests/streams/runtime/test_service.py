@@ -1,8 +1,10 @@
-"""Metrics that cannot be served are refused at the start; an address that becomes free is waited for."""
+"""Metrics that cannot be served are refused at the start; an address that becomes free is waited for; logging."""
 
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -38,3 +40,28 @@ def test_an_address_that_is_given_up_meanwhile_is_taken() -> None:
     service._check_address(*address)
     released.join()
     assert taken.fileno() == -1
+
+
+@pytest.mark.parametrize(("level", "said"), [("debug", "d i w"), ("info", "i w"), ("warning", "w"), ("error", "")])
+def test_lines_below_the_level_are_not_logged(level: str, said: str) -> None:
+    code = f"""
+import logging
+from streams.runtime.service import log_to_stderr
+log_to_stderr("rank", {level!r})
+log = logging.getLogger("x")
+log.debug("d"); log.info("i"); log.warning("w")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line.split(" rank ")[1] for line in ran.stderr.splitlines()] == said.split()
+
+
+def test_a_root_logger_that_is_configured_is_left_as_it_is() -> None:
+    code = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="theirs %(message)s")
+from streams.runtime.service import log_to_stderr
+log_to_stderr("rank")
+logging.getLogger("x").info("quiet"); logging.getLogger("x").warning("loud")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("theirs loud\n", "")

@@ -22,7 +22,7 @@ from streams.wire.codec import encode
 from streams.wire.messages import Conversion, Decision, Impression, LogRef, ModelVersion, Served, ServedItem
 from streams.wire.topics import CONVERSIONS, DECISIONS, HOUR_MS, IMPRESSIONS, SERVED, TOPICS
 from streams.workers.ingest.worker import INPUTS
-from tests.e2e.running import House, running
+from tests.e2e.running import House, check_alive, running
 
 pytestmark = [
     pytest.mark.e2e,
@@ -43,7 +43,7 @@ reward_window_ms = 600000
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running(tmp_path_factory.mktemp("user"), ["ingest", "rewards"], broker="kafka", recipe=RECIPE) as up:
         yield up
-        up.check()
+        check_alive(up)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""How fast is linear compression, against its plain form and cuBLAS? `python -m benchmarks.kernels [--json]`.
+"""How fast is linear compression, against its plain form and cuBLAS?
+
+    python -m benchmarks.linear_compression [--json]
 
 Each row passed a gate first: output and all gradients match the reference. The baseline is what one writes without
 decomposing: the user's tokens repeated for each candidate, concatenated, and one batched matrix product. On a machine

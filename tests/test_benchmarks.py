@@ -1,0 +1,68 @@
+"""Every benchmark starts and runs to its end at its smallest setting.
+
+TIDERANK_LONG_TESTS=1 pytest tests/test_benchmarks.py    (half an hour)
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LABORATORY = "--requests 400 --seeds 1"
+SMALLEST = {
+    "ablations": f"{LABORATORY} --only log --log-length 16",
+    "alarms": "--seeds 1 --clean-h 0.02 --poisoned 0.5",
+    "audit_running": "--audits 1 --rate 5",
+    "audit_size": "--records 2000",
+    "bad_updates": "--bad nan --warm-up 30 --snapshot-s 5",
+    "chaos": "--faults 1 --kinds kill",
+    "delayed": "--seeds 1 --clicks 40",
+    "embeddings": "--seeds 1 --steps 9 --budgets-kb 40",
+    "eviction": "--rows 20000 --new 64 --steps 6",
+    "example_bytes": "",
+    "freshness": "--rates 5 --replicas 1 --seconds 8 --warm-up 10",
+    "freshness_pays": "--seeds 1 --hours 1.05 --rate 0.2",
+    "fuzz": "--messages 20",
+    "grouping": LABORATORY,
+    "in_place": "--rate 5 --turns 2 --turn-s 5 --warm-up 10",
+    "latency": "--tiers light --seconds 3 --probe-seconds 2 --warm-up 2 --log-length 16",
+    "linear_compression": "",
+    "log_bytes": "--users 4 --events 400",
+    "memory": "--rows 2000 --widths 16",
+    "nested": LABORATORY,
+    "odd_files": '--case "string_view (Polars)"',
+    "open_transaction": "--turns 1 --seconds 5",
+    "precision": "--widths 16 --train 32 --responses 40",
+    "pruning": "--tiers light --train 200 --responses 100",
+    "scaling": f"{LABORATORY} --axis log --lengths 64",
+    "sharing": "--candidates 10 --log 32 --repeats 2",
+    "snapshot_load": "--gb 0.002 --rows 2000 --repeats 1 --streams 1 --latency-ms 1",
+    "tabular": "--seeds 1 --table generated",
+    "tiers_quality": f"{LABORATORY} --tiers light --no-distillation",
+    "update_bytes": "--requests 400 --seeds 1 --hours 2 --only moved",
+    "windows": "--windows 2 --minutes 0.2 --rate 4",
+    "world": "--seeds 1 --seconds 5 --broker memory",
+}
+"""Arguments with which a benchmark does least and still all that it does."""
+SLOW = pytest.mark.skipif(os.environ.get("TIDERANK_LONG_TESTS") != "1", reason="slow: set TIDERANK_LONG_TESTS=1")
+
+
+def test_every_benchmark_has_its_smallest_setting() -> None:
+    there = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - NOT_MEASURING
+    assert there == SMALLEST.keys()
+
+
+NOT_MEASURING = {"tables"}
+"""Scripts beside the benchmarks."""
+
+
+@SLOW
+@pytest.mark.parametrize("name", SMALLEST)
+def test_it_runs_to_its_end(name: str) -> None:
+    command = f"{sys.executable} -m benchmarks.{name} {SMALLEST[name]}"
+    ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
+    assert ran.stdout.strip()
