@@ -1,4 +1,4 @@
-"""What documents name exists: commands with their options, benchmarks, variables, metrics, make targets.
+"""What documents name exists: commands with their options, benchmarks, variables, metrics, make targets, links.
 
 `make docs-test` runs the commands, which takes minutes.
 """
@@ -18,7 +18,7 @@ from tests.doors.blocks import blocks, commands, inline
 from tests.doors.documents import DOCUMENTS
 
 ROOT = Path(__file__).parent.parent
-ALL = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+ALL = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 HISTORY = ("CHANGELOG.md",)
 """Names what there was."""
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -87,9 +87,41 @@ def faults(document: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("document", [d for d in ALL if d.name not in HISTORY], ids=lambda d: d.name)
+def anchors(document: Path) -> set[str]:
+    """What links may name: headings, in small letters with hyphens between the words, and marks of our own."""
+    text = document.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    words = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return words | set(re.findall(r'<a id="(.+?)">', text))
+
+
+def broken(document: Path) -> list[str]:
+    """Links to a file or heading that is not there; those to other places are not looked at."""
+    found = []
+    for link in re.findall(r"\]\(([^()\s]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("document", [d for d in ALL if d.name not in HISTORY], ids=lambda d: str(d.relative_to(ROOT)))
 def test_what_it_names_exists(document: Path) -> None:
     assert faults(document) == []
+
+
+@pytest.mark.parametrize("document", [*ALL, ROOT / "benchmarks" / "README.md"], ids=lambda d: str(d.relative_to(ROOT)))
+def test_its_links_lead_somewhere(document: Path) -> None:
+    assert broken(document) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    document = tmp_path / "it.md"
+    document.write_text(
+        "# A `b`, and c\n[1](#a-b-and-c) [2](#c) [3](no.md) [4](it.md#a-b-and-c) [5](https://a.org/b)\n"
+    )
+    assert broken(document) == ["#c", "no.md"]
 
 
 @pytest.mark.parametrize(
