@@ -47,7 +47,7 @@ def three_tiers() -> ModelConfig:
     """Light, medium and heavy: each reads a longer log with more layers, and costs more; what a router chooses from.
 
     What is added goes to the user's side first, which a request pays for once. No encoder layers and no distillation:
-    neither was better by more than its spread (docs/results.md).
+    neither was better by more than its spread (docs/results/tiers.md).
     """
     demo = demo_model()
     return replace(
