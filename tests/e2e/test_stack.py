@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from streams.cli import cli
 from streams.client import RankingClient
 from streams.config import settings
 from streams.kafka.connection import Kafka
@@ -49,6 +50,7 @@ def test_every_worker_comes_back_and_is_watched(name: str) -> None:
     assert service["environment"]["TIDERANK_METRICS_PORT"] == METRICS_PORT
     assert service["depends_on"]["init"] == {"condition": "service_completed_successfully"}
     known = {value for value in vars(settings).values() if isinstance(value, str) and value.startswith("TIDERANK_")}
+    known |= {option.envvar for option in cli.commands["rank"].params if isinstance(option.envvar, str)}
     assert {key for key in service["environment"] if key.startswith("TIDERANK_")} <= known
 
 
