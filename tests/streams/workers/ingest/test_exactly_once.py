@@ -211,7 +211,7 @@ def test_ingest_is_the_ideal_log(machine: type[Exactly]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=6_000 if LONG else 80,
+            max_examples=6_000 if LONG else 32,
             stateful_step_count=80,
             derandomize=not LONG,
             deadline=None,
