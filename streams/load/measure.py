@@ -54,9 +54,10 @@ class LoadOptions:
 
     def world(self) -> World:
         """Returns the world whose requests these are: all of the same size, with events that follow within a few
-        seconds."""
-        base = demo()
-        return World(_world_config(base, self), seed=self.seed, start_ms=time.time_ns() // 1_000_000)
+        seconds. Its users are nobody else's: whose log is filled at once has no tags left of what came before, and an
+        event of a simulated ad system's that is sent again would be stored again."""
+        base, now_ms = demo(), time.time_ns() // 1_000_000
+        return World(_world_config(base, self), seed=self.seed, start_ms=now_ms, users="load")
 
 
 def _world_config(base: WorldConfig, options: LoadOptions) -> WorldConfig:

@@ -28,15 +28,19 @@ def sigmoid(x: F64) -> F64:
 class World:
     """Users 0..users-1 and items 0..items-1; times are integer milliseconds since the Unix epoch."""
 
-    def __init__(self, config: WorldConfig, *, seed: int, start_ms: int = 0) -> None:
-        """start_ms: where the drifting paths begin; worlds of one seed differ only by that shift of time."""
+    def __init__(self, config: WorldConfig, *, seed: int, start_ms: int = 0, users: str = "u") -> None:
+        """
+        Args:
+            start_ms: where the drifting paths begin; worlds of one seed differ only by that shift of time.
+            users: what users' ids begin with.
+        """
         self.config = config
         self.seed = seed
         self.start_ms = start_ms
         rng = np.random.default_rng([seed, 1])
         c = config
         self.topics = tuple(SEGMENTS[k] if k < len(SEGMENTS) else f"topic{k}" for k in range(c.topics))
-        self.user_ids = [f"u{seed}-{i:05d}" for i in range(c.users)]
+        self.user_ids = [f"{users}{seed}-{i:05d}" for i in range(c.users)]
         self.item_ids = [f"ad{seed}-{i:05d}" for i in range(c.items)]
         # A campaign sells one topic, and an advertiser runs several campaigns: dealt out evenly, then shuffled.
         self.campaign_topic: I64 = rng.permutation(np.arange(c.campaigns) % c.topics)

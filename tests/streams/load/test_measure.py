@@ -14,6 +14,8 @@ from streams.kafka.connection import Kafka
 from streams.kafka.scan import read_topic
 from streams.load.measure import LoadOptions, Row, measure
 from streams.local.stack import local_stack
+from streams.simulate.config import demo
+from streams.simulate.world import World
 from streams.wire.messages import RankedItem, RankingRequest, RankingResponse, Timings
 from streams.wire.topics import CONVERSIONS, IMPRESSIONS
 from tests.streams.answering import answering
@@ -31,6 +33,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         kafka = Kafka(stack.bootstrap, {})
         kafka.create_topics()
         yield kafka
+
+
+def test_its_users_are_no_simulated_ad_system_s() -> None:
+    """A log that is filled at once forgets what came before: an event sent again meanwhile would be stored twice."""
+    theirs = World(demo(), seed=OPTIONS.seed)
+    assert not set(OPTIONS.world().user_ids) & set(theirs.user_ids)
 
 
 def scored(request: RankingRequest, number: int) -> list[RankingResponse]:
