@@ -110,7 +110,7 @@ class _Commands(click.Group):
     CHILDREN: ClassVar[dict[str, tuple[tuple[str, str], ...]]] = {
         "updates": (("streams.tuning.encodings", "encodings"),)
     }
-    """Subcommands that are defined in a room of their own."""
+    """Subcommands of a group that are defined in a room of their own: by group, module and attribute."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for section in SECTIONS.values() for name in section]
@@ -129,12 +129,14 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in self.ELSEWHERE:
-            return super().resolve_command(ctx, args)
-        command: click.Command = getattr(import_module(self.ELSEWHERE[name]), f"{name.replace('-', '_')}_command")
-        if isinstance(command, click.Group):
-            for module, child in self.CHILDREN.get(name, ()):
-                command.add_command(getattr(import_module(module), child))
+        if name in self.ELSEWHERE:
+            module = import_module(self.ELSEWHERE[name])
+            command: click.Command | None = getattr(module, f"{name.replace('-', '_')}_command")
+        else:
+            _, command, _ = super().resolve_command(ctx, args)
+        for room, child in self.CHILDREN.get(name, ()):
+            assert isinstance(command, click.Group), f"CHILDREN: {name} is no group"
+            command.add_command(getattr(import_module(room), child))
         return name, command, args[1:]
 
 

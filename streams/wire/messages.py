@@ -16,6 +16,7 @@ DerivedId = Annotated[str, Meta(min_length=1, max_length=512)]
 MAX_TEXT = 256
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Ms = Annotated[int, Meta(ge=0, le=2**43, description="milliseconds since the Unix epoch")]
+"""A moment; no duration: the description goes into the public schema."""
 EventMs = Annotated[int, Meta(ge=0, le=2**63 - 1, description="milliseconds since the Unix epoch")]
 """Whether such a time can be true is asked of the recipe (`streams.wire.event_time`): it may be in another unit."""
 Count = Annotated[int, Meta(ge=0, le=2**53)]

@@ -87,10 +87,10 @@ def test_a_store_whose_package_is_missing_names_it() -> None:
 def test_every_command_has_its_line_in_the_help_and_none_is_cut() -> None:
     defined = {*cli.commands, *type(cli).ELSEWHERE}
     listed = [name for section in SECTIONS.values() for name in section]
-    assert sorted(listed) == sorted(defined)
+    assert sorted(listed) == sorted(defined), "SECTIONS in streams/cli.py has a line of help for each command"
     shown = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
     for section in SECTIONS.values():
         for name, words in section.items():
             assert f"  {name}" in shown
-            assert len(words) <= 45
+            assert len(words) <= 45, f"SECTIONS, {name}: at most 45 characters fit"
             assert words in shown

@@ -11,7 +11,7 @@ from streams.cli import WORKERS, cli
 from streams.kafka.connection import Kafka
 from streams.local.health import HEALTH_TOPIC
 from streams.operations.access import HEALTH, ROLES, kafka_rules
-from streams.wire.topics import READER_GROUP, ROUTER_MODEL, TOPICS, UPDATES
+from streams.wire.topics import DEAD_LETTERS, READER_GROUP, ROUTER_MODEL, TOPICS, UPDATES
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -30,10 +30,11 @@ def test_only_their_owners_write_models() -> None:
 
 
 def test_every_topic_has_a_reader_and_a_writer() -> None:
-    """The dead letters' reader is the operator."""
+    """The operator reads all, and is the one reader of dead letters and of the health check's topic."""
     roles = [role for role in ROLES.values() if role.name != "operator"]
     assert {topic for role in roles for topic in role.writes} == TOPICS.keys()
-    assert {topic for role in ROLES.values() for topic in role.reads} == TOPICS.keys() | {HEALTH}
+    assert {topic for role in roles for topic in role.reads} - {HEALTH} == TOPICS.keys() - {DEAD_LETTERS}
+    assert {DEAD_LETTERS, HEALTH} <= set(ROLES["operator"].reads)
 
 
 def test_the_commands_print_the_lists() -> None:
