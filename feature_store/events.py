@@ -32,6 +32,16 @@ _ACTIONS = {"impression": 1, "click": 2, "search": 3, "add_to_cart": 4, "purchas
 _FIRST_HASHED_ACTION = 16
 
 
+def without_item(record: bytes) -> bytes:
+    """The rest of a record: what tells events of unknown items apart."""
+    return record[:4] + record[12:]
+
+
+def with_item_of(record: bytes, shown: bytes) -> bytes:
+    """The record of an action, of the item of another record."""
+    return record[:4] + shown[4:12] + record[12:]
+
+
 @dataclass(frozen=True, slots=True)
 class LogEvent:
     time_s: int

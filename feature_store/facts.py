@@ -6,6 +6,8 @@ Times named *_ms are event times in milliseconds since the Unix epoch; kafka_ms 
 from dataclasses import dataclass
 from typing import Literal
 
+from feature_store.events import without_item
+
 Role = Literal["click", "conversion", "log"]
 Outcome = Literal[
     "served",
@@ -92,6 +94,13 @@ class ActionFact:
 
 
 Fact = ServedFact | ImpressionFact | ActionFact
+
+
+def is_stored_as(fact: ImpressionFact | ActionFact, record: bytes) -> bool:
+    """Whether a record of the log is this event's: of an action that names no item, with any (its impression's)."""
+    if isinstance(fact, ActionFact) and fact.item is None:
+        return without_item(fact.record) == without_item(record)
+    return fact.record == record
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,16 @@
 The join is not touched: labels that were pending do not come back, and none comes twice.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from redis import Redis
 
 from feature_store import functions, keys
 from feature_store.config import LogConfig
-from feature_store.events import RECORD_BYTES
+from feature_store.events import RECORD_BYTES, without_item
 from feature_store.facts import NO_LOG, Position
 from feature_store.functions import Call
 from feature_store.layout import decode_generation, draw_generation, encode_generation, growth_steps
@@ -23,6 +23,8 @@ class LogEntry:
     event_id: str
     record: bytes
     """16 bytes, as encode_event makes them."""
+    names_item: bool = True
+    """False: an action that does not say of which item it is, and may be stored with any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,19 @@ def complete(log: WholeLog, events: Sequence[LogEntry], config: LogConfig) -> li
     kept of the newest alone. Of a log that has wrapped, events before the first that it holds are not missing.
     """
     unmatched = Counter(log.records)
-    held = [False] * len(events)
-    for i in reversed(range(len(events))):
-        if unmatched[events[i].record]:
-            unmatched[events[i].record] -= 1
-            held[i] = True
+    alike: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    for record in log.records:
+        alike[without_item(record)].append(record)
+    held, events = [False] * len(events), list(events)
+    newest_first = reversed(range(len(events)))
+    for i in sorted(newest_first, key=lambda i: not events[i].names_item):  # those that are like one record alone first
+        event = events[i]
+        candidates = [event.record] if event.names_item else [event.record, *alike[without_item(event.record)]]
+        for record in candidates:
+            if unmatched[record]:
+                unmatched[record] -= 1
+                held[i], events[i] = True, replace(event, record=record)
+                break
     start = held.index(True) if log.wrapped and any(held) else 0
     if all(held[start:]):
         return None

@@ -13,6 +13,19 @@ local function read_fact(f)
   return {id = f[2], role = f[3], item = f[4], impression = f[5], value = f[6], ms = f[7], kafka_ms = f[8]}
 end
 
+local ITEM_AT = 4
+
+-- The record of an action: of one that names only its impression, with that one's item, where the log still holds it.
+-- COUNT may be of a log that was begun anew, so the record there must be of that time.
+local function record_of(log, state, action, record)
+  if action.item or not action.impression or log.count == 0 then return record end
+  local pair, _, shown_at, shown_ms = pair_of(state, action.impression)
+  if not pair or shown_at > log.count or shown_at <= log.count - log.capacity then return record end
+  local shown = read_ring(log.key, HEADER + log.tags * TAG, log.capacity, RECORD, shown_at - 1, 1)
+  if struct.unpack('<I4', shown) ~= math.floor(shown_ms / 1000) then return record end
+  return record:sub(1, ITEM_AT) .. shown:sub(ITEM_AT + 1, ITEM_AT + 8) .. record:sub(ITEM_AT + 9)
+end
+
 -- FCALL 3 log, join, due; user, config, generation, facts, entries, blobs...
 -- entries holds tag | record (24 bytes) of every fact that is an event, blobs one string for every served record.
 -- → {generation, replies, blobs...}; replies is a list of {stored, count, outcome, labels}.
@@ -34,7 +47,11 @@ local function apply(keys, args)
       -- Where each event has its tag, they know better. Its place was this at the latest.
       if not count and packed[#packed] and log.count > log.tags then count = log.count end
       fresh = not count
-      count = count or append_event(log, config, args[3], entry:sub(1, TAG), entry:sub(TAG + 1))
+      if fresh then
+        local record = entry:sub(TAG + 1)
+        if packed[1] ~= IMPRESSION then record = record_of(log, state, fact, record) end
+        count = append_event(log, config, args[3], entry:sub(1, TAG), record)
+      end
       if packed[1] == IMPRESSION then
         outcome, labels = impress(state, fact, fresh, count)
       else

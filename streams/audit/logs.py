@@ -9,7 +9,8 @@ from typing import cast
 from redis import Redis
 
 from feature_store.config import LogConfig
-from feature_store.events import RECORD_BYTES
+from feature_store.events import RECORD_BYTES, without_item
+from feature_store.facts import ActionFact, is_stored_as
 from feature_store.keys import event_tag, log_key
 from feature_store.layout import HEADER_BYTES, TAG_BYTES, Header, decode_header
 from streams.audit.events import EventFact, Events
@@ -95,7 +96,7 @@ def _match_tags(
             difference.twice.append(name)
         else:
             seen.add(name)
-            difference.strange += events[name].record != record
+            difference.strange += not is_stored_as(events[name], record)
     return seen, untagged
 
 
@@ -110,16 +111,26 @@ def _match_records(
     waiting: defaultdict[bytes, list[str]] = defaultdict(list)
     for name in sorted(events, key=lambda name: name in unsure, reverse=True):  # the sure ones are taken first
         if name not in seen:
-            waiting[events[name].record].append(name)
-    known = {event.record for event in events.values()}
+            waiting[_likeness(events[name])].append(name)
+    known = {_likeness(event) for event in events.values()}
     for record, count in Counter(untagged).items():
-        names = waiting.get(record, [])
-        taken = min(count, len(names))
-        seen.update(names[len(names) - taken :])
-        if record in known:
-            difference.surplus += count - taken
+        left = count
+        for form in (record, without_item(record)):
+            names = waiting.get(form, [])
+            taken = min(left, len(names))
+            seen.update(names[len(names) - taken :])
+            del names[len(names) - taken :]
+            left -= taken
+        if record in known or without_item(record) in known:
+            difference.surplus += left
         else:
-            difference.strange += count - taken
+            difference.strange += left
+
+
+def _likeness(event: EventFact) -> bytes:
+    """Its record; of an action that names no item, the rest of it: it is stored with its impression's."""
+    unnamed = isinstance(event, ActionFact) and event.item is None
+    return without_item(event.record) if unnamed else event.record
 
 
 class Logs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 from redis import Redis
 
+from feature_store.events import with_item_of
 from feature_store.facts import ActionFact, ImpressionFact, Position
 from feature_store.join import Joiner
 from feature_store.rebuild import LogEntry, complete, read_whole, replace_log
@@ -120,13 +121,20 @@ class UserEvents:
         order = sorted(self._records, key=lambda place: (EVENT_TOPICS.index(place[0]), place[1]))
         reached = [[r for r in self._records[place] if r.offset < self._handled.get(place, 0)] for place in order]
         by_id: dict[str, LogEntry] = {}
+        shown: dict[str, bytes] = {}
         for record in heapq.merge(*reached, key=lambda record: record.timestamp_ms):
             try:
                 fact = to_fact(record, EventKinds(), self._times)
             except Refused:  # by ingest too
                 continue
             assert isinstance(fact, ImpressionFact | ActionFact)  # of these topics
-            by_id.setdefault(fact.event_id, LogEntry(fact.event_id, fact.record))
+            names_item = isinstance(fact, ImpressionFact) or fact.item is not None
+            stored = fact.record
+            if isinstance(fact, ImpressionFact):
+                shown[fact.event_id] = fact.record
+            elif not names_item and fact.impression_id in shown:  # as ingest stores it
+                stored = with_item_of(fact.record, shown[fact.impression_id])
+            by_id.setdefault(fact.event_id, LogEntry(fact.event_id, stored, names_item))
         return list(by_id.values())
 
     def close(self) -> None:

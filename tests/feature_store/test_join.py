@@ -14,13 +14,17 @@ from feature_store import (
     Joiner,
     Label,
     LogConfig,
+    LogEvent,
+    LogWant,
     Reply,
     ServedFact,
+    UserLog,
+    encode_event,
     example_id,
 )
 from feature_store.forget import forget_user
-from feature_store.keys import bucket_of, due_key
-from tests.feature_store.facts import MINUTE, T0, action, impression, served
+from feature_store.keys import bucket_of, due_key, log_key
+from tests.feature_store.facts import MINUTE, T0, action, hash_of, impression, record, served
 
 CONFIG = JoinConfig(
     click_window_ms=10 * MINUTE, attribution_window_ms=60 * MINUTE, early_ms=5 * MINUTE, state_ttl_s=2 * 3600
@@ -341,3 +345,44 @@ def test_replies_keep_the_order_of_facts_of_many_users(redis: Redis) -> None:
     replies = join.apply(facts, {})
     assert [r.outcome for r in replies] == ["waiting", "log_only"] * 40
     assert {r.position.count for r in replies if r.position} >= {1, 2, 3}
+
+
+def items_in_log(redis: Redis) -> list[int]:
+    [log] = UserLog(redis, LOG).read([LogWant("u", LOG.length)])
+    return [int(item) for item in log.events["item"]]
+
+
+def test_an_action_that_names_only_its_impression_is_stored_with_that_one_s_item(redis: Redis) -> None:
+    join, no_item, shown = joiner(redis), hash_of("none"), hash_of("i")
+    click = replace(action("c", at=MINUTE), record=record(no_item))
+    join.apply([served(), impression("i"), click], {})
+    assert items_in_log(redis) == [shown, shown]
+    join.apply([click], {})  # a redelivery
+    again = impression("same")  # the same place told of by another event, which has an item of its own here
+    join.apply([again, replace(action("d", names="same", at=2 * MINUTE), record=record(no_item))], {})
+    assert items_in_log(redis) == [shown, shown, hash_of("same"), hash_of("same")]
+
+
+def test_an_action_that_names_its_item_keeps_it(redis: Redis) -> None:
+    joiner(redis).apply([served(), impression("i"), replace(action("c", item="a"), record=record(5))], {})
+    assert items_in_log(redis) == [hash_of("i"), 5]
+
+
+def test_an_action_before_its_impression_or_long_after_it_has_no_item(redis: Redis) -> None:
+    join, no_item = joiner(redis), hash_of("none")
+    early = replace(action("c", at=0), record=record(no_item))
+    join.apply([served(), early, impression("i")], {})
+    assert items_in_log(redis) == [no_item, hash_of("i")]
+    others = [action(f"s{n}", "log", names=None, at=MINUTE) for n in range(LOG.capacity)]
+    join.apply([*others, replace(action("d", "conversion", at=MINUTE), record=record(no_item))], {})
+    assert items_in_log(redis)[-1] == no_item
+
+
+def test_in_a_log_begun_anew_another_event_s_item_is_not_taken(redis: Redis) -> None:
+    join, no_item = joiner(redis), hash_of("none")
+    join.apply([served(), impression("i")], {})
+    redis.delete(log_key("u"))
+    later = encode_event(LogEvent(time_s=T0 // 1000 + 9, item=77, action=3))
+    other = replace(action("s", "log", names=None), record=later)
+    join.apply([other, replace(action("c", at=MINUTE), record=record(no_item))], {})
+    assert items_in_log(redis) == [77, no_item]
