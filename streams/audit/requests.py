@@ -98,6 +98,7 @@ class Requests:
         section = Section("requests")
         answered = [self._answers[name] for name in self._sent if name in self._answers]
         section.count("sent", self._sent.total())
+        section.count("sent_again", self._sent.total() - len(self._sent), [i for i, n in self._sent.items() if n > 1])
         section.count("refused", self._refused)
         section.count("answered", len(answered))
         for status, count in sorted(Counter(a.status for a in answered).items()):

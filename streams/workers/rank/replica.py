@@ -60,6 +60,7 @@ class Replica:
             if self._reader.next == before or time.perf_counter() >= deadline:
                 break
         self.caught_up = self.caught_up or self._reader.at_end
+        self._tell_of_other_models()
         self._count()
         return applied
 
@@ -92,6 +93,19 @@ class Replica:
                 clicks.extend(update.header.clicks_ms)
                 del clicks[:-MAX_CLICKS]
         return True
+
+    def _tell_of_other_models(self) -> None:
+        """A ranking worker with another recipe than the trainer's takes partitions, and has nothing to answer with."""
+        others = self._follower.skipped["other_model"]
+        if self._engine.position is None and self.caught_up and others and self._said.due("other models"):
+            log.warning(
+                "no weights: the log holds %d records of other models and none of %s, %r: each request gets a "
+                "fallback. Start the trainer and all ranking workers with one recipe, or another model's workers on topics of "
+                "their own",
+                others,
+                self._digest,
+                self._engine.config.name,
+            )
 
     def _look_for_an_image(self) -> None:
         if time.monotonic() - self._looked > LOOK_AGAIN_S:

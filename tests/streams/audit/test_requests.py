@@ -64,7 +64,7 @@ def test_the_first_answer_counts_and_further_ones_are_named() -> None:
 
 def test_a_request_sent_twice_is_answered_twice() -> None:
     section = audited([request("a"), request("a")], [response("a"), response("a", at=1)])
-    assert counts(section) == {"sent": 2, "answered": 1, "answered_ok": 1}
+    assert counts(section) == {"sent": 2, "sent_again": 1, "answered": 1, "answered_ok": 1}
 
 
 @pytest.mark.parametrize(("now_ms", "deadline", "wrong"), [

@@ -177,3 +177,16 @@ def test_clicks_are_told_once_to_each_tier_and_only_of_what_came_while_it_follow
     assert replica.clicks_ms("heavy") == [2_000, 3_000]
     assert replica.clicks_ms("heavy") == []
     replica.close()
+
+
+def test_it_says_when_the_log_is_of_another_model(
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Trainer(kafka).publish()
+    engine = Engine(tiny_model(seed=1), COMPRESS)
+    replica, deadline = Replica(engine, kafka, str(tmp_path)), time.monotonic() + 20
+    while "of other models" not in caplog.text and time.monotonic() < deadline:
+        replica.apply_waiting()
+    assert engine.position is None
+    assert f"2 records of other models and none of {engine.config.digest}, 'tiny'" in caplog.text
+    assert "one recipe" in caplog.text
