@@ -100,8 +100,8 @@ class Replica:
         if self._engine.position is None and self.caught_up and others and self._said.due("other models"):
             log.warning(
                 "no weights: the log holds %d records of other models and none of %s, %r: each request gets a "
-                "fallback. Start the trainer and all ranking workers with one recipe, or another model's workers on topics of "
-                "their own",
+                "fallback. Start the trainer and all ranking workers with one recipe, or another model's workers on "
+                "topics of their own",
                 others,
                 self._digest,
                 self._engine.config.name,
