@@ -59,6 +59,10 @@ class Stream:
             if slot.lengths is not None and name != LOG
         }
 
+    def item_keys(self, items: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Keys of slot `item` of items as events name them."""
+        return salted(items, ITEM)
+
     @property
     def requests(self) -> int:
         return len(self.event_ms_R)
