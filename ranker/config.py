@@ -158,6 +158,9 @@ class ModelConfig:
     learns_late: bool = False
     """Every tier learns which conversions come late, by an auxiliary head that serves nothing: for policies for delayed
     conversions that need to know."""
+    evidence: tuple[str, ...] = ()
+    """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); `item` among them, or
+    not."""
     item_table: str = field(default="items")
 
     def __post_init__(self) -> None:
@@ -182,6 +185,13 @@ class ModelConfig:
                 raise ValueError(
                     f"tier {tier.name!r}: heads={tier.heads} must divide its width, {tier.width or self.width}"
                 )
+        countable = {slot.name for slot in self.side("candidate", "categorical")}
+        if wrong := [name for name in self.evidence if name not in countable]:
+            raise ValueError(
+                f"evidence is counted for categorical slots of candidates, {sorted(countable)}; got {wrong}"
+            )
+        if len(set(self.evidence)) != len(self.evidence) or (self.evidence and ITEM not in countable):
+            raise ValueError(f"evidence names each slot once, of a model with a slot {ITEM!r}; got {self.evidence}")
         for prior in (self.click_prior, self.conversion_prior):
             if not 0 < prior < 1:
                 raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
@@ -218,6 +228,8 @@ def _digest(config: ModelConfig, architecture: int) -> str:
         fields["architecture"] = architecture
     if not config.learns_late:
         del fields["learns_late"]  # configurations of before it was there keep their digests
+    if not config.evidence:
+        del fields["evidence"]  # likewise
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

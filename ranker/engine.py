@@ -106,5 +106,5 @@ def predict(featurizer: Featurizer, tiers: Tiers, tables: PlainTables, tier: str
         return np.empty(0, np.float32), np.empty(0, np.float32)
     with torch.inference_mode():
         device = next(iter(tables.weights.values())).device
-        logits = tiers[tier](featurizer.batch(keyed, tables.key_maps).to(device), tables, None)
+        logits = tiers[tier](featurizer.batch(keyed, tables).to(device), tables, None)
         return torch.sigmoid(logits.click_N).cpu().numpy(), torch.sigmoid(logits.conversion_N).cpu().numpy()

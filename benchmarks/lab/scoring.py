@@ -55,4 +55,4 @@ def _ready(model: ModelConfig, name: str, candidates: int) -> tuple[Tier, PlainT
         log=log,
     )
     featurizer = Featurizer(model)
-    return tier, tables, featurizer.batch(featurizer.keys([request], length), tables.key_maps)
+    return tier, tables, featurizer.batch(featurizer.keys([request], length), tables)

@@ -135,7 +135,7 @@ def lesson_of(
         examples=list(range(last - first)),
         served_N=np.zeros(len(keyed.request_of_N), np.bool_),
         keyed=keyed,
-        batch=featurizer.batch(keyed, learner.tables.key_maps),
+        batch=featurizer.batch(keyed, learner.tables),
         position_N=torch.from_numpy(stream.position_N[cut]),
         click_N=torch.from_numpy(stream.click_N[cut]),
         click_emission_N=torch.from_numpy(final_emissions(stream.click_N[cut])),

@@ -4,7 +4,7 @@ B requests, N candidates over all of them, T values of a slot, E log events over
 """
 
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,12 +45,16 @@ class Batch:
     """float32: log1p of seconds between event and request."""
     log_value_E: Tensor
     """float32."""
+    evidence_NSC: Tensor | None = None
+    """float32: what the log says of each candidate's values of the configured slots (ranker/inputs/evidence.py). None
+    where no slot is configured."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device; itself where it is there."""
         if self.request_of_N.device == device:
             return self
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "slots"}
+        tensors: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "slots"}
+        moved: dict[str, Any] = {name: t if t is None else t.to(device) for name, t in tensors.items()}
         slots = {
             name: SlotValues(v.rows_T.to(device), None if v.lengths is None else v.lengths.to(device))
             for name, v in self.slots.items()

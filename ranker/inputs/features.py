@@ -10,8 +10,9 @@ candidates' own). What is sent is taken as it comes, because a caller's odd feat
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ import xxhash
 from ranker.arrays import F32, I64, U64
 from ranker.config import HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
 from ranker.inputs.batch import Batch, SlotValues
+from ranker.inputs.evidence import Catalogue, Events, count_evidence
 from ranker.inputs.hashing import number_category, salted
 from ranker.inputs.keymap import KeyMap
 from ranker.inputs.requests import LOG_DTYPE, Features, ScoringRequest
@@ -52,6 +54,13 @@ class KeyedBatch:
     log_value_E: F32
 
 
+class Lookup(Protocol):
+    """What keys are looked up in."""
+
+    key_maps: dict[str, KeyMap]
+    catalogue: Catalogue
+
+
 class Featurizer:
     """Makes keys and batches for one configuration. Holds no state: the same requests give the same keys everywhere."""
 
@@ -66,6 +75,7 @@ class Featurizer:
         self._table_of = {s.name: s.table for s in config.slots if s.kind == "categorical"}
         self._table_of[LOG] = config.item_table
         self._tables = {t.name: t for t in config.tables}
+        self._evidence_slots = config.evidence
 
     def table_of(self, slot: str) -> str:
         return self._table_of[slot]
@@ -101,7 +111,7 @@ class Featurizer:
             log_value_E=_squash(events["value"].astype(np.float64)),
         )
 
-    def batch(self, keyed: KeyedBatch, key_maps: Mapping[str, KeyMap]) -> Batch:
+    def batch(self, keyed: KeyedBatch, tables: Lookup) -> Batch:
         """Look the keys up. A key without a row of its own reads row `rows + key % tail_rows` of its table."""
         by_table: dict[str, list[str]] = {}
         for name in keyed.slots:
@@ -109,7 +119,7 @@ class Featurizer:
         slots: dict[str, SlotValues] = {}
         for table, names in by_table.items():
             keys = np.concatenate([keyed.slots[name].keys_T for name in names])
-            rows = self.rows(table, keys, key_maps[table])
+            rows = self.rows(table, keys, tables.key_maps[table])
             ends = np.cumsum([len(keyed.slots[name].keys_T) for name in names])[:-1]
             for name, part in zip(names, np.split(rows, ends), strict=True):
                 lengths = keyed.slots[name].lengths
@@ -123,7 +133,19 @@ class Featurizer:
             log_surface_E=torch.from_numpy(keyed.log_surface_E),
             log_age_E=torch.from_numpy(keyed.log_age_E),
             log_value_E=torch.from_numpy(keyed.log_value_E),
+            evidence_NSC=self._evidence(keyed, tables),
         )
+
+    def _evidence(self, keyed: KeyedBatch, tables: Lookup) -> torch.Tensor | None:
+        log, catalogue = keyed.slots[LOG], tables.catalogue
+        assert log.lengths is not None
+        if not self._evidence_slots:
+            return None
+        events = Events(np.repeat(np.arange(len(log.lengths)), log.lengths), keyed.log_action_E, keyed.log_age_E)
+        values_E = catalogue.values(tables.key_maps[catalogue.table].find(log.keys_T)) if catalogue.slots else {}
+        values_E[ITEM] = log.keys_T, np.ones(len(log.keys_T), np.bool_)
+        candidates = {name: first_values(keyed.slots[name]) for name in self._evidence_slots}
+        return torch.from_numpy(count_evidence(events, values_E, candidates, keyed.request_of_N))
 
     def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:
         """Returns the row of each key: its own, or else the tail row that it shares."""
@@ -134,6 +156,14 @@ class Featurizer:
         """The tail row that each key reads while it has none of its own."""
         config = self._tables[table]
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
+
+
+def first_values(slot: SlotKeys) -> U64:
+    """Returns the first value of each."""
+    if slot.lengths is None:
+        return slot.keys_T
+    first: U64 = slot.keys_T[np.cumsum(slot.lengths) - slot.lengths]
+    return first
 
 
 def _user_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ranker.config import LOG, ModelConfig, TableConfig
+from ranker.config import ITEM, LOG, ModelConfig, TableConfig
 from ranker.inputs.batch import SlotValues
+from ranker.inputs.evidence import Catalogue
 from ranker.inputs.hashing import hash64, salted
 from ranker.inputs.keymap import KeyMap
 
@@ -39,6 +40,12 @@ def table_of_slots(config: ModelConfig) -> dict[str, str]:
     return {s.name: s.table for s in config.slots if s.kind == "categorical"} | {LOG: config.item_table}
 
 
+def new_catalogue(config: ModelConfig) -> Catalogue:
+    """Returns an empty one, of as many rows as the item table has."""
+    rows = next(table.rows for table in config.tables if table.name == config.item_table)
+    return Catalogue(config.item_table, [name for name in config.evidence if name != ITEM], rows)
+
+
 class PlainTables:
     """The Embedder of serving. Weights never move: they are changed in place."""
 
@@ -49,11 +56,13 @@ class PlainTables:
         *,
         key_maps: dict[str, KeyMap] | None = None,
         weights: dict[str, Tensor] | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
-        """key_maps, weights: by table, to be held as they are; fresh ones where not given."""
+        """key_maps, weights: by table, to be held as they are, as is the catalogue; fresh ones where not given."""
         self._config = config
         self._table_of = table_of_slots(config)
         self.key_maps = key_maps or {t.name: KeyMap(t.rows) for t in config.tables}
+        self.catalogue = catalogue or new_catalogue(config)
         self.weights = weights or {t.name: initial_weights(config, t).to(device) for t in config.tables}
 
     def reset(self) -> None:
@@ -61,6 +70,7 @@ class PlainTables:
         for table in self._config.tables:
             self.key_maps[table.name].clear()
             self.weights[table.name].copy_(initial_weights(self._config, table))
+        self.catalogue.entry_RS[:] = 0
 
     def embed(self, slots: dict[str, SlotValues]) -> dict[str, Tensor]:
         return {name: F.embedding(v.rows_T, self.weights[self._table_of[name]]) for name, v in slots.items()}

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from kernels.linear_compress import Compress
 from ranker.arrays import F32, I64
-from ranker.config import LearnerConfig, ModelConfig
+from ranker.config import ITEM, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
-from ranker.inputs.features import Featurizer
+from ranker.inputs.features import Featurizer, first_values
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.adagrad import rowwise_adagrad
 from ranker.learning.distillation import distillation_loss
@@ -147,6 +147,7 @@ class Learner:
             return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
         self._take_step(rows, norm)
         admitted, evicted = self._admit(lessons)
+        self._catalogue(lessons[0])
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
             self.tiers[lesson.tier].observe(
                 out,
@@ -172,13 +173,14 @@ class Learner:
         """Have the next take_changes include every row: for a whole model."""
         for table, weights in self.tables.weights.items():
             self.pending.touch(table, np.arange(len(weights)))
+        self.pending.touch_catalogue(np.arange(len(self.tables.catalogue.entry_RS)))
 
     def mark_dirty(self, dirty: Dirty) -> None:
         """Have the next take_changes include what the log changed while this learner did not look."""
         self.pending.mark_dirty(dirty)
 
     def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float) -> list[Lesson]:
-        return make_lessons(self.config, self._featurizer, self.tables.key_maps, examples, dearer_share)
+        return make_lessons(self.config, self._featurizer, self.tables, examples, dearer_share)
 
     def _learned(self, clicks: I64, conversions: I64) -> int:
         """How many of these examples, of Emission, count under the policies: a final negative does not where it was
@@ -262,12 +264,23 @@ class Learner:
             weights, rows_K = self.tables.weights[table], torch.from_numpy(new.rows_K)
             freed_V = torch.from_numpy(new.freed_V)
             weights[freed_V], self.adagrad_sums[table][freed_V] = 0, 0
+            if table == self.tables.catalogue.table:
+                self.tables.catalogue.clear(new.freed_V)
             weights[rows_K] = weights[torch.from_numpy(self._featurizer.tail(table, new.keys_K))]
             self.pending.touch(table, new.rows_K)
             self.pending.evict(table, new.evicted_V)
             admitted += len(new.keys_K)
             evicted += len(new.evicted_V)
         return admitted, evicted
+
+    def _catalogue(self, lesson: Lesson) -> None:
+        """Takes the candidates' values into the catalogue: after the step, as a request does not know of itself."""
+        catalogue = self.tables.catalogue
+        if not catalogue.slots:
+            return
+        rows = self.tables.key_maps[catalogue.table].find(first_values(lesson.keyed.slots[ITEM]))
+        entry_NS = np.stack([first_values(lesson.keyed.slots[name]) for name in catalogue.slots], axis=1)
+        self.pending.touch_catalogue(catalogue.learn(rows[rows >= 0], entry_NS[rows >= 0]))
 
     @torch.no_grad()
     def _start_from_base_rates(self) -> None:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ranker.config import ModelConfig
 from ranker.inputs.batch import Batch
-from ranker.inputs.features import Featurizer, KeyedBatch
+from ranker.inputs.features import Featurizer, KeyedBatch, Lookup
 from ranker.inputs.hashing import hash64
-from ranker.inputs.keymap import KeyMap
 from ranker.inputs.requests import LabelledRequest
 
 
@@ -54,7 +53,7 @@ def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: fl
 def make_lessons(
     config: ModelConfig,
     featurizer: Featurizer,
-    key_maps: dict[str, KeyMap],
+    tables: Lookup,
     examples: Sequence[LabelledRequest],
     dearer_share: float,
 ) -> list[Lesson]:
@@ -76,7 +75,7 @@ def make_lessons(
                 examples=indices,
                 served_N=np.repeat(np.array(served), [len(e.request.items) for e in chosen]),
                 keyed=keyed,
-                batch=featurizer.batch(keyed, key_maps),
+                batch=featurizer.batch(keyed, tables),
                 position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
                 click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
                 conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),

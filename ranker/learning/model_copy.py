@@ -33,7 +33,7 @@ class ModelCopy:
             config,
             key_maps={name: KeyMap(key_map.num_rows) for name, key_map in tables.key_maps.items()},
             weights={name: torch.empty_like(weights) for name, weights in tables.weights.items()},
-        )
+        )  # with a catalogue of its own
         copied = cls({name: copy.deepcopy(t).requires_grad_(False).eval() for name, t in tiers.items()}, room)
         copied.copy_from(tiers, tables)
         return copied
@@ -48,6 +48,7 @@ class ModelCopy:
             self.tables.key_maps[name].copy_from(key_map)
         for name, weights in tables.weights.items():
             self.tables.weights[name].copy_(weights)
+        np.copyto(self.tables.catalogue.entry_RS, tables.catalogue.entry_RS)
 
     def predict(
         self, featurizer: Featurizer, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]

@@ -15,6 +15,7 @@ from ranker.updates.encoding import SMALL, encode, encode_dense, row_bytes
 from ranker.updates.image import Image, Tensors
 from ranker.updates.log import Dirty
 
+_NO_ENTRIES: U64 = np.empty((0, 0), np.uint64)
 _ROW_OVERHEAD = 16
 """Bytes of a row's key and number."""
 
@@ -27,9 +28,16 @@ class PendingChanges:
         self._config = config
         self._touched = {name: np.zeros(len(weights), np.bool_) for name, weights in tables.weights.items()}
         self._evicted: dict[str, set[int]] = {name: set() for name in tables.weights}
+        self._entries = np.zeros(len(tables.catalogue.entry_RS), np.bool_)
+        """Marks on rows whose catalogue entries replicas have not."""
 
     def touch(self, table: str, rows: I64) -> None:
         self._touched[table][rows] = True
+
+    def touch_catalogue(self, rows: I64) -> None:
+        """An item's row goes out with its entry, however little it has moved: replicas must know whose entry it is."""
+        self._entries[rows] = True
+        self.touch(self._tables.catalogue.table, rows)
 
     def evict(self, table: str, keys: U64) -> None:
         self._evicted[table].update(keys.tolist())
@@ -39,6 +47,8 @@ class PendingChanges:
         for table, keys in dirty.keys.items():
             rows = self._tables.key_maps[table].find(keys)
             self.touch(table, rows[rows >= 0])
+            if table == self._tables.catalogue.table and len(self._entries):
+                self.touch_catalogue(rows[rows >= 0])
             self.evict(table, keys[rows < 0])
         for table, tails in dirty.tails.items():
             self.touch(table, tails + self._tables.key_maps[table].num_rows)
@@ -78,6 +88,10 @@ class PendingChanges:
         evicted = np.array(sorted(self._evicted[name]), np.uint64)
         self._evicted[name].clear()
         encoding = self._config.tensors.get(name, self._config.rows)
+        catalogued = np.zeros(len(rows), np.bool_)
+        if name == self._tables.catalogue.table and len(self._entries):
+            catalogued = self._entries[rows]
+            self._entries[rows] = False
         return TableChange(
             keys_K=keys,
             rows_K=rows,
@@ -86,6 +100,8 @@ class PendingChanges:
             tail_values_WD=encode(weights[torch.from_numpy(tails)], encoding),
             # One that came back has another row now: replicas must give up the old one, unless they get the new one.
             evicted_V=np.setdiff1d(evicted, keys, assume_unique=True),
+            catalogued_C=keys[catalogued],
+            entry_CS=self._tables.catalogue.entry_RS[rows[catalogued]] if catalogued.any() else _NO_ENTRIES,
         )
 
     def _chosen(self, name: str, rows_R: I64, held: PlainTables) -> I64:
@@ -101,6 +117,9 @@ class PendingChanges:
             if len(chosen) > most:
                 chosen = chosen[away_R[chosen].topk(most).indices].sort().values
         found: I64 = chosen.numpy()
+        if name == self._tables.catalogue.table and len(self._entries):
+            own = np.flatnonzero(rows_R < len(self._entries))
+            found = np.union1d(found, own[self._entries[rows_R[own]]])
         return found
 
     def _as_held(self, name: str, rows_R: I64, held: PlainTables) -> Tensor:
@@ -116,8 +135,13 @@ class PendingChanges:
         return bool(torch.linalg.vector_norm(tensor - held) > self._config.moved * torch.linalg.vector_norm(tensor))
 
     def state(self, table: str) -> dict[str, np.ndarray]:
-        return {"touched": self._touched[table].copy(), "evicted": np.array(sorted(self._evicted[table]), np.uint64)}
+        state = {"touched": self._touched[table].copy(), "evicted": np.array(sorted(self._evicted[table]), np.uint64)}
+        if table == self._tables.catalogue.table and len(self._entries):
+            state["entries"] = self._entries.copy()
+        return state
 
     def restore(self, table: str, state: dict[str, np.ndarray]) -> None:
         self._touched[table][:] = state["touched"]
         self._evicted[table] = set(state["evicted"].tolist())
+        if table == self._tables.catalogue.table and len(self._entries):
+            self._entries[:] = state["entries"]

@@ -46,6 +46,8 @@ def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Ten
         )
         for table, weights in learner.tables.weights.items()
     }
+    catalogue = learner.tables.catalogue
+    entry_RS = copies.array("learner/catalogue", catalogue.entry_RS)
 
     def finished() -> dict[str, Tensor]:
         out = dict(state)
@@ -54,6 +56,8 @@ def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Ten
             out |= {f"table/{table}/{name}": torch.from_numpy(array) for name, array in arrays.items()}
             rows = torch.cat([torch.from_numpy(arrays["rows"]), tail])
             out[f"table/{table}/values"], out[f"table/{table}/sums"] = weights[rows], sums[rows]
+            if table == catalogue.table and catalogue.slots:
+                out[f"table/{table}/catalogue"] = torch.from_numpy(entry_RS[arrays["rows"]])
         return out
 
     return finished
@@ -82,6 +86,10 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
         learner.adagrad_sums[table].zero_()
         weights[rows] = state[f"{prefix}values"]
         learner.adagrad_sums[table][rows] = state[f"{prefix}sums"]
+        catalogue = learner.tables.catalogue
+        if table == catalogue.table and catalogue.slots:
+            catalogue.entry_RS[:] = 0
+            catalogue.entry_RS[arrays["rows"]] = arrays["catalogue"]
     rates = [BaseRate(*map(float, rate)) for rate in state["rates"]]
     # Before clicks were corrected there were two.
     learner.click_rate, learner.conversion_rate, learner.late_clicks = (*rates, BaseRate())[:3]

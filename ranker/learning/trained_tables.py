@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ranker.config import ModelConfig
 from ranker.inputs.batch import SlotValues
 from ranker.inputs.keymap import KeyMap
-from ranker.inputs.tables import initial_weights, table_of_slots
+from ranker.inputs.tables import initial_weights, new_catalogue, table_of_slots
 
 
 class TrainedTables:
@@ -26,6 +26,7 @@ class TrainedTables:
     def __init__(self, config: ModelConfig) -> None:
         self._table_of = table_of_slots(config)
         self.key_maps = {t.name: KeyMap(t.rows) for t in config.tables}
+        self.catalogue = new_catalogue(config)
         self._parameters = {
             t.name: nn.Parameter(initial_weights(config, t)) for t in config.tables if t.name in self._table_of.values()
         }

@@ -19,6 +19,7 @@ from ranker.inputs.batch import Batch, Embedder, SlotValues
 from ranker.inputs.hashing import hash64
 from ranker.model.direct import DirectLogits
 from ranker.model.encoder import LogEncoder
+from ranker.model.evidence import Evidence
 from ranker.model.heads import (
     CLICK,
     CONVERSION,
@@ -56,6 +57,8 @@ class Tokens:
     item_NVD: Tensor
     log: Log | None
     log_ED: Tensor | None
+    evidence_NH: Tensor | None
+    """Logits of the evidence that the log is."""
 
 
 class Tier(nn.Module):
@@ -107,7 +110,13 @@ class Tier(nn.Module):
             if tier.log_length
             else None
         )
-        user_tokens, item_tokens = sent + 1, len(self.item_slots) + bool(item_features)
+        self.evidence = (
+            Evidence(slots=len(model.evidence), hidden=tier.hidden, width=D, heads=2, prior=model.click_prior)
+            if model.evidence and tier.log_length
+            else None
+        )
+        user_tokens = sent + 1
+        item_tokens = len(self.item_slots) + bool(item_features) + (self.evidence is not None)
         self.stack = STACKS[tier.form](
             tier, user_tokens=user_tokens, item_tokens=item_tokens, width=D, compress=compress
         )
@@ -137,6 +146,8 @@ class Tier(nn.Module):
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
         direct_NH = self.direct(self._with_sums(tokens, embedder), tokens.item_NVD, grouping)
+        if tokens.evidence_NH is not None:
+            direct_NH = direct_NH + tokens.evidence_NH
         logits_NH, distilled_NH, late_N = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:
@@ -161,6 +172,12 @@ class Tier(nn.Module):
         item = slot_tokens(self.item_slots, batch, embedded, embedder)
         if self.item_dense is not None:
             item.append(self.item_dense(batch.dense_item_NF))
+        evidence_NH = None
+        if self.evidence is not None:
+            if batch.evidence_NSC is None:
+                raise ValueError(f"tier {self.config.name!r} reads evidence, and the batch has none (Featurizer.batch)")
+            token_N1D, evidence_NH = self.evidence(batch.evidence_NSC)
+            item.append(token_N1D.squeeze(1))
         request_BD = self.request_token.expand(batch.num_requests, -1)
         if self.request is not None:
             request_BD = request_BD + self.request(torch.cat(user, dim=1))
@@ -168,7 +185,7 @@ class Tier(nn.Module):
         if self.config.dropout:
             user_BUD = F.dropout(user_BUD, self.config.dropout, self.training)
             item_NVD = F.dropout(item_NVD, self.config.dropout, self.training)
-        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG])
+        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG], evidence_NH)
 
     def states(self, tokens: Tokens, embedder: Embedder) -> States | None:
         """The log as every candidate of a request will read it; None for a tier that reads none."""

@@ -64,8 +64,8 @@ class TierCost:
 
 
 def table_bytes(tables: PlainTables) -> int:
-    """Returns the bytes of the embeddings as they are served, shared by all tiers."""
-    return sum(weights.nbytes for weights in tables.weights.values())
+    """Returns the bytes of embeddings and catalogue as they are served, shared by all tiers."""
+    return sum(weights.nbytes for weights in tables.weights.values()) + tables.catalogue.entry_RS.nbytes
 
 
 def made_up_request(candidates: int, log_length: int) -> ScoringRequest:
@@ -136,7 +136,7 @@ def made_up_batch(
     featurizer = Featurizer(config)
     events = tier.config.log_length if log_length is None else log_length
     keyed = featurizer.keys([made_up_request(candidates, events)], events)
-    return featurizer.batch(keyed, tables.key_maps)
+    return featurizer.batch(keyed, tables)
 
 
 def cpu_times(runs: Mapping[str, Callable[[], object]], repeats: int, *, inner: int = 1) -> dict[str, list[float]]:

@@ -57,7 +57,7 @@ class HeldOut:
         featurizer, length = Featurizer(config), config.tier(tier).log_length
         for start in range(0, len(examples), _REQUESTS):
             some = examples[start : start + _REQUESTS]
-            batch = featurizer.batch(featurizer.keys([e.request for e in some], length), tables.key_maps)
+            batch = featurizer.batch(featurizer.keys([e.request for e in some], length), tables)
             labels = [np.concatenate([getattr(e, name) for e in some]) for name in ("click_N", "conversion_N")]
             self._batches.append((batch, torch.from_numpy(np.stack(labels, axis=1))))
         self._base = self._base_loss()

@@ -117,6 +117,8 @@ class Image:
             )
             for name, weights in self.tables.weights.items()
         }
+        catalogue = self.tables.catalogue
+        entry_RS = copies.array("image/catalogue", catalogue.entry_RS)
 
         def tensors() -> Tensors:
             out = dict(dense)
@@ -125,6 +127,8 @@ class Image:
                 out[f"rows/{name}/keys"], out[f"rows/{name}/rows"] = keys_K, rows_K
                 out[f"rows/{name}/values"] = weights[rows_K]
                 out[f"tails/{name}/values"] = weights[len(keys.taken) :]
+                if name == catalogue.table and catalogue.slots:
+                    out[f"catalogue/{name}/values"] = torch.from_numpy(entry_RS[rows_K.numpy()])
             return out
 
         return tensors
@@ -145,6 +149,12 @@ class Image:
                 f"tails/{name}/values", tensors[f"tails/{name}/values"], (len(weights) - rows, weights.shape[1])
             )
             self._check_keys(name, tensors[f"rows/{name}/keys"].numpy(), tensors[f"rows/{name}/rows"].numpy())
+        catalogue = self.tables.catalogue
+        if catalogue.slots:
+            entries = tensors[f"catalogue/{catalogue.table}/values"]
+            wanted = (len(tensors[f"rows/{catalogue.table}/keys"]), len(catalogue.slots))
+            if tuple(entries.shape) != wanted or entries.dtype != torch.uint64:
+                raise NotApplicable(f"the catalogue must be u64 {wanted}, got {entries.dtype} {list(entries.shape)}")
         for name, weights in self.tables.weights.items():
             key_map = self.tables.key_maps[name]
             rows_K = tensors[f"rows/{name}/rows"]
@@ -152,6 +162,10 @@ class Image:
             key_map.change(tensors[f"rows/{name}/keys"].numpy(), rows_K.numpy(), _NO_KEYS)
             weights[rows_K.to(self._device)] = tensors[f"rows/{name}/values"].to(self._device)
             weights[key_map.num_rows :] = tensors[f"tails/{name}/values"]
+        if catalogue.slots:
+            rows_K = tensors[f"rows/{catalogue.table}/rows"]
+            catalogue.entry_RS[:] = 0
+            catalogue.entry_RS[rows_K.numpy()] = tensors[f"catalogue/{catalogue.table}/values"].numpy()
         for name, tensor in self.dense.items():
             tensor.copy_(tensors[f"dense/{name}"])
         self.position, self.watermark_ms, self.offsets = position, watermark_ms, dict(offsets)
@@ -163,6 +177,8 @@ class Image:
             for name in self.tables.weights
             for kind, column in (("rows", "keys"), ("rows", "rows"), ("rows", "values"), ("tails", "values"))
         }
+        if self.tables.catalogue.slots:
+            wanted.add(f"catalogue/{self.tables.catalogue.table}/values")
         if tensors.keys() != wanted:
             raise NotApplicable(f"an image of this configuration differs by {sorted(tensors.keys() ^ wanted)[:5]}")
 
@@ -192,7 +208,23 @@ class Image:
         if len(change.tails_W) and (change.tails_W.min() < 0 or change.tails_W.max() >= tail_rows):
             raise NotApplicable(f"tails of {name!r} must be in [0, {tail_rows}), got up to {change.tails_W.max()}")
         self._check_keys(name, change.keys_K, change.rows_K, change.evicted_V, held=not reset)
+        self._check_catalogue(name, change, reset=reset)
         return values_KD, tail_values_WD
+
+    def _check_catalogue(self, name: str, change: TableChange, *, reset: bool) -> None:
+        keys_C, catalogue = change.catalogued_C, self.tables.catalogue
+        if not len(keys_C):
+            return
+        if name != catalogue.table or change.entry_CS.shape[1:] != (len(catalogue.slots),):
+            raise NotApplicable(
+                f"the catalogue is of table {catalogue.table!r} and slots {catalogue.slots}, "
+                f"got {change.entry_CS.shape[1]} values of {name!r}"
+            )
+        staying = np.zeros(len(keys_C), np.bool_)
+        if not reset:
+            staying = (self.tables.key_maps[name].find(keys_C) >= 0) & ~np.isin(keys_C, change.evicted_V)
+        if len(np.unique(keys_C)) != len(keys_C) or not (staying | np.isin(keys_C, change.keys_K)).all():
+            raise NotApplicable(f"table {name!r}: catalogue entries must be of distinct keys that have a row")
 
     def _check_keys(self, name: str, keys: U64, rows: I64, evicted: U64 = _NO_KEYS, *, held: bool = False) -> None:
         try:
@@ -202,7 +234,11 @@ class Image:
 
     def _write_table(self, name: str, change: TableChange, values_KD: Tensor, tail_values_WD: Tensor) -> None:
         key_map, weights = self.tables.key_maps[name], self.tables.weights[name]
+        if name == self.tables.catalogue.table:
+            self.tables.catalogue.clear(change.rows_K[key_map.find(change.keys_K) != change.rows_K])
         key_map.change_checked(change.keys_K, change.rows_K, change.evicted_V)
+        if len(change.catalogued_C):
+            self.tables.catalogue.entry_RS[key_map.find(change.catalogued_C)] = change.entry_CS
         if len(change.keys_K):
             weights[torch.from_numpy(change.rows_K).to(self._device)] = values_KD.to(self._device)
         if len(change.tails_W):

@@ -139,7 +139,10 @@ class Dirty:
     def of(cls, changes: Changes) -> "Dirty":
         """All that the changes name."""
         return cls(
-            keys={name: np.union1d(change.keys_K, change.evicted_V) for name, change in changes.tables.items()},
+            keys={
+                name: np.unique(np.concatenate([change.keys_K, change.evicted_V, change.catalogued_C]))
+                for name, change in changes.tables.items()
+            },
             tails={name: change.tails_W for name, change in changes.tables.items()},
         )
 
@@ -160,7 +163,7 @@ class Dirty:
     def add(self, update: Record) -> None:
         for name, tensor in update.tensors.items():
             kind, table, column = _parse(name)
-            if kind in {"rows", "evicted"} and column == "keys":
+            if kind in {"rows", "evicted", "catalogue"} and column == "keys":
                 keys = self.keys.get(table, np.empty(0, np.uint64))
                 self.keys[table] = np.union1d(keys, tensor.numpy())
             elif kind == "tails" and column == "rows":

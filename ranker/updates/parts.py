@@ -56,6 +56,11 @@ def _groups(changes: Changes) -> Iterator[dict[str, Tensor]]:
                 f"tails/{table}/rows": torch.from_numpy(change.tails_W),
                 **_encoded(f"tails/{table}/values", f"tails/{table}/scales", change.tail_values_WD),
             }
+        if len(change.catalogued_C):
+            yield {
+                f"catalogue/{table}/keys": torch.from_numpy(change.catalogued_C),
+                f"catalogue/{table}/values": torch.from_numpy(change.entry_CS),
+            }
         if len(change.evicted_V):
             yield {f"evicted/{table}/keys": torch.from_numpy(change.evicted_V)}
     for name, values in sorted(changes.dense.items()):

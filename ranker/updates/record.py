@@ -12,6 +12,7 @@ several parts is joined along its first axis, in the order of the parts:
     rows/<table>/keys u64 [K]     rows/<table>/rows i64 [K]     rows/<table>/values [K, D]
     tails/<table>/rows i64 [W]    tails/<table>/values [W, D]
     evicted/<table>/keys u64 [V]
+    catalogue/<table>/keys u64 [C]    catalogue/<table>/values u64 [C, S]
     dense/<tier>/<name>
 
 Values are floats, or int8 rows with scales beside them (ranker/updates/encoding.py): rows/<table>/scales f32 [K],
@@ -236,6 +237,9 @@ def _changes(tensors: dict[str, Tensor]) -> Changes:
             Encoded(rest.pop(f"{kind}/{table}/values", torch.empty(0, 0)), rest.pop(f"{kind}/{table}/scales", None))
             for kind in ("rows", "tails")
         )
+        entries = rest.pop(f"catalogue/{table}/values", torch.empty((0, 0), dtype=torch.uint64))
+        if entries.ndim != 2 or entries.dtype != torch.uint64:
+            raise ValueError(f"catalogue/{table}/values must be u64 [C, S], got {entries.dtype} {list(entries.shape)}")
         tables[table] = TableChange(
             keys_K=_vector(rest, f"rows/{table}/keys", torch.uint64, len(values)).numpy(),
             rows_K=_vector(rest, f"rows/{table}/rows", torch.int64, len(values)).numpy(),
@@ -243,6 +247,8 @@ def _changes(tensors: dict[str, Tensor]) -> Changes:
             tails_W=_vector(rest, f"tails/{table}/rows", torch.int64, len(tails)).numpy(),
             tail_values_WD=tails,
             evicted_V=_vector(rest, f"evicted/{table}/keys", torch.uint64, None).numpy(),
+            catalogued_C=_vector(rest, f"catalogue/{table}/keys", torch.uint64, len(entries)).numpy(),
+            entry_CS=entries.numpy(),
         )
     if rest:
         raise ValueError(f"unknown names {sorted(rest)[:5]}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ranker.config import ITEM
 from streams.config.builtin import RECIPES
 from streams.config.recipe import Recipe
 from streams.errors import StartError
@@ -43,6 +44,7 @@ def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe
     if wild := _wild(table):
         raise ValueError(f"numbers must be finite and within ±2^53, which {', '.join(wild)} is not")
     merged = _merge(msgspec.to_builtins(base), {"name": default_name} | table)
+    _fit_evidence(merged, table)
     recipe: Recipe = msgspec.convert(merged, Recipe, strict=True)
     if unknown := _unknown(table, to_table(recipe)):
         raise ValueError(f"no such settings: {', '.join(unknown)}")
@@ -68,6 +70,15 @@ def _merge(old: Any, new: Any) -> Any:
     if isinstance(old, dict) and isinstance(new, dict):
         return old | {name: _merge(old.get(name), value) for name, value in new.items()}
     return new
+
+
+def _fit_evidence(merged: dict[str, Any], given: dict[str, Any]) -> None:
+    """Where a file replaces the slots and does not name the evidence, the base's is of those that are still there."""
+    model = given.get("model")
+    if isinstance(model, dict) and isinstance(model.get("slots"), list) and "evidence" not in model:
+        there = {slot.get("name") for slot in model["slots"] if isinstance(slot, dict)}
+        kept = [name for name in merged["model"]["evidence"] if name in there]
+        merged["model"]["evidence"] = kept if ITEM in there else []
 
 
 def _unknown(given: Any, taken: Any, where: str = "") -> list[str]:

@@ -16,7 +16,9 @@ COMPRESS = bind("decomposed")
 EVENT_MS = 1_700_000_000_000
 
 
-def tiny_model(*, rows: int = 256, tail_rows: int = 8, seed: int = 0) -> ModelConfig:
+def tiny_model(
+    *, rows: int = 256, tail_rows: int = 8, seed: int = 0, evidence: tuple[str, ...] = ("item", "category")
+) -> ModelConfig:
     return ModelConfig(
         name="tiny",
         slots=(
@@ -41,6 +43,7 @@ def tiny_model(*, rows: int = 256, tail_rows: int = 8, seed: int = 0) -> ModelCo
         ),
         width=8,
         seed=seed,
+        evidence=evidence,
     )
 
 

@@ -108,6 +108,8 @@ def test_a_policy_that_needs_to_know_what_is_late_is_refused_without_the_head() 
         Learner(tiny_model(), LearnerConfig(conversions="es_dfm"), COMPRESS)
 
 
-def test_configurations_without_the_head_keep_their_digests() -> None:
-    assert tiny_model().digest == "52845884e940f073"
-    assert replace(tiny_model(), learns_late=True).digest != tiny_model().digest
+def test_configurations_without_what_came_later_keep_their_digests() -> None:
+    plain = tiny_model(evidence=())
+    assert plain.digest == "52845884e940f073"
+    assert replace(plain, learns_late=True).digest != plain.digest
+    assert tiny_model().digest != plain.digest

@@ -83,7 +83,7 @@ def test_log_items_share_the_rows_of_candidates_and_unknown_keys_share_the_tail(
     featurizer, tables = Featurizer(CONFIG), PlainTables(CONFIG)
     known: U64 = np.array([key("a", ITEM)], np.uint64)
     tables.key_maps["items"].change(known, np.array([7]), known[:0])
-    batch = featurizer.batch(featurizer.keys([request("u", ["a", "b"], log=["b", "a"])], 8), tables.key_maps)
+    batch = featurizer.batch(featurizer.keys([request("u", ["a", "b"], log=["b", "a"])], 8), tables)
     tail_of_b = 256 + key("b", ITEM) % 8
     assert batch.slots[ITEM].rows_T.tolist() == [7, tail_of_b]
     assert batch.slots[LOG].rows_T.tolist() == [tail_of_b, 7]
@@ -92,7 +92,7 @@ def test_log_items_share_the_rows_of_candidates_and_unknown_keys_share_the_tail(
 
 def test_dtypes_are_those_of_the_batch_contract() -> None:
     featurizer = Featurizer(CONFIG)
-    batch = featurizer.batch(featurizer.keys([request(log=["p"])], 8), PlainTables(CONFIG).key_maps)
+    batch = featurizer.batch(featurizer.keys([request(log=["p"])], 8), PlainTables(CONFIG))
     for tensor in (batch.request_of_N, batch.log_action_E, batch.log_surface_E, batch.slots[LOG].rows_T):
         assert tensor.dtype == torch.int64
     for tensor in (batch.dense_user_BF, batch.dense_item_NF, batch.log_age_E, batch.log_value_E):
@@ -102,9 +102,9 @@ def test_dtypes_are_those_of_the_batch_contract() -> None:
 
 def test_no_candidates_and_no_requests() -> None:
     featurizer = Featurizer(CONFIG)
-    nothing = featurizer.batch(featurizer.keys([], 8), PlainTables(CONFIG).key_maps)
+    nothing = featurizer.batch(featurizer.keys([], 8), PlainTables(CONFIG))
     assert (nothing.num_requests, nothing.num_candidates) == (0, 0)
-    empty = featurizer.batch(featurizer.keys([request(items=[])], 8), PlainTables(CONFIG).key_maps)
+    empty = featurizer.batch(featurizer.keys([request(items=[])], 8), PlainTables(CONFIG))
     assert (empty.num_requests, empty.num_candidates) == (1, 0)
     assert empty.dense_item_NF.shape == (0, 1)
 

@@ -32,7 +32,7 @@ def lessons_of(learner: Learner, served_by: list[str]) -> list[Lesson]:
         dataclasses.replace(labelled(n, request(f"u{n}", [f"a{n}", f"b{n}"]), [1, 0]), tier=tier)
         for n, tier in enumerate(served_by)
     ]
-    return make_lessons(learner.config, Featurizer(learner.config), learner.tables.key_maps, examples, 0.0)
+    return make_lessons(learner.config, Featurizer(learner.config), learner.tables, examples, 0.0)
 
 
 def forward(learner: Learner, lessons: list[Lesson]) -> list[Logits]:
@@ -79,7 +79,7 @@ def test_the_auxiliary_head_comes_to_agree_with_the_teacher() -> None:
     ]
 
     def apart() -> float:
-        lessons = make_lessons(learner.config, Featurizer(learner.config), learner.tables.key_maps, examples, 0.0)
+        lessons = make_lessons(learner.config, Featurizer(learner.config), learner.tables, examples, 0.0)
         student, teacher = forward(learner, lessons)
         assert student.distilled_NH is not None
         with torch.no_grad():

@@ -16,7 +16,7 @@ LIGHT, HEAVY = (tier.name for tier in CONFIG.tiers)
 
 def lessons_of(examples: list[LabelledRequest]) -> tuple[list[Lesson], TrainedTables]:
     tables = trained_tables(CONFIG)
-    return make_lessons(CONFIG, Featurizer(CONFIG), tables.key_maps, examples, 0.0), tables
+    return make_lessons(CONFIG, Featurizer(CONFIG), tables, examples, 0.0), tables
 
 
 def rows_taught(tables: TrainedTables, lesson: Lesson, teaches_B: Tensor) -> dict[str, set[int]]:

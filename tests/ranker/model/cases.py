@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
 from ranker.inputs.batch import Batch, SlotValues
+from ranker.inputs.evidence import COLUMNS
 
 LIGHT = TierConfig(name="light")
 HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32)
@@ -34,6 +35,7 @@ MODEL = ModelConfig(
     ),
     tables=(TableConfig(name="items"), TableConfig(name="shared")),
     tiers=(LIGHT, HEAVY),
+    evidence=("item", "labels"),
 )
 MULTIVALUED = {"interests", "labels"}
 ROWS = 200
@@ -99,6 +101,7 @@ def make_batch(
         log_surface_E=ints(32, E),
         log_age_E=floats(E).abs() * 6,
         log_value_E=floats(E),
+        evidence_NSC=(floats(N, len(model.evidence), COLUMNS).abs() * 3).round() if model.evidence else None,
     )
 
 
@@ -132,4 +135,5 @@ def take(batch: Batch, requests: list[int], candidates: list[int], *, model: Mod
         log_surface_E=batch.log_surface_E[events],
         log_age_E=batch.log_age_E[events],
         log_value_E=batch.log_value_E[events],
+        evidence_NSC=None if batch.evidence_NSC is None else batch.evidence_NSC[candidates],
     )

@@ -204,7 +204,7 @@ def test_a_fresh_tier_predicts_about_the_prior() -> None:
 
 
 def test_a_model_without_candidate_slots_is_refused() -> None:
-    users_only = replace(MODEL, slots=tuple(s for s in MODEL.slots if s.side != "candidate"))
+    users_only = replace(MODEL, slots=tuple(s for s in MODEL.slots if s.side != "candidate"), evidence=())
     with pytest.raises(ValueError, match="nothing to rank by"):
         make_tier(LIGHT, users_only)
 

@@ -35,8 +35,8 @@ TIERS = [
 
 
 def model_of(tier: TierConfig) -> ModelConfig:
-    """Where there is one auxiliary head there is the other."""
-    return replace(tiny_model(), tiers=(tier,), learns_late=tier.distilled)
+    """Where there is one auxiliary head there is the other. No evidence: its token silences what random weights say."""
+    return replace(tiny_model(evidence=()), tiers=(tier,), learns_late=tier.distilled)
 
 
 def examples(seed: int, batches: int = 40) -> list[LabelledRequest]:

@@ -104,3 +104,10 @@ def test_model_slots_and_tiers_can_be_replaced() -> None:
     recipe: Recipe = from_table(table)
     assert [tier.name for tier in recipe.model.tiers] == ["only"]
     assert [plan.name for plan in recipe.routing.router_plans()] == ["only"]
+    assert recipe.model.evidence == ("item",)  # of the base's, what is still there
+
+
+def test_evidence_that_is_named_must_be_there() -> None:
+    item = {"name": "item", "side": "candidate", "table": "items"}
+    with pytest.raises(ValueError, match="evidence is counted for categorical slots of candidates, \\['item'\\]"):
+        from_table({"model": {"slots": [item], "evidence": ["item", "category"]}})

@@ -1,0 +1,130 @@
+"""What a user's log says of each candidate, counted: events of items that have the candidate's value of a slot.
+
+    c(slot, kind, τ) = Σ_e  [value of e's item = the candidate's value] · [action of e is of the kind] · exp(-age_e / τ)
+
+for three kinds of action and three decays, and beside them the ages of the newest event that was shown, and that was
+clicked (hard search by category: Pi et al., 2020, "Search-based User Interest Modeling"). Matches are of keys, exact.
+What an item's values are the catalogue says, which the trainer fills from what it learns and replicas receive with the
+weights. A request's events are read once, whatever the number of its candidates; nothing is as large as both together.
+"""
+
+# N candidates, E log events over all requests, S slots, C columns, R rows of the item table, G distinct values of the
+# candidates of one request, over all requests.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ranker.arrays import F32, I64, U64
+
+SHOWN, CLICKED, ACTED = 0, 1, 2
+"""Kinds: an impression, a click, and all that is worth more."""
+_KIND_OF_ACTION = np.array([-1, SHOWN, CLICKED, -1] + [ACTED] * 28)
+"""By action code; -1: does not count (0 is no event, a search names no item)."""
+DECAYS_S = (float("inf"), 86_400.0, 3_600.0)
+"""Seconds after which an event counts 1/e: never less, a day, an hour."""
+COUNTS = len(DECAYS_S) * 3
+COLUMNS = COUNTS + 2
+"""Counts by decay and kind, then log1p of the seconds since the newest that was shown, and clicked."""
+NEVER = np.float32(np.log1p(10 * 365 * 86_400.0))
+"""Age where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Log events over all requests."""
+
+    request_E: I64
+    action_E: I64
+    age_E: F32
+    """log1p of seconds between event and request."""
+
+    def weights(self) -> F32:
+        """[COUNTS, E]: what an event adds to each count."""
+        kind_E = _KIND_OF_ACTION[self.action_E]
+        age_s_E = np.expm1(self.age_E)
+        fades = [np.exp(-age_s_E / tau_s) if np.isfinite(tau_s) else np.ones_like(age_s_E) for tau_s in DECAYS_S]
+        return np.stack([fade_E * (kind_E == kind) for fade_E in fades for kind in (SHOWN, CLICKED, ACTED)])
+
+
+def count_evidence(
+    events: Events,
+    values_E: Mapping[str, tuple[U64, npt.NDArray[np.bool_]]],
+    candidates: Mapping[str, U64],
+    request_of_N: I64,
+) -> F32:
+    """[N, S, COLUMNS] over the slots of `candidates`, in their order.
+
+    Args:
+        values_E: by slot, the value of each event's item, and whether it is known.
+        candidates: by slot, the value [N] of each candidate.
+    """
+    weight_CE = events.weights()
+    kind_E = _KIND_OF_ACTION[events.action_E]
+    found = np.empty((len(request_of_N), len(candidates), COLUMNS), np.float32)
+    for place, (slot, value_N) in enumerate(candidates.items()):
+        value_E, known_E = values_E[slot]
+        group_N, group_E = _groups(value_N, request_of_N, value_E, events.request_E, known_E)
+        groups = int(group_N.max(initial=-1)) + 1
+        (matched,) = np.nonzero(group_E >= 0)
+        group_M = group_E[matched]
+        table_GC = np.zeros((groups, COLUMNS), np.float32)
+        for column in range(COUNTS):
+            table_GC[:, column] = np.bincount(group_M, weight_CE[column, matched], groups)
+        for column, kind in ((COUNTS, SHOWN), (COUNTS + 1, CLICKED)):
+            of_kind = matched[kind_E[matched] == kind]
+            table_GC[:, column] = NEVER
+            # Oldest first: of several events the last, the newest, stays.
+            table_GC[group_E[of_kind], column] = events.age_E[of_kind]
+        found[:, place] = table_GC[group_N]
+    return found
+
+
+def _groups(
+    value_N: U64, request_N: I64, value_E: U64, request_E: I64, known_E: npt.NDArray[np.bool_]
+) -> tuple[I64, I64]:
+    """Numbers the pairs of request and value that candidates have: of each candidate, and of each event (-1: none)."""
+    distinct, number_N = np.unique(value_N, return_inverse=True)
+    if not len(distinct):
+        return np.empty(0, np.int64), np.full(len(value_E), -1)
+    number_E = np.minimum(np.searchsorted(distinct, value_E), len(distinct) - 1)
+    known_E = known_E & (distinct[number_E] == value_E)
+    pairs, group_N = np.unique(request_N * len(distinct) + number_N, return_inverse=True)
+    pair_E = request_E * len(distinct) + number_E
+    group_E = np.minimum(np.searchsorted(pairs, pair_E), len(pairs) - 1)
+    return group_N, np.where(known_E & (pairs[group_E] == pair_E), group_E, -1)
+
+
+class Catalogue:
+    """What values the items that have a row have, by row of the item table.
+
+    A row's entry is its item's alone: whoever gives a row to another item clears it.
+    """
+
+    def __init__(self, table: str, slots: Sequence[str], rows: int) -> None:
+        """slots: those of candidates that evidence is counted for, but `item` itself."""
+        self.table = table
+        self.slots = tuple(slots)
+        self.entry_RS: U64 = np.zeros((rows if self.slots else 0, len(self.slots)), np.uint64)
+        """Keys; 0: not known."""
+
+    def values(self, row_E: I64) -> dict[str, tuple[U64, npt.NDArray[np.bool_]]]:
+        """By slot, the values of these rows' items, and whether they are known; row -1 is of an item without a row."""
+        entry_ES = self.entry_RS[np.maximum(row_E, 0)]
+        known_ES = (row_E >= 0)[:, None] & (entry_ES != 0)
+        return {slot: (entry_ES[:, s], known_ES[:, s]) for s, slot in enumerate(self.slots)}
+
+    def learn(self, rows: I64, entry_KS: U64) -> I64:
+        """Takes the entries of rows, the last where a row comes twice. Returns the rows whose entries are others now,
+        ascending."""
+        rows, last = np.unique(rows[::-1], return_index=True)
+        entry_KS = entry_KS[::-1][last]
+        changed: npt.NDArray[np.bool_] = (self.entry_RS[rows] != entry_KS).any(axis=1)
+        self.entry_RS[rows[changed]] = entry_KS[changed]
+        return rows[changed]
+
+    def clear(self, rows: I64) -> None:
+        if self.slots:
+            self.entry_RS[rows] = 0
