@@ -40,6 +40,7 @@ def demo_model() -> ModelConfig:
             ),
         ),
         width=16,
+        evidence=(ITEM, "category", "campaign", "advertiser"),
     )
 
 
@@ -54,6 +55,7 @@ def three_tiers() -> ModelConfig:
         demo,
         name="three-tiers",
         slots=(*demo.slots, Slot(name="theme", side="candidate")),
+        evidence=(*demo.evidence, "theme"),
         tiers=(
             TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),
             TierConfig(
