@@ -60,15 +60,17 @@ def complete(log: WholeLog, events: Sequence[LogEntry], config: LogConfig) -> li
     for record in log.records:
         alike[without_item(record)].append(record)
     held, events = [False] * len(events), list(events)
-    newest_first = reversed(range(len(events)))
-    for i in sorted(newest_first, key=lambda i: not events[i].names_item):  # those that are like one record alone first
-        event = events[i]
-        candidates = [event.record] if event.names_item else [event.record, *alike[without_item(event.record)]]
-        for record in candidates:
-            if unmatched[record]:
-                unmatched[record] -= 1
-                held[i], events[i] = True, replace(event, record=record)
-                break
+    for exactly in (True, False):  # what is the very record first; then, of those that name no item, what is like it
+        for i in reversed(range(len(events))):
+            event = events[i]
+            candidates = [event.record] if exactly else alike[without_item(event.record)]
+            if held[i] or (event.names_item and not exactly):
+                continue
+            for record in candidates:
+                if unmatched[record]:
+                    unmatched[record] -= 1
+                    held[i], events[i] = True, replace(event, record=record)
+                    break
     start = held.index(True) if log.wrapped and any(held) else 0
     if all(held[start:]):
         return None

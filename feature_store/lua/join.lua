@@ -18,6 +18,8 @@
 local RESPONSE, ITEM, POSITION, SHOWN_MS, COUNT, STAGE, REFUSED, CLICK, CONVERSION = 2, 3, 4, 5, 6, 7, 8, 9, 10
 -- By kind: 1 once its elapsed time passed without it; 0 or absent before, or where it came.
 local PROVISIONAL = {[CLICK] = 12, [CONVERSION] = 11}
+-- The item's 8 bytes in a log record: for actions that name only the impression. Absent where an older worker wrote it.
+local STORED_ITEM = 13
 local PAIR, ALIAS = 1, 0
 -- A label's slot. BY names the fact whose arrival completed the label: that fact's redelivery emits it again.
 local ID, MS, KAFKA_MS, VALUE, CLOSED, BY = 1, 2, 3, 4, 5, 6
@@ -281,7 +283,7 @@ local function new_pair(state, fact, count)
   local served = served_of(state, fact.response)
   local refusal = served and refusal_of(state, served, fact.item, fact.ms) or 0
   local pair = {PAIR, fact.response, fact.item, fact.position, fact.ms, count, CLICK_WINDOW, refusal, empty_slot(),
-    empty_slot()}
+    empty_slot(), false, false, fact.stored_item}
   store_field(state, 'p' .. fact.id, pair)
   set_timer(state, 'p', fact.id, fact.ms + state.config.click_window_ms)
   keep_response(state, fact.response, fact.ms)

@@ -13,17 +13,14 @@ local function read_fact(f)
   return {id = f[2], role = f[3], item = f[4], impression = f[5], value = f[6], ms = f[7], kafka_ms = f[8]}
 end
 
-local ITEM_AT = 4
+local ITEM_AT, ITEM_BYTES = 4, 8
 
--- The record of an action: of one that names only its impression, with that one's item, where the log still holds it.
--- COUNT may be of a log that was begun anew, so the record there must be of that time.
-local function record_of(log, state, action, record)
-  if action.item or not action.impression or log.count == 0 then return record end
-  local pair, _, shown_at, shown_ms = pair_of(state, action.impression)
-  if not pair or shown_at > log.count or shown_at <= log.count - log.capacity then return record end
-  local shown = read_ring(log.key, HEADER + log.tags * TAG, log.capacity, RECORD, shown_at - 1, 1)
-  if struct.unpack('<I4', shown) ~= math.floor(shown_ms / 1000) then return record end
-  return record:sub(1, ITEM_AT) .. shown:sub(ITEM_AT + 1, ITEM_AT + 8) .. record:sub(ITEM_AT + 9)
+-- The record of an action: of one that names only its impression, with that one's item, where its pair is known.
+local function record_of(state, action, record)
+  if action.item or not action.impression then return record end
+  local pair = pair_of(state, action.impression)
+  if not pair or not pair[STORED_ITEM] then return record end
+  return record:sub(1, ITEM_AT) .. pair[STORED_ITEM] .. record:sub(ITEM_AT + ITEM_BYTES + 1)
 end
 
 -- FCALL 3 log, join, due; user, config, generation, facts, entries, blobs...
@@ -49,10 +46,11 @@ local function apply(keys, args)
       fresh = not count
       if fresh then
         local record = entry:sub(TAG + 1)
-        if packed[1] ~= IMPRESSION then record = record_of(log, state, fact, record) end
+        if packed[1] ~= IMPRESSION then record = record_of(state, fact, record) end
         count = append_event(log, config, args[3], entry:sub(1, TAG), record)
       end
       if packed[1] == IMPRESSION then
+        fact.stored_item = entry:sub(TAG + ITEM_AT + 1, TAG + ITEM_AT + ITEM_BYTES)
         outcome, labels = impress(state, fact, fresh, count)
       else
         outcome, labels = act(state, fact, fresh, count)

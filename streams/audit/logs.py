@@ -108,29 +108,25 @@ def _match_records(
     difference: LogDifference,
 ) -> None:
     """Adds to `seen` an event for each record: two events may have the same one."""
-    waiting: defaultdict[bytes, list[str]] = defaultdict(list)
-    for name in sorted(events, key=lambda name: name in unsure, reverse=True):  # the sure ones are taken first
-        if name not in seen:
-            waiting[_likeness(events[name])].append(name)
-    known = {_likeness(event) for event in events.values()}
-    for record, count in Counter(untagged).items():
-        left = count
-        for form in (record, without_item(record)):
-            names = waiting.get(form, [])
-            taken = min(left, len(names))
-            seen.update(names[len(names) - taken :])
-            del names[len(names) - taken :]
-            left -= taken
+    left = Counter(untagged)
+    alike: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    for record in left:
+        alike[without_item(record)].append(record)
+    unnamed = {name for name, event in events.items() if isinstance(event, ActionFact) and event.item is None}
+    # The sure ones are taken first, and those that name no item last: they may be any of several records.
+    for name in sorted(events.keys() - seen, key=lambda name: (name in unsure, name in unnamed)):
+        record = events[name].record
+        for found in [record, *(alike[without_item(record)] if name in unnamed else ())]:
+            if left[found]:
+                left[found] -= 1
+                seen.add(name)
+                break
+    known = {event.record for event in events.values()} | {without_item(events[name].record) for name in unnamed}
+    for record, count in left.items():
         if record in known or without_item(record) in known:
-            difference.surplus += left
+            difference.surplus += count
         else:
-            difference.strange += left
-
-
-def _likeness(event: EventFact) -> bytes:
-    """Its record; of an action that names no item, the rest of it: it is stored with its impression's."""
-    unnamed = isinstance(event, ActionFact) and event.item is None
-    return without_item(event.record) if unnamed else event.record
+            difference.strange += count
 
 
 class Logs:

@@ -131,7 +131,7 @@ class UserEvents:
             names_item = isinstance(fact, ImpressionFact) or fact.item is not None
             stored = fact.record
             if isinstance(fact, ImpressionFact):
-                shown[fact.event_id] = fact.record
+                shown.setdefault(fact.event_id, fact.record)
             elif not names_item and fact.impression_id in shown:  # as ingest stores it
                 stored = with_item_of(fact.record, shown[fact.impression_id])
             by_id.setdefault(fact.event_id, LogEntry(fact.event_id, stored, names_item))

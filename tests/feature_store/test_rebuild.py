@@ -40,6 +40,10 @@ def test_an_action_of_no_item_is_held_with_any_and_comes_back_with_it() -> None:
     unnamed = LogEntry("e", record(99), names_item=False)
     assert complete(log_of(1, 2), [LogEntry("a", record(1)), unnamed], LOG) is None
     assert complete(log_of(1), [LogEntry("a", record(1)), unnamed], LOG) == [LogEntry("a", record(1)), unnamed]
+    other = LogEntry("b", record(2), names_item=False)
+    found = complete(log_of(1), [LogEntry("a", record(1), names_item=False), other], LOG)
+    assert found is not None
+    assert [entry.record for entry in found] == [record(1), record(2)]  # the one that is held is the very record
     found = complete(log_of(2), [LogEntry("a", record(1)), unnamed], LOG)
     assert found is not None
     assert [entry.record for entry in found] == [record(1), record(2)]

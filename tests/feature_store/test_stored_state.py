@@ -38,9 +38,9 @@ def test_the_state_of_a_join_is_these_fields_and_timers(redis: Redis) -> None:
     waits = {"id": "w", "role": "click", "item": False, "impression": "x", "value": 0, "ms": T0, "kafka_ms": T0 + 7}
     by_item = {"id": "a", "role": "click", "item": "b", "impression": False, "value": 0, "ms": T0, "kafka_ms": T0 + 7}
     assert {field.decode(): msgspec.msgpack.decode(value) for field, value in stored.items()} == {
-        "pi": [1, "r", "a", 3, T0, 1, 0, 0, click, empty],
+        "pi": [1, "r", "a", 3, T0, 1, 0, 0, click, empty, False, False, item_of("i")],
         "pj": [0, "i", 3, T0 + 1],
-        "pk": [1, "r2", "a", 0, T0, 4, 0, 0, empty, empty],
+        "pk": [1, "r2", "a", 0, T0, 4, 0, 0, empty, empty, False, False, item_of("k")],
         "na": [[T0, "i", "r"], [T0, "k", "r2"]],
         "or2": ["k"],
         "wx": [waits],
@@ -57,6 +57,21 @@ def test_the_state_of_a_join_is_these_fields_and_timers(redis: Redis) -> None:
         b"s\0\x01ur": ttl_ms,
         b"s\0\x01ur2": ttl_ms,
     }
+
+
+def item_of(event: str) -> str:
+    """The item's bytes in this event's log record."""
+    return impression(event).record[4:12].decode()
+
+
+def test_a_pair_of_an_older_worker_tells_no_item(redis: Redis) -> None:
+    join, click = Joiner(redis, LOG, JoinConfig()), action("c")
+    join.apply([served(), impression()], {})
+    pair = msgspec.msgpack.decode(cast(bytes, redis.hget(join_key("u"), "pi")))
+    redis.hset(join_key("u"), "pi", msgspec.msgpack.encode(pair[:10]))
+    [reply] = join.apply([click], {})
+    assert (reply.outcome, len(reply.labels)) == ("matched", 1)
+    assert click.record in cast(bytes, redis.get(log_key("u")))
 
 
 def test_what_is_stored_goes_in_its_time(redis: Redis) -> None:
