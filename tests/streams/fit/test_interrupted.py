@@ -63,5 +63,5 @@ def test_in_the_first_epoch_there_is_nothing_to_keep(tmp_path: Path) -> None:
 def test_a_second_one_aborts_at_once(tmp_path: Path) -> None:
     train = write(clicks(60_000), tmp_path / "train.parquet")
     status, _, err = interrupted("54000 rows to learn from", train, *HUGE, again_s=2)
-    assert status == 130
+    assert status in (130, -signal.SIGINT)  # the interpreter may be on its way out when the second comes
     assert "interrupted" not in err
