@@ -57,7 +57,10 @@ class Watched:
         self._tier = model.tiers[0]
         self._featurizer, self._side = Featurizer(model), user_side(model)
         tables = self.learner.tables
-        self._live = ModelCopy(self.learner.tiers, PlainTables(model, key_maps=tables.key_maps, weights=tables.weights))
+        self._live = ModelCopy(
+            self.learner.tiers,
+            PlainTables(model, key_maps=tables.key_maps, weights=tables.weights, catalogue=tables.catalogue),
+        )
         self._tests = LabelTests(config, WINDOWS_MS)
         self._reference: tuple[ModelCopy, bool] | None = None
         self._elder: tuple[ModelCopy, bool] | None = None

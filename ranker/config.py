@@ -159,8 +159,7 @@ class ModelConfig:
     """Every tier learns which conversions come late, by an auxiliary head that serves nothing: for policies for delayed
     conversions that need to know."""
     evidence: tuple[str, ...] = ()
-    """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); `item` among them, or
-    not."""
+    """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); may include `item`."""
     item_table: str = field(default="items")
 
     def __post_init__(self) -> None:
@@ -251,7 +250,8 @@ class UpdateConfig:
     moved: float = 0.01
     """A row or a dense tensor goes out once it is further from what replicas hold than this share of its norm."""
     row_budget: int | None = None
-    """Bytes of an update for rows: the furthest from what replicas hold go first. None: all that moved."""
+    """Bytes of an update for rows: the furthest from what replicas hold go first. Rows of items with a new catalogue
+    entry go besides. None: all that moved."""
     full_every: int = 500
     """Every this many updates, and at an epoch's start, all that changed is sent: no budget and no threshold."""
 

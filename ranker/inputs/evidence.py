@@ -4,8 +4,9 @@
 
 for three kinds of action and three decays, and beside them the ages of the newest event that was shown, and that was
 clicked (hard search by category: Pi et al., 2020, "Search-based User Interest Modeling"). Matches are of keys, exact.
-What an item's values are the catalogue says, which the trainer fills from what it learns and replicas receive with the
-weights. A request's events are read once, whatever the number of its candidates; nothing is as large as both together.
+The catalogue says which values an item has: the trainer fills it from what it learns, and replicas receive it with the
+weights. A request's events are read once, whatever the number of its candidates; no array has candidates × events
+elements. Of a candidate with several values in a slot the first counts.
 """
 
 # N candidates, E log events over all requests, S slots, C columns, R rows of the item table, G distinct values of the
@@ -76,8 +77,8 @@ def count_evidence(
         for column, kind in ((COUNTS, SHOWN), (COUNTS + 1, CLICKED)):
             of_kind = matched[kind_E[matched] == kind]
             table_GC[:, column] = NEVER
-            # Oldest first: of several events the last, the newest, stays.
-            table_GC[group_E[of_kind], column] = events.age_E[of_kind]
+            # Events lie in the order in which they arrived: the last need not be the newest.
+            np.minimum.at(table_GC[:, column], group_E[of_kind], events.age_E[of_kind])
         found[:, place] = table_GC[group_N]
     return found
 
@@ -98,13 +99,13 @@ def _groups(
 
 
 class Catalogue:
-    """What values the items that have a row have, by row of the item table.
+    """Values of each item that has a row, by row of the item table.
 
     A row's entry is its item's alone: whoever gives a row to another item clears it.
     """
 
     def __init__(self, table: str, slots: Sequence[str], rows: int) -> None:
-        """slots: those of candidates that evidence is counted for, but `item` itself."""
+        """slots: those of candidates that evidence is counted for, except `item`."""
         self.table = table
         self.slots = tuple(slots)
         self.entry_RS: U64 = np.zeros((rows if self.slots else 0, len(self.slots)), np.uint64)
@@ -117,7 +118,7 @@ class Catalogue:
         return {slot: (entry_ES[:, s], known_ES[:, s]) for s, slot in enumerate(self.slots)}
 
     def learn(self, rows: I64, entry_KS: U64) -> I64:
-        """Takes the entries of rows, the last where a row comes twice. Returns the rows whose entries are others now,
+        """Takes the entries of rows, the last where a row comes twice. Returns the rows whose entries changed,
         ascending."""
         rows, last = np.unique(rows[::-1], return_index=True)
         entry_KS = entry_KS[::-1][last]

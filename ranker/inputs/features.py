@@ -158,6 +158,11 @@ class Featurizer:
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
 
 
+def missing_key(slot: str) -> int:
+    """Returns the key of a category that is missing."""
+    return int(salted(_hashes([""]), slot)[0])
+
+
 def first_values(slot: SlotKeys) -> U64:
     """Returns the first value of each."""
     if slot.lengths is None:

@@ -17,7 +17,7 @@ from ranker.config import ITEM, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
-from ranker.inputs.features import Featurizer, first_values
+from ranker.inputs.features import Featurizer, first_values, missing_key
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.adagrad import rowwise_adagrad
 from ranker.learning.distillation import distillation_loss
@@ -75,6 +75,7 @@ class Learner:
             if t.name in self.tables.weights
         }
         self.pending = PendingChanges(self.tables, learner.updates)
+        self._missing_S = np.array([missing_key(name) for name in self.tables.catalogue.slots], np.uint64)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
         self.late_clicks = BaseRate()
         """Base rate, among all clicks, of those that a provisional example denied."""
@@ -147,7 +148,7 @@ class Learner:
             return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
         self._take_step(rows, norm)
         admitted, evicted = self._admit(lessons)
-        self._catalogue(lessons[0])
+        self._learn_catalogue(lessons[0])
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
             self.tiers[lesson.tier].observe(
                 out,
@@ -273,14 +274,17 @@ class Learner:
             evicted += len(new.evicted_V)
         return admitted, evicted
 
-    def _catalogue(self, lesson: Lesson) -> None:
-        """Takes the candidates' values into the catalogue: after the step, as a request does not know of itself."""
+    def _learn_catalogue(self, lesson: Lesson) -> None:
+        """Takes the candidates' values into the catalogue, after the step: a request does not know of itself. What is
+        missing in a candidate leaves the entry as it was."""
         catalogue = self.tables.catalogue
         if not catalogue.slots:
             return
         rows = self.tables.key_maps[catalogue.table].find(first_values(lesson.keyed.slots[ITEM]))
         entry_NS = np.stack([first_values(lesson.keyed.slots[name]) for name in catalogue.slots], axis=1)
-        self.pending.touch_catalogue(catalogue.learn(rows[rows >= 0], entry_NS[rows >= 0]))
+        rows, entry_NS = rows[rows >= 0], entry_NS[rows >= 0]
+        entry_NS = np.where(entry_NS == self._missing_S, catalogue.entry_RS[rows], entry_NS)
+        self.pending.touch_catalogue(catalogue.learn(rows, entry_NS))
 
     @torch.no_grad()
     def _start_from_base_rates(self) -> None:

@@ -28,16 +28,19 @@ class PendingChanges:
         self._config = config
         self._touched = {name: np.zeros(len(weights), np.bool_) for name, weights in tables.weights.items()}
         self._evicted: dict[str, set[int]] = {name: set() for name in tables.weights}
-        self._entries = np.zeros(len(tables.catalogue.entry_RS), np.bool_)
-        """Marks on rows whose catalogue entries replicas have not."""
+        self._unsent = np.zeros(len(tables.catalogue.entry_RS), np.bool_)
+        """Marks on rows whose catalogue entries replicas lack."""
 
     def touch(self, table: str, rows: I64) -> None:
         self._touched[table][rows] = True
 
     def touch_catalogue(self, rows: I64) -> None:
-        """An item's row goes out with its entry, however little it has moved: replicas must know whose entry it is."""
-        self._entries[rows] = True
-        self.touch(self._tables.catalogue.table, rows)
+        """An item's row goes out with its entry, however little it has moved, and whatever the budget: replicas must
+        know whose entry it is. Rows without a key are passed over."""
+        table = self._tables.catalogue.table
+        rows = rows[self._tables.key_maps[table].has_key(rows)]
+        self._unsent[rows] = True
+        self.touch(table, rows)
 
     def evict(self, table: str, keys: U64) -> None:
         self._evicted[table].update(keys.tolist())
@@ -47,7 +50,7 @@ class PendingChanges:
         for table, keys in dirty.keys.items():
             rows = self._tables.key_maps[table].find(keys)
             self.touch(table, rows[rows >= 0])
-            if table == self._tables.catalogue.table and len(self._entries):
+            if table == self._tables.catalogue.table and len(self._unsent):
                 self.touch_catalogue(rows[rows >= 0])
             self.evict(table, keys[rows < 0])
         for table, tails in dirty.tails.items():
@@ -89,9 +92,10 @@ class PendingChanges:
         self._evicted[name].clear()
         encoding = self._config.tensors.get(name, self._config.rows)
         catalogued = np.zeros(len(rows), np.bool_)
-        if name == self._tables.catalogue.table and len(self._entries):
-            catalogued = self._entries[rows]
-            self._entries[rows] = False
+        if name == self._tables.catalogue.table and len(self._unsent):
+            # What left and came back has its old entry in replicas, or none.
+            catalogued = self._unsent[rows] | np.isin(keys, evicted)
+            self._unsent[rows] = False
         return TableChange(
             keys_K=keys,
             rows_K=rows,
@@ -117,9 +121,9 @@ class PendingChanges:
             if len(chosen) > most:
                 chosen = chosen[away_R[chosen].topk(most).indices].sort().values
         found: I64 = chosen.numpy()
-        if name == self._tables.catalogue.table and len(self._entries):
-            own = np.flatnonzero(rows_R < len(self._entries))
-            found = np.union1d(found, own[self._entries[rows_R[own]]])
+        if name == self._tables.catalogue.table and len(self._unsent):
+            own = np.flatnonzero(rows_R < len(self._unsent))
+            found = np.union1d(found, own[self._unsent[rows_R[own]]])
         return found
 
     def _as_held(self, name: str, rows_R: I64, held: PlainTables) -> Tensor:
@@ -136,12 +140,12 @@ class PendingChanges:
 
     def state(self, table: str) -> dict[str, np.ndarray]:
         state = {"touched": self._touched[table].copy(), "evicted": np.array(sorted(self._evicted[table]), np.uint64)}
-        if table == self._tables.catalogue.table and len(self._entries):
-            state["entries"] = self._entries.copy()
+        if table == self._tables.catalogue.table and len(self._unsent):
+            state["unsent"] = self._unsent.copy()
         return state
 
     def restore(self, table: str, state: dict[str, np.ndarray]) -> None:
         self._touched[table][:] = state["touched"]
         self._evicted[table] = set(state["evicted"].tolist())
-        if table == self._tables.catalogue.table and len(self._entries):
-            self._entries[:] = state["entries"]
+        if table == self._tables.catalogue.table and len(self._unsent):
+            self._unsent[:] = state["unsent"]

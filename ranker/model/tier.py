@@ -58,7 +58,7 @@ class Tokens:
     log: Log | None
     log_ED: Tensor | None
     evidence_NH: Tensor | None
-    """Logits of the evidence that the log is."""
+    """Logits from the log's evidence."""
 
 
 class Tier(nn.Module):

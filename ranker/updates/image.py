@@ -215,7 +215,7 @@ class Image:
         keys_C, catalogue = change.catalogued_C, self.tables.catalogue
         if not len(keys_C):
             return
-        if name != catalogue.table or change.entry_CS.shape[1:] != (len(catalogue.slots),):
+        if not catalogue.slots or name != catalogue.table or change.entry_CS.shape[1:] != (len(catalogue.slots),):
             raise NotApplicable(
                 f"the catalogue is of table {catalogue.table!r} and slots {catalogue.slots}, "
                 f"got {change.entry_CS.shape[1]} values of {name!r}"

@@ -76,9 +76,15 @@ def _fit_evidence(merged: dict[str, Any], given: dict[str, Any]) -> None:
     """Where a file replaces the slots and does not name the evidence, the base's is of those that are still there."""
     model = given.get("model")
     if isinstance(model, dict) and isinstance(model.get("slots"), list) and "evidence" not in model:
-        there = {slot.get("name") for slot in model["slots"] if isinstance(slot, dict)}
-        kept = [name for name in merged["model"]["evidence"] if name in there]
-        merged["model"]["evidence"] = kept if ITEM in there else []
+        countable = [
+            slot.get("name")
+            for slot in model["slots"]
+            if isinstance(slot, dict)
+            and slot.get("side") == "candidate"
+            and slot.get("kind", "categorical") == "categorical"
+        ]
+        kept = [name for name in merged["model"]["evidence"] if name in countable]
+        merged["model"]["evidence"] = kept if ITEM in countable else []
 
 
 def _unknown(given: Any, taken: Any, where: str = "") -> list[str]:

@@ -44,7 +44,7 @@ def drawn(rng: np.random.Generator, events: int, candidates: int) -> ScoringRequ
     log = np.zeros(events, LOG_DTYPE)
     log["item"] = [hash64(str(item)) for item in rng.choice(ITEMS, events)]
     log["action"] = rng.choice([1, 1, 1, 2, 2, 3, 4, 5, 31], events)
-    log["time_s"] = EVENT_MS // 1000 - np.sort(rng.integers(0, 300_000, events))[::-1]
+    log["time_s"] = EVENT_MS // 1000 - rng.integers(0, 300_000, events)  # in the order of arrival, not of time
     items = [str(item) for item in rng.choice(ITEMS, candidates)]
     features = [{"category": category(item)} for item in items]
     return ScoringRequest(user="u", event_ms=EVENT_MS, items=items, item_features=features, log=log)

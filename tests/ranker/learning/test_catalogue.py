@@ -157,3 +157,41 @@ def test_an_image_of_another_catalogue_is_refused() -> None:
     assert image.position is not None
     with pytest.raises(NotApplicable, match="catalogue must be u64"):
         new_image(tiny_model(), COMPRESS).load(tensors, image.position, watermark_ms=0, offsets={})
+
+
+def test_an_item_that_left_and_came_back_between_two_updates_has_its_new_entry() -> None:
+    model = tiny_model(rows=2)
+    learner, image = tiny_learner(model), new_image(model, COMPRESS)
+
+    def learn(item: str, *log: str) -> None:
+        shown = replace(request("u", [item], log), item_features=[{"category": f"c{item}"}])
+        learner.learn([labelled(1, shown, [1.0])])
+
+    for item in ("a", "b"):
+        learn(item)
+    learner.mark_all()
+    publish(learner, image, 1)
+    for item, logged in (("b", "x"), ("b", "x"), ("b", "a"), ("b", "a")):
+        learn(item, logged)  # a leaves for x, and comes back into its row as an item of the log, of no category
+    publish(learner, image, 2)
+    assert entries(image.tables) == entries(learner.tables)
+
+
+def test_a_candidate_without_features_leaves_the_entry_as_it_was() -> None:
+    learner = tiny_learner(tiny_model())
+    learner.learn([of_item("a", "shoes", 1)])
+    learner.learn([labelled(2, replace(request("u", ["a"]), item_features=[{}]), [1.0])])
+    assert entries(learner.tables) == {key("a", ITEM): key("shoes", "category")}
+
+
+def test_entries_for_a_model_whose_catalogue_has_no_slots_are_refused() -> None:
+    model = tiny_model(evidence=(ITEM,))
+    learner, image = tiny_learner(model), new_image(model, COMPRESS)
+    learner.learn([of_item("a", "shoes", 1)])
+    changes = learner.take_changes(None)
+    items = changes.tables["items"]
+    items = replace(items, catalogued_C=items.keys_K[:1], entry_CS=np.zeros((1, 0), np.uint64))
+    header = UpdateHeader(epoch=1, number=1, previous=0, digest=model.digest, trainer="t", reset=True)
+    with pytest.raises(NotApplicable, match="catalogue"):
+        image.apply(Update(header, Changes(changes.tables | {"items": items}, changes.dense)), at(1))
+    assert len(image.tables.key_maps["items"]) == 0

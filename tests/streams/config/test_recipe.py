@@ -107,6 +107,18 @@ def test_model_slots_and_tiers_can_be_replaced() -> None:
     assert recipe.model.evidence == ("item",)  # of the base's, what is still there
 
 
+@pytest.mark.parametrize(
+    "slot",
+    [
+        {"name": "category", "side": "user"},
+        {"name": "category", "side": "candidate", "kind": "numeric"},
+    ],
+)
+def test_evidence_that_is_not_named_asks_nothing_of_the_slots(slot: dict[str, str]) -> None:
+    item = {"name": "item", "side": "candidate", "table": "items"}
+    assert from_table({"model": {"slots": [item, slot]}}).model.evidence == ("item",)
+
+
 def test_evidence_that_is_named_must_be_there() -> None:
     item = {"name": "item", "side": "candidate", "table": "items"}
     with pytest.raises(ValueError, match="evidence is counted for categorical slots of candidates, \\['item'\\]"):
