@@ -33,6 +33,8 @@ def fault(command: str, columns: list[str]) -> str | None:
     match words:
         case ["python", "-m", module, *_]:
             paths = [f"{module.replace('.', '/')}.py"]
+        case ["python", "-X", "importtime", "-c", _]:
+            return None
         case ["tiderank", name, *_]:
             return None if name in cli.list_commands(click.Context(cli)) else f"no command {name}"
         case ["pytest", *rest]:
