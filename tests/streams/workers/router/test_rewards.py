@@ -120,8 +120,11 @@ def test_kill_and_restart_in_mid_stream_change_no_reward(stack: LocalStack, wire
             wire.until(lambda seen=seen: len(wire.rewards) > seen)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             process.wait()
+    wire.settle()
     with rewards_worker(stack, tmp_path):
+        seen = len(wire.rewards)
         wire.send(*parts[3], *facts)
+        wire.until(lambda: len(wire.rewards) > seen)  # it is at work: one that finds no Redis at its start ends
         stack.redis.kill()
         time.sleep(0.5)
         stack.redis.restart()
