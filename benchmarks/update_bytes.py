@@ -82,6 +82,10 @@ class All(PendingChanges):
         for follower in self._followers:
             follower.pending.touch(table, rows)
 
+    def touch_catalogue(self, rows: I64) -> None:
+        for follower in self._followers:
+            follower.pending.touch_catalogue(rows)
+
     def evict(self, table: str, keys: U64) -> None:
         for follower in self._followers:
             follower.pending.evict(table, keys)

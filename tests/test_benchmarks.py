@@ -48,6 +48,8 @@ SMALLEST = {
     "world": "--seeds 1 --seconds 5 --broker memory",
 }
 """Arguments with which a benchmark does least and still all that it does."""
+NEED_MORE = {"world"}
+"""Benchmarks that end with 1 where their claim does not hold, which needs more than the smallest setting."""
 SLOW = pytest.mark.skipif(os.environ.get("TIDERANK_LONG_TESTS") != "1", reason="slow: set TIDERANK_LONG_TESTS=1")
 
 
@@ -67,5 +69,6 @@ NOT_MEASURING = {"tables"}
 def test_it_runs_to_its_end(name: str) -> None:
     command = f"{sys.executable} -m benchmarks.{name} {SMALLEST[name]}"
     ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
+    assert ran.returncode in ((0, 1) if name in NEED_MORE else (0,)), f"{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
     assert ran.stdout.strip()
+    assert "Traceback" not in ran.stderr, ran.stderr[-3000:]

@@ -29,6 +29,10 @@ SESSION_TIMEOUT_MS = 6_000
 MAX_POLL_MS = 3_600_000
 """How long a member may work on one batch. That a process lives is told by its heartbeats, which need no poll, and that
 its loop does by the health check; so a slow step, or a wait for Redis, is not to cost a member its partitions."""
+MEMBER_FETCH_WAIT_MS = 500
+"""How long Kafka holds a group member's fetch that finds nothing; so long may a new partition's first record wait."""
+READER_FETCH_WAIT_MS = 50
+"""The same of a reader outside groups: it is told by such a fetch that it has read all."""
 LEADER_TIMEOUT_S = 30.0
 """How long a partition may be without a leader: a broker that starts on a busy machine takes its time."""
 MAX_RECORD_BYTES = 5_000_000
@@ -80,16 +84,16 @@ class Kafka:
             }
         )
 
-    def _fetch_wait_ms(self) -> int:
-        """How long the broker may hold a fetch that finds nothing.
+    def _fetch_wait_ms(self, kafka_ms: int) -> int:
+        """How long the broker may hold a fetch that finds nothing; a Kafka: `kafka_ms`.
 
-        A Kafka answers as soon as something comes, so a long wait costs nothing, and a short one makes it answer
+        A Kafka answers as soon as something comes, so a long wait delays no record, and a short one makes it answer
         hundreds of empty fetches a second. The in-memory broker holds every fetch for the whole wait.
         """
         try:
-            return 2 if self.in_memory else 50
+            return 2 if self.in_memory else kafka_ms
         except KafkaException:
-            return 50  # it does not answer: the client will say so
+            return kafka_ms  # it does not answer: the client will say so
 
     def group_consumer(self, group: str, instance: str, *, uncommitted: bool = False) -> Consumer:
         """A member of a group, known to the broker by name, so that a quick restart moves no partition.
@@ -110,7 +114,7 @@ class Kafka:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": self._fetch_wait_ms(),
+                "fetch.wait.max.ms": self._fetch_wait_ms(MEMBER_FETCH_WAIT_MS),
                 "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
                 "topic.metadata.refresh.interval.ms": 30_000,
             }
@@ -129,7 +133,7 @@ class Kafka:
                 "enable.auto.commit": False,
                 "enable.partition.eof": eof,
                 "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
-                "fetch.wait.max.ms": self._fetch_wait_ms(),
+                "fetch.wait.max.ms": self._fetch_wait_ms(READER_FETCH_WAIT_MS),
             }
         )
 
