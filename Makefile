@@ -29,17 +29,9 @@ help:
 demo: $(READY)
 	@$(BIN)/tiderank demo
 
-# Tests that start the whole house wait for it most of the time: the others run meanwhile, and are shown when they end.
-# Without `env` what a shell starts with & would ignore Ctrl-C.
+# Tests that start a house wait for it most of the time, so three files at a time keep two cores busy.
 test: $(READY)
-	@mkdir -p .cache; echo "the tests that need no whole house go to .cache/tests.log meanwhile; all take about 25 minutes"; \
-	env --default-signal=INT $(BIN)/pytest -q --ignore=tests/e2e > .cache/tests.log 2>&1 & others=$$!; \
-	trap 'kill -INT $$others 2> /dev/null' INT TERM; \
-	env --default-signal=INT $(BIN)/pytest -q tests/e2e 2>&1 | tee .cache/tests-e2e.log; e2e=$${PIPESTATUS[0]}; \
-	wait $$others; others=$$?; \
-	cat .cache/tests.log; \
-	for log in .cache/tests-e2e.log .cache/tests.log; do grep -E '(passed|failed|error).* in [0-9.]+s' $$log | tail -1; done; \
-	exit $$(( e2e > others ? e2e : others ))
+	@$(BIN)/pytest -q -n 3 --dist loadfile
 
 check: lint test
 

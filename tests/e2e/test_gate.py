@@ -134,13 +134,15 @@ def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
         to = snapshots(house)[-1]
         by_hand = command(house, "rollback", "--to", to, "--json")
         assert by_hand.returncode == 0, by_hand.stderr
-        assert json.loads(by_hand.stdout)["to"] == to
+        done = json.loads(by_hand.stdout)
+        assert done["to"] == to
         third = log.epoch(above=rollback.epoch).epoch
         await_served(house, third)
         ended = house.workers.pop("train")
         await_end(ended)
         assert "another trainer has opened a newer epoch" in ended.child.last_words()
-        assert not [name for name in snapshots(house) if to < name < f"e{third:08d}"]
+        # One that was being written when the epoch opened may come after: no trainer begins there, for this one's do.
+        assert not set(done["void"]) & set(snapshots(house))
 
         # a learning rate a thousand times too high: one rollback, then it ends; replicas hold what is good
         (tmp_path / "rate.toml").write_text(SOON.replace("[training]", "[training]\nlearner.dense_rate = 1"))

@@ -188,5 +188,6 @@ def test_it_says_when_the_log_is_of_another_model(
     while "of other models" not in caplog.text and time.monotonic() < deadline:
         replica.apply_waiting()
     assert engine.position is None
+    assert caplog.text, f"caught up: {replica.caught_up}"
     assert f"2 records of other models and none of {engine.config.digest}, 'tiny'" in caplog.text
     assert "one recipe" in caplog.text
