@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=6_000)
     parser.add_argument("--seeds", default="5,6,7")
     parser.add_argument("--tiers", default="light,medium,heavy")
-    parser.add_argument("--dense-rate", type=float, default=3e-3)
+    parser.add_argument("--dense-rate", type=float, default=1e-3)
     parser.add_argument("--row-rate", type=float, default=0.1)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--json", action="store_true", help="print one object last, of means over the seeds")

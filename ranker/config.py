@@ -23,8 +23,10 @@ HOUR = "hour"
 SURFACE = "surface"
 LOG = "log"
 """The slot of the log's items. It has the keys of the candidates' slot `item`, and so its rows."""
+CROSSES = "crosses"
+"""The slot of the candidates' crosses, and the table of their weights."""
 
-ARCHITECTURE = 1
+ARCHITECTURE = 2
 """Version of what ranker/model makes of a configuration: raised where its parameters get other names or shapes, or the
 same ones come to mean something else. Weights of another version are another model's."""
 
@@ -32,7 +34,7 @@ Sizes = Mapping[str, tuple[int, int]]
 """Field → the least and the most that it may be. The most is far beyond use: it stops what a slip of the keyboard would
 allocate. What a machine's memory holds is ranker/inputs/memory.py's."""
 
-TABLE_SIZES: Final[Sizes] = MappingProxyType({"rows": (1, 2**34), "tail_rows": (1, 2**34)})
+TABLE_SIZES: Final[Sizes] = MappingProxyType({"rows": (0, 2**34), "tail_rows": (1, 2**34)})
 TIER_SIZES: Final[Sizes] = MappingProxyType(
     {
         "layers": (1, 256),
@@ -48,7 +50,9 @@ TIER_SIZES: Final[Sizes] = MappingProxyType(
         "heads": (1, 4_096),
     }
 )
-MODEL_SIZES: Final[Sizes] = MappingProxyType({"width": (1, 4_096), "max_position": (1, 10_000)})
+MODEL_SIZES: Final[Sizes] = MappingProxyType(
+    {"width": (1, 4_096), "max_position": (1, 10_000), "cross_rows": (1, 2**34)}
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +74,7 @@ class Slot:
 class TableConfig:
     name: str
     rows: int = 20_000
-    """Rows with a key of their own; the least recently used gives way when all are taken."""
+    """Rows with a key of their own; the least recently used gives way when all are taken. 0: all share the tail."""
     tail_rows: int = 1_024
     """Rows shared by hash: what a key that has no row (in serving: was never learned) reads."""
     idle_steps: int | None = None
@@ -161,6 +165,11 @@ class ModelConfig:
     evidence: tuple[str, ...] = ()
     """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); may include `item`."""
     item_table: str = field(default="items")
+    crosses: tuple[tuple[str, ...], ...] = ()
+    """Slots that say something together, as "segment and theme" do: each tier's logits get a weight for every
+    combination of their values (ranker/model/wide.py). A cross of one slot is a weight of its own for each value."""
+    cross_rows: int = 2**16
+    """Rows of the table of those weights, which all combinations share by hash."""
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.slots]
@@ -191,9 +200,22 @@ class ModelConfig:
             )
         if len(set(self.evidence)) != len(self.evidence) or (self.evidence and ITEM not in countable):
             raise ValueError(f"evidence names each slot once, of a model with a slot {ITEM!r}; got {self.evidence}")
+        self._check_crosses()
         for prior in (self.click_prior, self.conversion_prior):
             if not 0 < prior < 1:
                 raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
+
+    def _check_crosses(self) -> None:
+        known = {slot.name for slot in self.slots if slot.kind == "categorical"}
+        for cross in self.crosses:
+            if not cross or len(set(cross)) != len(cross) or not known.issuperset(cross):
+                raise ValueError(f"a cross names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
+        if len({frozenset(cross) for cross in self.crosses}) != len(self.crosses):
+            raise ValueError(f"each cross is given once, whatever the order of its slots; got {self.crosses}")
+        if self.crosses and any(t.name == CROSSES for t in self.tables):
+            raise ValueError(
+                f"the table {CROSSES!r} is that of the crosses' weights: call the configured one otherwise"
+            )
 
     @property
     def digest(self) -> str:
@@ -205,6 +227,25 @@ class ModelConfig:
             if tier.name == name:
                 return tier
         raise ValueError(f"no tier {name!r}; configured: {[t.name for t in self.tiers]}")
+
+    @property
+    def every_table(self) -> tuple[TableConfig, ...]:
+        """The configured tables, and that of the crosses where there are any."""
+        return (
+            (*self.tables, TableConfig(name=CROSSES, rows=0, tail_rows=self.cross_rows))
+            if self.crosses
+            else self.tables
+        )
+
+    def row_width(self, table: str) -> int:
+        """Returns how many floats a row of the table has; of the crosses: a weight for each of the two heads."""
+        return 2 if table == CROSSES and self.crosses else self.width
+
+    @property
+    def lasting_crosses(self) -> tuple[int, ...]:
+        """Places of the crosses that past pages have too: of users' slots and of those that evidence counts."""
+        known = {slot.name for slot in self.side("user", "categorical")} | set(self.evidence)
+        return tuple(place for place, cross in enumerate(self.crosses) if known.issuperset(cross))
 
     def side(self, side: Side, kind: Kind) -> tuple[Slot, ...]:
         return tuple(s for s in self.slots if s.side == side and s.kind == kind)
@@ -229,6 +270,8 @@ def _digest(config: ModelConfig, architecture: int) -> str:
         del fields["learns_late"]  # configurations of before it was there keep their digests
     if not config.evidence:
         del fields["evidence"]  # likewise
+    if not config.crosses:
+        del fields["crosses"], fields["cross_rows"]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -310,8 +353,16 @@ class GateConfig:
 class LearnerConfig:
     dense_rate: float = 1e-3
     """Learning rate of Adam, for dense weights."""
+    plain_rate: float = 1e-2
+    """Learning rate of Adam for what reads counts (evidence, positions, biases): few weights that are soon known."""
     row_rate: float = 0.3
     """Learning rate of row-wise Adagrad, for embedding rows."""
+    cross_rate: float = 0.05
+    """Learning rate of Adagrad, for the weights of crosses."""
+    past_pages: int = 8
+    """Past pages of each response's log to learn from (ranker/inputs/past.py)."""
+    past_weight: float = 1.0
+    """Weight of a past page's label beside a click label."""
     max_grad_norm: float = 10.0
     """Largest norm of all dense gradients together; they are clipped to it. Rows need no clip: row-wise Adagrad bounds
     each step by row_rate · √width."""
@@ -327,11 +378,21 @@ class LearnerConfig:
     updates: UpdateConfig = field(default_factory=UpdateConfig)
 
     def __post_init__(self) -> None:
-        rates = (self.dense_rate, self.row_rate, self.max_grad_norm, self.conversion_weight)
+        rates = (
+            self.dense_rate,
+            self.plain_rate,
+            self.row_rate,
+            self.cross_rate,
+            self.past_weight,
+            self.max_grad_norm,
+            self.conversion_weight,
+        )
         if min(rates) <= 0:
-            raise ValueError(f"rates, norm and weight must be > 0, got {', '.join(map(str, rates))}")
-        if not 0 <= self.dearer_share <= 1:
-            raise ValueError(f"dearer_share must be in [0, 1], got {self.dearer_share}")
+            raise ValueError(f"rates, norm and weights must be > 0, got {', '.join(map(str, rates))}")
+        if not 0 <= self.dearer_share <= 1 or not 0 <= self.past_pages <= 1_024:
+            raise ValueError(
+                f"dearer_share must be in [0, 1] and past_pages 0 to 1024, got {self.dearer_share}, {self.past_pages}"
+            )
         if self.clicks not in ("wait", "es_dfm"):
             raise ValueError(f"clicks must be wait or es_dfm, got {self.clicks!r}")
         if self.conversions not in POLICIES:

@@ -41,6 +41,12 @@ def demo_model() -> ModelConfig:
         ),
         width=16,
         evidence=(ITEM, "category", "campaign", "advertiser"),
+        crosses=(
+            *((name,) for name in ("segment", SURFACE, HOUR, "device", ITEM, "category", "campaign", "advertiser")),
+            *((name, "category") for name in ("segment", SURFACE, HOUR, "device")),
+            ("segment", "device", "category"),
+            (SURFACE, HOUR, "category"),
+        ),
     )
 
 
@@ -56,6 +62,7 @@ def three_tiers() -> ModelConfig:
         name="three-tiers",
         slots=(*demo.slots, Slot(name="theme", side="candidate")),
         evidence=(*demo.evidence, "theme"),
+        crosses=(*demo.crosses, ("theme",), *((name, "theme") for name in ("segment", SURFACE, HOUR, "device"))),
         tiers=(
             TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),
             TierConfig(

@@ -15,8 +15,8 @@ from ranker.arrays import F32, I64
 from ranker.config import LearnerConfig, ModelConfig, TierConfig
 from ranker.delayed.policies import final_emissions
 from ranker.inputs.features import Featurizer
-from ranker.learning.learner import Learner
-from ranker.learning.lessons import Lesson
+from ranker.learning.learner import Learner, new_adam
+from ranker.learning.lessons import Lesson, past_draws
 from ranker.model.heads import calibrate
 from ranker.model.tier import Logits, Tier
 
@@ -115,7 +115,7 @@ def _renew(learner: Learner, settings: LearnerConfig) -> None:
     """Optimizer and names over the parameters that a patch left; one that several tiers share is named once."""
     named = {f"{t}/{n}": p for t, tier in learner.tiers.items() for n, p in tier.named_parameters()}
     learner.parameters = {n: p for n, p in named.items() if n == next(m for m, q in named.items() if q is p)}
-    learner.adam = torch.optim.Adam(learner.parameters.values(), lr=settings.dense_rate, fused=True)
+    learner.adam = new_adam(learner.parameters, settings)
 
 
 def lesson_of(
@@ -129,6 +129,11 @@ def lesson_of(
 ) -> Lesson:
     """Makes the lesson of requests [first, last) for this tier; side: user_side of Stream.batch."""
     keyed = stream.batch(first, last, tier.log_length, side)
+    past = None
+    if learner.past_pages and tier.log_length and learner.config.evidence:
+        log = stream.batch(first, last, learner.config.max_log_length, side).log
+        draws_BP = past_draws([str(request) for request in range(first, last)], learner.past_pages)
+        past = featurizer.past(keyed.slots, log, learner.tables, tier.log_length, draws_BP)
     cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
     return Lesson(
         tier=tier.name,
@@ -141,6 +146,7 @@ def lesson_of(
         click_emission_N=torch.from_numpy(final_emissions(stream.click_N[cut])),
         emission_N=torch.from_numpy(final_emissions(stream.conversion_N[cut])),
         conversion_N=torch.from_numpy(stream.conversion_N[cut]),
+        past=past,
     )
 
 

@@ -70,6 +70,20 @@ class Batch:
         return int(self.request_of_N.shape[0])
 
 
+@dataclass(frozen=True, slots=True)
+class PastBatch:
+    """Impressions of past pages, M over all requests (ranker/inputs/past.py)."""
+
+    request_of_M: Tensor
+    """int64."""
+    evidence_MSC: Tensor
+    """float32, of the log as it was then."""
+    crosses: SlotValues | None
+    """The model's lasting crosses; None where it has none."""
+    click_M: Tensor
+    """float32."""
+
+
 class Embedder(Protocol):
     """Where embeddings come from: plain tensors in serving, TorchRec collections in training.
 

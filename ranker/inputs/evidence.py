@@ -33,6 +33,12 @@ NEVER = np.float32(np.log1p(10 * 365 * 86_400.0))
 """Age where there is none."""
 
 
+def kinds(action_E: I64) -> I64:
+    """Kind of each action; -1: none that counts."""
+    kind_E: I64 = _KIND_OF_ACTION[action_E]
+    return kind_E
+
+
 @dataclass(frozen=True, slots=True)
 class Events:
     """Log events over all requests."""
@@ -44,7 +50,7 @@ class Events:
 
     def weights(self) -> F32:
         """[COUNTS, E]: what an event adds to each count."""
-        kind_E = _KIND_OF_ACTION[self.action_E]
+        kind_E = kinds(self.action_E)
         age_s_E = np.expm1(self.age_E)
         fades = [np.exp(-age_s_E / tau_s) if np.isfinite(tau_s) else np.ones_like(age_s_E) for tau_s in DECAYS_S]
         return np.stack([fade_E * (kind_E == kind) for fade_E in fades for kind in (SHOWN, CLICKED, ACTED)])
@@ -63,7 +69,7 @@ def count_evidence(
         candidates: by slot, the value [N] of each candidate.
     """
     weight_CE = events.weights()
-    kind_E = _KIND_OF_ACTION[events.action_E]
+    kind_E = kinds(events.action_E)
     found = np.empty((len(request_of_N), len(candidates), COLUMNS), np.float32)
     for place, (slot, value_N) in enumerate(candidates.items()):
         value_E, known_E = values_E[slot]

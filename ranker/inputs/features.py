@@ -10,7 +10,7 @@ candidates' own). What is sent is taken as it comes, because a caller's odd feat
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,16 +20,19 @@ import torch
 import xxhash
 
 from ranker.arrays import F32, I64, U64
-from ranker.config import HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
-from ranker.inputs.batch import Batch, SlotValues
+from ranker.config import CROSSES, HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
+from ranker.inputs.batch import Batch, PastBatch, SlotValues
 from ranker.inputs.evidence import Catalogue, Events, count_evidence
 from ranker.inputs.hashing import number_category, salted
 from ranker.inputs.keymap import KeyMap
+from ranker.inputs.past import past_pages
 from ranker.inputs.requests import LOG_DTYPE, Features, ScoringRequest
+from ranker.inputs.tables import table_of_slots
 
 MAX_CODE = 32
 """Actions and surfaces of log events are below this."""
 _MS_PER_HOUR = 3_600_000
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,21 @@ class KeyedBatch:
     log_age_E: F32
     log_value_E: F32
 
+    @property
+    def log(self) -> "LogKeys":
+        return LogKeys(self.slots[LOG], self.log_action_E, self.log_surface_E, self.log_age_E, self.log_value_E)
+
+
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """Events of requests' logs, back to back, oldest first; fields as in KeyedBatch."""
+
+    items: SlotKeys
+    action_E: I64
+    surface_E: I64
+    age_E: F32
+    value_E: F32
+
 
 class Lookup(Protocol):
     """What keys are looked up in."""
@@ -72,10 +90,11 @@ class Featurizer:
         self._user_numbers = config.side("user", "numeric")
         self._context_numbers = config.side("context", "numeric")
         self._item_numbers = config.side("candidate", "numeric")
-        self._table_of = {s.name: s.table for s in config.slots if s.kind == "categorical"}
-        self._table_of[LOG] = config.item_table
-        self._tables = {t.name: t for t in config.tables}
+        self._table_of = table_of_slots(config)
+        self._tables = {t.name: t for t in config.every_table}
         self._evidence_slots = config.evidence
+        self._crosses = config.crosses
+        self._lasting_crosses = [config.crosses[place] for place in config.lasting_crosses]
 
     def table_of(self, slot: str) -> str:
         return self._table_of[slot]
@@ -89,13 +108,13 @@ class Featurizer:
             slots[slot.name] = _keys_of(slot.name, _context_values(slot, requests))
         for slot in self._item_slots:
             slots[slot.name] = _keys_of(slot.name, _item_values(slot, requests))
-        logs = [r.log[max(0, len(r.log) - log_length) :] for r in requests]
-        events = np.concatenate([np.empty(0, LOG_DTYPE), *logs])
-        log_lengths = np.array([len(log) for log in logs], np.int64)
-        slots[LOG] = SlotKeys(salted(events["item"], ITEM), log_lengths)
-        event_s = np.repeat(np.array([r.event_ms for r in requests], np.int64), log_lengths) / 1000
+        request_of_N = np.repeat(np.arange(len(requests)), [len(r.items) for r in requests])
+        if self._crosses:
+            slots[CROSSES] = cross_keys(self._crosses, slots, request_of_N, frozenset(s.name for s in self._item_slots))
+        log = self.log(requests, log_length)
+        slots[LOG] = log.items
         return KeyedBatch(
-            request_of_N=np.repeat(np.arange(len(requests)), [len(r.items) for r in requests]),
+            request_of_N=request_of_N,
             slots=slots,
             dense_user_BF=np.concatenate(
                 [
@@ -105,10 +124,24 @@ class Featurizer:
                 axis=1,
             ),
             dense_item_NF=_numbers(self._item_numbers, [f for r in requests for f in r.item_features]),
-            log_action_E=_codes(events["action"], "action"),
-            log_surface_E=_codes(events["surface"], "surface"),
-            log_age_E=np.log1p(np.maximum(event_s - events["time_s"], 0)).astype(np.float32),
-            log_value_E=_squash(events["value"].astype(np.float64)),
+            log_action_E=log.action_E,
+            log_surface_E=log.surface_E,
+            log_age_E=log.age_E,
+            log_value_E=log.value_E,
+        )
+
+    def log(self, requests: Sequence[ScoringRequest], log_length: int) -> LogKeys:
+        """The newest `log_length` events of each log. Raises ValueError if one holds a code >= 32."""
+        logs = [r.log[max(0, len(r.log) - log_length) :] for r in requests]
+        events = np.concatenate([np.empty(0, LOG_DTYPE), *logs])
+        lengths = np.array([len(log) for log in logs], np.int64)
+        event_s = np.repeat(np.array([r.event_ms for r in requests], np.int64), lengths) / 1000
+        return LogKeys(
+            items=SlotKeys(salted(events["item"], ITEM), lengths),
+            action_E=_codes(events["action"], "action"),
+            surface_E=_codes(events["surface"], "surface"),
+            age_E=np.log1p(np.maximum(event_s - events["time_s"], 0)).astype(np.float32),
+            value_E=_squash(events["value"].astype(np.float64)),
         )
 
     def batch(self, keyed: KeyedBatch, tables: Lookup) -> Batch:
@@ -137,18 +170,59 @@ class Featurizer:
         )
 
     def _evidence(self, keyed: KeyedBatch, tables: Lookup) -> torch.Tensor | None:
-        log, catalogue = keyed.slots[LOG], tables.catalogue
+        log = keyed.slots[LOG]
         assert log.lengths is not None
         if not self._evidence_slots:
             return None
         events = Events(np.repeat(np.arange(len(log.lengths)), log.lengths), keyed.log_action_E, keyed.log_age_E)
-        values_E = catalogue.values(tables.key_maps[catalogue.table].find(log.keys_T)) if catalogue.slots else {}
-        values_E[ITEM] = log.keys_T, np.ones(len(log.keys_T), np.bool_)
+        values_E = self._values_of_log(log.keys_T, tables)
         candidates = {name: first_values(keyed.slots[name]) for name in self._evidence_slots}
         return torch.from_numpy(count_evidence(events, values_E, candidates, keyed.request_of_N))
 
+    def past(
+        self, users: Mapping[str, SlotKeys], log: LogKeys, tables: Lookup, log_length: int, draws_BP: U64
+    ) -> PastBatch:
+        """Past pages of the logs, with the newest `log_length` events before each; see past_pages.
+
+        users: keys of the requests' slots of side `user`.
+        """
+        lengths = log.items.lengths
+        assert lengths is not None
+        values_E = self._values_of_log(log.items.keys_T, tables)
+        known_E = np.logical_and.reduce([known for _, known in values_E.values()])
+        pages = past_pages(log.action_E, log.age_E, log.items.keys_T, known_E, lengths, draws_BP, log_length)
+        before = Events(pages.page_of_X, log.action_E[pages.before_X], pages.age_X)
+        values_X = {name: (value[pages.before_X], known[pages.before_X]) for name, (value, known) in values_E.items()}
+        shown = {name: values_E[name][0][pages.event_M] for name in self._evidence_slots}
+        request_of_M = pages.request_of_P[pages.page_of_M]
+        crosses = None
+        if self._lasting_crosses:
+            slots = {slot.name: users[slot.name] for slot in self._user_slots}
+            slots |= {name: SlotKeys(value_M, None) for name, value_M in shown.items()}
+            keys = cross_keys(self._lasting_crosses, slots, request_of_M, frozenset(shown))
+            crosses = self._crosses_of(keys)
+        return PastBatch(
+            request_of_M=torch.from_numpy(request_of_M),
+            evidence_MSC=torch.from_numpy(count_evidence(before, values_X, shown, pages.page_of_M)),
+            crosses=crosses,
+            click_M=torch.from_numpy(pages.click_M),
+        )
+
+    def _crosses_of(self, keys: SlotKeys) -> SlotValues:
+        assert keys.lengths is not None
+        rows_T = self.tail(CROSSES, keys.keys_T)
+        return SlotValues(torch.from_numpy(rows_T), torch.from_numpy(keys.lengths))
+
+    def _values_of_log(self, item_E: U64, tables: Lookup) -> dict[str, tuple[U64, npt.NDArray[np.bool_]]]:
+        catalogue = tables.catalogue
+        values_E = catalogue.values(tables.key_maps[catalogue.table].find(item_E)) if catalogue.slots else {}
+        values_E[ITEM] = item_E, np.ones(len(item_E), np.bool_)
+        return values_E
+
     def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:
         """Returns the row of each key: its own, or else the tail row that it shares."""
+        if not key_map.num_rows:
+            return self.tail(table, keys)
         rows = key_map.find(keys)
         return np.where(rows >= 0, rows, self.tail(table, keys))
 
@@ -156,6 +230,20 @@ class Featurizer:
         """The tail row that each key reads while it has none of its own."""
         config = self._tables[table]
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
+
+
+def cross_keys(
+    crosses: Sequence[Sequence[str]], slots: Mapping[str, SlotKeys], request_of_N: I64, item_slots: frozenset[str]
+) -> SlotKeys:
+    """Returns a key for each cross of each candidate, in order. Of a slot with several values the first counts."""
+    mixed_NC = np.zeros((len(request_of_N), len(crosses)), np.uint64)
+    for column, cross in enumerate(crosses):
+        for name in sorted(cross):
+            key = first_values(slots[name])
+            key_N = key if name in item_slots else key[request_of_N]
+            mixed_NC[:, column] = mixed_NC[:, column] * _ODD + key_N
+    lengths = np.full(len(request_of_N), len(crosses), np.int64)
+    return SlotKeys(salted(mixed_NC.ravel(), CROSSES), lengths)
 
 
 def missing_key(slot: str) -> int:

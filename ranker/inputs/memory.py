@@ -14,7 +14,9 @@ def check_memory(config: ModelConfig) -> None:
 
     A trainer needs a few times as much: of what is refused here nothing could be served either.
     """
-    rows = [(t, _FLOAT * config.width * (t.rows + t.tail_rows) + map_bytes(t.rows)) for t in config.tables]
+    rows = [
+        (t, _FLOAT * config.row_width(t.name) * (t.rows + t.tail_rows) + map_bytes(t.rows)) for t in config.every_table
+    ]
     dense = [(t, _FLOAT * tier_weights(t, t.width or config.width)) for t in config.tiers]
     parts = {f"table {t.name!r}": size for t, size in rows} | {f"tier {t.name!r}": size for t, size in dense}
     entries = sum(name != ITEM for name in config.evidence)

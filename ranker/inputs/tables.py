@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ranker.config import ITEM, LOG, ModelConfig, TableConfig
+from ranker.config import CROSSES, ITEM, LOG, ModelConfig, TableConfig
 from ranker.inputs.batch import SlotValues
 from ranker.inputs.evidence import Catalogue
 from ranker.inputs.hashing import hash64, salted
@@ -26,18 +26,23 @@ def initial_weights(config: ModelConfig, table: TableConfig) -> Tensor:
     """float32 [rows + tail_rows, width], a function of the configuration alone.
 
     Taken from hashes, not from a generator: every process and every version of torch starts from the same bits.
+    Weights of crosses start at zero.
     """
-    cells = np.arange(table.tail_rows * config.width, dtype=np.uint64)
+    width = config.row_width(table.name)
+    weights = torch.zeros(table.rows + table.tail_rows, width)
+    if config.crosses and table.name == CROSSES:
+        return weights
+    cells = np.arange(table.tail_rows * width, dtype=np.uint64)
     bits = salted(cells ^ np.uint64(hash64(f"{config.seed}/{table.name}")), "initial") >> np.uint64(40)  # 24 of them
     uniform = bits.astype(np.float32) / np.float32(2**23) - np.float32(1)  # exact in float32
-    weights = torch.zeros(table.rows + table.tail_rows, config.width)
-    weights[table.rows :] = torch.from_numpy(uniform * np.float32(_INITIAL_SCALE)).reshape(-1, config.width)
+    weights[table.rows :] = torch.from_numpy(uniform * np.float32(_INITIAL_SCALE)).reshape(-1, width)
     return weights
 
 
 def table_of_slots(config: ModelConfig) -> dict[str, str]:
-    """Slot name → table name, the log included."""
-    return {s.name: s.table for s in config.slots if s.kind == "categorical"} | {LOG: config.item_table}
+    """Slot name → table name, log and crosses included."""
+    named = {s.name: s.table for s in config.slots if s.kind == "categorical"} | {LOG: config.item_table}
+    return named | ({CROSSES: CROSSES} if config.crosses else {})
 
 
 def new_catalogue(config: ModelConfig) -> Catalogue:
@@ -61,13 +66,13 @@ class PlainTables:
         """key_maps, weights: by table, to be held as they are, as is the catalogue; fresh ones where not given."""
         self._config = config
         self._table_of = table_of_slots(config)
-        self.key_maps = key_maps or {t.name: KeyMap(t.rows) for t in config.tables}
+        self.key_maps = key_maps or {t.name: KeyMap(t.rows) for t in config.every_table}
         self.catalogue = catalogue or new_catalogue(config)
-        self.weights = weights or {t.name: initial_weights(config, t).to(device) for t in config.tables}
+        self.weights = weights or {t.name: initial_weights(config, t).to(device) for t in config.every_table}
 
     def reset(self) -> None:
         """Back to the start, at the same addresses."""
-        for table in self._config.tables:
+        for table in self._config.every_table:
             self.key_maps[table.name].clear()
             self.weights[table.name].copy_(initial_weights(self._config, table))
         self.catalogue.entry_RS[:] = 0

@@ -1,4 +1,4 @@
-"""The optimizer of embedding rows."""
+"""Optimizers of table rows."""
 
 import torch
 from torch import Tensor
@@ -23,3 +23,15 @@ def rowwise_adagrad(weights_RD: Tensor, sums_R: Tensor, rows_K: Tensor, gradient
     sums_R[rows_K] = sums_K
     steps_KD = gradients_KD * (rate / (sums_K.sqrt() + EPSILON)).unsqueeze(1)
     weights_RD[rows_K] = weights_RD[rows_K] - steps_KD
+
+
+@torch.no_grad()
+def adagrad(weights_RD: Tensor, sums_RD: Tensor, rows_K: Tensor, gradients_KD: Tensor, *, rate: float) -> None:
+    """Takes one step on distinct rows, in place: Adagrad (Duchi et al., 2011), a sum for each cell.
+
+    sum += g²; w -= rate · g / √sum. Shapes as above; sums begin at 1, so that a weight's first step is no larger than
+    its gradient.
+    """
+    sums_KD = sums_RD[rows_K] + gradients_KD.square()
+    sums_RD[rows_K] = sums_KD
+    weights_RD[rows_K] -= rate * gradients_KD / sums_KD.sqrt()

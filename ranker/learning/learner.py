@@ -3,7 +3,7 @@
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from kernels.linear_compress import Compress
 from ranker.arrays import F32, I64
-from ranker.config import ITEM, LearnerConfig, ModelConfig
+from ranker.config import CROSSES, ITEM, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
 from ranker.inputs.features import Featurizer, first_values, missing_key
 from ranker.inputs.requests import LabelledRequest
-from ranker.learning.adagrad import rowwise_adagrad
+from ranker.learning.adagrad import adagrad, rowwise_adagrad
 from ranker.learning.distillation import distillation_loss
 from ranker.learning.eviction import Admission
 from ranker.learning.lessons import Lesson, make_lessons
@@ -27,7 +27,7 @@ from ranker.learning.model_copy import ModelCopy
 from ranker.learning.pending import PendingChanges
 from ranker.learning.taught import Taught, teaches
 from ranker.learning.trained_tables import trained_tables
-from ranker.model.tier import Logits
+from ranker.model.tier import Logits, is_plain
 from ranker.updates.changes import Changes
 from ranker.updates.image import Image, build_tiers, dense_tensors
 from ranker.updates.log import Dirty
@@ -64,14 +64,18 @@ class Learner:
         self._settings = learner
         self.policies = {"click": POLICIES[learner.clicks], "conversion": POLICIES[learner.conversions]}
         self.updates = learner.updates
+        self.past_pages = learner.past_pages
         self._featurizer = Featurizer(config)
-        self._item_slots = frozenset(s.name for s in config.slots if s.side == "candidate")
+        self._item_slots = frozenset({s.name for s in config.slots if s.side == "candidate"} | {CROSSES})
         self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
-        self.adam = torch.optim.Adam(self.parameters.values(), lr=learner.dense_rate, fused=True)
-        self.adagrad_sums = {name: torch.zeros(len(w)) for name, w in self.tables.weights.items()}
+        self.adam = new_adam(self.parameters, learner)
+        self.adagrad_sums = {
+            name: torch.ones_like(w) if name == CROSSES else torch.zeros(len(w))
+            for name, w in self.tables.weights.items()
+        }
         self.admissions = {
             t.name: Admission(self.tables.key_maps[t.name], t.idle_steps)
-            for t in config.tables
+            for t in config.every_table
             if t.name in self.tables.weights
         }
         self.pending = PendingChanges(self.tables, learner.updates)
@@ -104,7 +108,7 @@ class Learner:
         gradients are not finite.
         """
         taught = [example for example in examples if self._learned(*example.emissions())]
-        lessons = self._lessons(taught, self._settings.dearer_share)
+        lessons = self._lessons(taught, self._settings.dearer_share, self.past_pages)
         graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
         return replace(report, click=graded.click, conversion=graded.conversion)
@@ -134,6 +138,7 @@ class Learner:
         logits = self._forward(lessons)
         taught = [self._targets(out, lesson) for out, lesson in zip(logits, lessons, strict=True)]
         losses = [_loss(out, x, *t, settings) for out, x, t in zip(logits, lessons, taught, strict=True)]
+        losses.extend(self._past_loss(lesson) for lesson in lessons if lesson.past is not None)
         losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
         loss = torch.stack(losses).sum() / labels
         self._zero_grad()
@@ -180,8 +185,8 @@ class Learner:
         """Have the next take_changes include what the log changed while this learner did not look."""
         self.pending.mark_dirty(dirty)
 
-    def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float) -> list[Lesson]:
-        return make_lessons(self.config, self._featurizer, self.tables, examples, dearer_share)
+    def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float, past_pages: int = 0) -> list[Lesson]:
+        return make_lessons(self.config, self._featurizer, self.tables, examples, dearer_share, past_pages)
 
     def _learned(self, clicks: I64, conversions: I64) -> int:
         """How many of these examples, of Emission, count under the policies: a final negative does not where it was
@@ -201,6 +206,12 @@ class Learner:
                 self.tiers[x.tier](x.batch, Taught(self.tables, x, teaches_B, self._item_slots), x.position_N)
                 for x, teaches_B in zip(lessons, teaches(lessons), strict=True)
             ]
+
+    def _past_loss(self, lesson: Lesson) -> Tensor:
+        past = lesson.past
+        assert past is not None
+        logits_M = self.tiers[lesson.tier].past_logits(past, self.tables)
+        return self._settings.past_weight * F.binary_cross_entropy_with_logits(logits_M, past.click_M, reduction="sum")
 
     def _targets(self, logits: Logits, lesson: Lesson) -> tuple[Targets, Targets]:
         """What is to be learned from the click and from the conversion examples; a soft label stays as it was given."""
@@ -236,13 +247,11 @@ class Learner:
                     parameter.grad.mul_(scale)
         self.adam.step()
         for table, rows_K, gradients_KD in rows:
-            rowwise_adagrad(
-                self.tables.weights[table],
-                self.adagrad_sums[table],
-                rows_K,
-                gradients_KD,
-                rate=self._settings.row_rate,
-            )
+            held = self.tables.weights[table], self.adagrad_sums[table]
+            if table == CROSSES:
+                adagrad(*held, rows_K, gradients_KD, rate=self._settings.cross_rate)
+            else:
+                rowwise_adagrad(*held, rows_K, gradients_KD, rate=self._settings.row_rate)
             self.pending.touch(table, rows_K.numpy())
         self._zero_grad()
 
@@ -255,6 +264,8 @@ class Learner:
         """
         admitted = evicted = 0
         for table, admission in self.admissions.items():
+            if not admission.key_map.num_rows:
+                continue
             keys = [
                 slot.keys_T
                 for lesson in lessons
@@ -304,6 +315,16 @@ class Learner:
     def _zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)
         self.tables.zero_grad()
+
+
+def new_adam(parameters: Mapping[str, Tensor], settings: LearnerConfig) -> torch.optim.Adam:
+    """Over dense parameters, named by tier and name within it."""
+    plain = {name: is_plain(name.partition("/")[2]) for name in parameters}
+    groups = [
+        {"params": [p for name, p in parameters.items() if plain[name] is wanted], "lr": rate}
+        for wanted, rate in ((False, settings.dense_rate), (True, settings.plain_rate))
+    ]
+    return torch.optim.Adam(groups, fused=True)
 
 
 _FEW_LABELS = 500

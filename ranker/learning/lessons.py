@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ranker.arrays import U64
 from ranker.config import ModelConfig
-from ranker.inputs.batch import Batch
+from ranker.inputs.batch import Batch, PastBatch
 from ranker.inputs.features import Featurizer, KeyedBatch, Lookup
 from ranker.inputs.hashing import hash64
 from ranker.inputs.requests import LabelledRequest
@@ -34,6 +35,8 @@ class Lesson:
     click_emission_N: Tensor
     emission_N: Tensor
     """Both int64, of Emission, of the click and of the conversion examples; NO_EMISSION where there is none."""
+    past: PastBatch | None = None
+    """Past pages of the logs, where there are any to learn from."""
 
 
 def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: float) -> list[str]:
@@ -50,12 +53,19 @@ def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: fl
     ]
 
 
+def past_draws(responses: Sequence[str], pages: int) -> U64:
+    """[B, pages]: which past pages each response's log is to give; the same for the same response."""
+    drawn = [[hash64(f"past/{page}/{response}") for page in range(pages)] for response in responses]
+    return np.array(drawn, np.uint64).reshape(len(responses), pages)
+
+
 def make_lessons(
     config: ModelConfig,
     featurizer: Featurizer,
     tables: Lookup,
     examples: Sequence[LabelledRequest],
     dearer_share: float,
+    past_pages: int = 0,
 ) -> list[Lesson]:
     """One lesson for each tier that has any example, cheapest first."""
     tiers = [assign_tiers(config, example, dearer_share) for example in examples]
@@ -66,7 +76,13 @@ def make_lessons(
             continue
         chosen = [examples[i] for i in indices]
         emissions = [e.emissions() for e in chosen]
-        keyed = featurizer.keys([e.request for e in chosen], tier.log_length)
+        requests = [e.request for e in chosen]
+        keyed = featurizer.keys(requests, tier.log_length)
+        past = None
+        if past_pages and tier.log_length and config.evidence:
+            log = featurizer.log(requests, config.max_log_length)
+            draws_BP = past_draws([e.response_id for e in chosen], past_pages)
+            past = featurizer.past(keyed.slots, log, tables, tier.log_length, draws_BP)
         known = {t.name for t in config.tiers}
         served = [e.tier == tier.name or (e.tier not in known and tier is config.tiers[0]) for e in chosen]
         lessons.append(
@@ -81,6 +97,7 @@ def make_lessons(
                 conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
                 click_emission_N=torch.from_numpy(np.concatenate([clicks for clicks, _ in emissions])),
                 emission_N=torch.from_numpy(np.concatenate([conversions for _, conversions in emissions])),
+                past=past,
             )
         )
     return lessons

@@ -129,11 +129,13 @@ class PendingChanges:
     def _as_held(self, name: str, rows_R: I64, held: PlainTables) -> Tensor:
         """[R, D]: what replicas read for the keys that have these rows here, and in the tail rows."""
         num_rows, weights = self._tables.key_maps[name].num_rows, held.weights[name]
-        keys = self._tables.key_maps[name].key_of(np.minimum(rows_R, num_rows - 1))
-        there = held.key_maps[name].find(keys)
+        own = rows_R < num_rows
+        keys = self._tables.key_maps[name].key_of(rows_R[own])
+        found = held.key_maps[name].find(keys)
         tail_rows = np.uint64(len(weights) - num_rows)
-        there = np.where(there >= 0, there, num_rows + (keys % tail_rows).astype(np.int64))
-        return weights[torch.from_numpy(np.where(rows_R < num_rows, there, rows_R))]
+        there = rows_R.copy()
+        there[own] = np.where(found >= 0, found, num_rows + (keys % tail_rows).astype(np.int64))
+        return weights[torch.from_numpy(there)]
 
     def _moved(self, tensor: Tensor, held: Tensor) -> bool:
         return bool(torch.linalg.vector_norm(tensor - held) > self._config.moved * torch.linalg.vector_norm(tensor))

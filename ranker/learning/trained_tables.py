@@ -25,10 +25,12 @@ class TrainedTables:
 
     def __init__(self, config: ModelConfig) -> None:
         self._table_of = table_of_slots(config)
-        self.key_maps = {t.name: KeyMap(t.rows) for t in config.tables}
+        self.key_maps = {t.name: KeyMap(t.rows) for t in config.every_table}
         self.catalogue = new_catalogue(config)
         self._parameters = {
-            t.name: nn.Parameter(initial_weights(config, t)) for t in config.tables if t.name in self._table_of.values()
+            t.name: nn.Parameter(initial_weights(config, t))
+            for t in config.every_table
+            if t.name in self._table_of.values()
         }
         self.weights = {name: parameter.detach() for name, parameter in self._parameters.items()}
 

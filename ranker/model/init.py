@@ -1,5 +1,7 @@
 """Initial weights, at the scale that keeps a unit variance through a layer."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,10 @@ was read and what the blocks made of noise would drown them, and interactions wo
 
 AFTER_RELU = 2.0**0.5
 """A ReLU halves the second moment (He et al., 2015)."""
+
+
+def log_odds(p: float) -> float:
+    return math.log(p / (1 - p))
 
 
 def linear(size_in: int, size_out: int, *, gain: float = 1.0) -> nn.Linear:

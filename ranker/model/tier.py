@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.linear_compress import Compress
-from ranker.config import LOG, ModelConfig, TierConfig
-from ranker.inputs.batch import Batch, Embedder, SlotValues
+from ranker.config import CROSSES, LOG, ModelConfig, TierConfig
+from ranker.inputs.batch import Batch, Embedder, PastBatch, SlotValues
 from ranker.inputs.hashing import hash64
 from ranker.model.direct import DirectLogits
 from ranker.model.encoder import LogEncoder
@@ -35,6 +35,7 @@ from ranker.model.reader import Grouping
 from ranker.model.stacks import STACKS, States
 from ranker.model.sums import LogSums
 from ranker.model.tokens import DenseToken, EventTokens, Log, newest, slot_tokens
+from ranker.model.wide import cross_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Tokens:
     item_NVD: Tensor
     log: Log | None
     log_ED: Tensor | None
-    evidence_NH: Tensor | None
-    """Logits from the log's evidence."""
+    plain_NH: Tensor | None
+    """Logits of what reads crosses and the log's evidence."""
 
 
 class Tier(nn.Module):
@@ -76,6 +77,7 @@ class Tier(nn.Module):
         """
         super().__init__()
         self.config = tier
+        self.crosses, self.lasting = len(model.crosses), list(model.lasting_crosses)
         self.user_slots = model.side("user", "categorical") + model.side("context", "categorical")
         self.item_slots = model.side("candidate", "categorical")
         user_features = sum(s.kind == "numeric" and s.side != "candidate" for s in model.slots)
@@ -146,8 +148,8 @@ class Tier(nn.Module):
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
         direct_NH = self.direct(self._with_sums(tokens, embedder), tokens.item_NVD, grouping)
-        if tokens.evidence_NH is not None:
-            direct_NH = direct_NH + tokens.evidence_NH
+        if tokens.plain_NH is not None:
+            direct_NH = direct_NH + tokens.plain_NH
         logits_NH, distilled_NH, late_N = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:
@@ -158,6 +160,16 @@ class Tier(nn.Module):
         logits_NH = torch.stack([click_N + self.position.mean(), conversion_N], dim=1)
         calibrated_NH = calibrate(self.calibration, logits_NH)
         return Logits(calibrated_NH[:, CLICK], calibrated_NH[:, CONVERSION])
+
+    def past_logits(self, past: PastBatch, embedder: Embedder) -> Tensor:
+        """Logits [M] of a click, by crosses and evidence alone: training."""
+        assert self.evidence is not None
+        wide_M = past.click_M.new_zeros(len(past.click_M))
+        if past.crosses is not None:
+            wide_M = cross_weights(past.crosses, len(self.lasting), embedder)[:, :, CLICK].sum(dim=1)
+        _, logits_MH = self.evidence(past.evidence_MSC, wide_M.detach())
+        click_M: Tensor = logits_MH[:, CLICK] + wide_M + self.evidence.bias
+        return click_M
 
     def tokens(self, batch: Batch, embedder: Embedder) -> Tokens:
         """What the batch says, as tokens; in training with some of them zeroed, as dropout asks."""
@@ -172,12 +184,9 @@ class Tier(nn.Module):
         item = slot_tokens(self.item_slots, batch, embedded, embedder)
         if self.item_dense is not None:
             item.append(self.item_dense(batch.dense_item_NF))
-        evidence_NH = None
-        if self.evidence is not None:
-            if batch.evidence_NSC is None:
-                raise ValueError(f"tier {self.config.name!r} reads evidence, and the batch has none (Featurizer.batch)")
-            token_N1D, evidence_NH = self.evidence(batch.evidence_NSC)
-            item.append(token_N1D.squeeze(1))
+        token_ND, plain_NH = self._plain(batch, embedder)
+        if token_ND is not None:
+            item.append(token_ND)
         request_BD = self.request_token.expand(batch.num_requests, -1)
         if self.request is not None:
             request_BD = request_BD + self.request(torch.cat(user, dim=1))
@@ -185,7 +194,22 @@ class Tier(nn.Module):
         if self.config.dropout:
             user_BUD = F.dropout(user_BUD, self.config.dropout, self.training)
             item_NVD = F.dropout(item_NVD, self.config.dropout, self.training)
-        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG], evidence_NH)
+        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG], plain_NH)
+
+    def _plain(self, batch: Batch, embedder: Embedder) -> tuple[Tensor | None, Tensor | None]:
+        """The token of the evidence [N, D], and the logits of crosses and evidence [N, H]; None where there is none."""
+        token_ND, plain_NH = None, None
+        expected_N = batch.dense_item_NF.new_zeros(batch.num_candidates)
+        if self.crosses:
+            weights_NCH = cross_weights(batch.slots[CROSSES], self.crosses, embedder)
+            plain_NH = weights_NCH.sum(dim=1)
+            expected_N = weights_NCH[:, self.lasting, CLICK].sum(dim=1).detach()
+        if self.evidence is not None:
+            if batch.evidence_NSC is None:
+                raise ValueError(f"tier {self.config.name!r} reads evidence, and the batch has none (Featurizer.batch)")
+            token_ND, evidence_NH = self.evidence(batch.evidence_NSC, expected_N)
+            plain_NH = evidence_NH if plain_NH is None else plain_NH + evidence_NH
+        return token_ND, plain_NH
 
     def states(self, tokens: Tokens, embedder: Embedder) -> States | None:
         """The log as every candidate of a request will read it; None for a tier that reads none."""
@@ -226,6 +250,11 @@ class Tier(nn.Module):
         self.calibration.copy_(
             calibration_step(self.calibration, logits_NH, labels_NH, weights_NH=weights_NH, rate=calibration_rate)
         )
+
+
+def is_plain(parameter: str) -> bool:
+    """Whether the parameter of this name is of what counts, rather than of the layers: few, and soon known."""
+    return parameter.startswith(("evidence.", "position.")) or parameter == "heads.out_bias"
 
 
 def count_parameters(tier: Tier) -> int:

@@ -44,7 +44,7 @@ def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe
     if wild := _wild(table):
         raise ValueError(f"numbers must be finite and within ±2^53, which {', '.join(wild)} is not")
     merged = _merge(msgspec.to_builtins(base), {"name": default_name} | table)
-    _fit_evidence(merged, table)
+    _fit_slots(merged, table)
     recipe: Recipe = msgspec.convert(merged, Recipe, strict=True)
     if unknown := _unknown(table, to_table(recipe)):
         raise ValueError(f"no such settings: {', '.join(unknown)}")
@@ -72,19 +72,21 @@ def _merge(old: Any, new: Any) -> Any:
     return new
 
 
-def _fit_evidence(merged: dict[str, Any], given: dict[str, Any]) -> None:
-    """Where a file replaces the slots and does not name the evidence, the base's is of those that are still there."""
+def _fit_slots(merged: dict[str, Any], given: dict[str, Any]) -> None:
+    """Where a file replaces the slots and names no evidence, or no crosses, the base's are of those still there."""
     model = given.get("model")
-    if isinstance(model, dict) and isinstance(model.get("slots"), list) and "evidence" not in model:
-        countable = [
-            slot.get("name")
-            for slot in model["slots"]
-            if isinstance(slot, dict)
-            and slot.get("side") == "candidate"
-            and slot.get("kind", "categorical") == "categorical"
-        ]
-        kept = [name for name in merged["model"]["evidence"] if name in countable]
-        merged["model"]["evidence"] = kept if ITEM in countable else []
+    if not isinstance(model, dict) or not isinstance(model.get("slots"), list):
+        return
+    categorical = {
+        slot.get("name"): slot.get("side")
+        for slot in model["slots"]
+        if isinstance(slot, dict) and slot.get("kind", "categorical") == "categorical"
+    }
+    if "evidence" not in model:
+        kept = [name for name in merged["model"]["evidence"] if categorical.get(name) == "candidate"]
+        merged["model"]["evidence"] = kept if categorical.get(ITEM) == "candidate" else []
+    if "crosses" not in model:
+        merged["model"]["crosses"] = [c for c in merged["model"]["crosses"] if categorical.keys() >= set(c)]
 
 
 def _unknown(given: Any, taken: Any, where: str = "") -> list[str]:

@@ -78,7 +78,7 @@ def measure(recipe: Recipe, sample: "Sample", *, max_loss: float) -> "EncodingRe
 def recipe_lines(recipe: Recipe, found: "EncodingResult") -> str:
     """Returns as TOML what differs from the recipe's encodings; empty where nothing does."""
     updates = recipe.training.learner.updates
-    tables = {table.name for table in recipe.model.tables}
+    tables = {table.name for table in recipe.model.every_table}
     lines = []
     for name in dict.fromkeys(result.name for result in found.tensors):
         encoding = found.chosen.get(name, "float32")

@@ -44,6 +44,8 @@ def tiny_model(
         width=8,
         seed=seed,
         evidence=evidence,
+        crosses=(("category",), ("interests", "category"), (HOUR, "category", ITEM)),
+        cross_rows=64,
     )
 
 

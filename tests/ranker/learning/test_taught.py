@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ranker.config import CROSSES
 from ranker.inputs.features import Featurizer
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.lessons import Lesson, make_lessons
@@ -21,7 +22,7 @@ def lessons_of(examples: list[LabelledRequest]) -> tuple[list[Lesson], TrainedTa
 
 def rows_taught(tables: TrainedTables, lesson: Lesson, teaches_B: Tensor) -> dict[str, set[int]]:
     """By table, the rows that the sum of all values of the lesson reaches back into."""
-    item_slots = frozenset(s.name for s in CONFIG.slots if s.side == "candidate")
+    item_slots = frozenset({s.name for s in CONFIG.slots if s.side == "candidate"} | {CROSSES})
     taught = Taught(tables, lesson, teaches_B, item_slots)
     tables.zero_grad()
     torch.cat([v.flatten() for v in taught.embed(lesson.batch.slots).values()]).sum().backward()  # type: ignore[no-untyped-call]
@@ -56,7 +57,7 @@ def test_only_rows_of_taught_requests_are_reached() -> None:
 def test_values_are_the_same_whoever_teaches() -> None:
     lessons, tables = lessons_of([example(0, LIGHT), example(1, HEAVY)])
     slots = lessons[0].batch.slots
-    item_slots = frozenset(s.name for s in CONFIG.slots if s.side == "candidate")
+    item_slots = frozenset({s.name for s in CONFIG.slots if s.side == "candidate"} | {CROSSES})
     cut = Taught(tables, lessons[0], torch.tensor([True, False]), item_slots).embed(slots)
     for name, values in tables.embed(slots).items():
         assert torch.equal(cut[name], values)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.config import LOG, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.config import CROSSES, LOG, ModelConfig, Slot, TableConfig, TierConfig
 from ranker.inputs.batch import Batch, SlotValues
 from ranker.inputs.evidence import COLUMNS
+from ranker.inputs.tables import table_of_slots
 
 LIGHT = TierConfig(name="light")
 HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32)
@@ -36,23 +37,25 @@ MODEL = ModelConfig(
     tables=(TableConfig(name="items"), TableConfig(name="shared")),
     tiers=(LIGHT, HEAVY),
     evidence=("item", "labels"),
+    crosses=(("item",), ("interests", "labels"), ("surface", "labels")),
 )
 MULTIVALUED = {"interests", "labels"}
 ROWS = 200
 
 
 class PlainEmbedder(nn.Module):
-    """The contract of Embedder on two nn.Embedding tables."""
+    """The contract of Embedder on nn.Embedding tables."""
 
     def __init__(self, model: ModelConfig = MODEL, rows: int = ROWS) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
         self.tables = nn.ModuleDict()
-        for table in model.tables:
-            weight = torch.randn(rows, model.width, generator=generator) / model.width**0.5
+        for table in model.every_table:
+            width = model.row_width(table.name)
+            weight = torch.randn(rows, width, generator=generator) / width**0.5
             # Prefixed: a ModuleDict cannot hold a name like "items".
-            self.tables["table_" + table.name] = nn.Embedding(rows, model.width, _weight=weight)
-        self.table_of = {s.name: "table_" + s.table for s in model.slots} | {LOG: "table_" + model.item_table}
+            self.tables["table_" + table.name] = nn.Embedding(rows, width, _weight=weight)
+        self.table_of = {name: "table_" + table for name, table in table_of_slots(model).items()}
 
     def embed(self, slots: dict[str, SlotValues]) -> dict[str, Tensor]:
         return {name: self.tables[self.table_of[name]](values.rows_T) for name, values in slots.items()}
@@ -91,6 +94,8 @@ def make_batch(
         lengths = 1 + ints(3, count) if slot.name in MULTIVALUED else None
         slots[slot.name] = SlotValues(ints(rows, count if lengths is None else int(lengths.sum())), lengths)
     slots[LOG] = SlotValues(ints(rows, E), torch.tensor(logs))
+    if model.crosses:
+        slots[CROSSES] = SlotValues(ints(rows, N * len(model.crosses)), torch.full((N,), len(model.crosses)))
     user_features = sum(s.kind == "numeric" and s.side != "candidate" for s in model.slots)
     return Batch(
         request_of_N=torch.repeat_interleave(torch.arange(B), torch.tensor(candidates)),
@@ -107,7 +112,7 @@ def make_batch(
 
 def take(batch: Batch, requests: list[int], candidates: list[int], *, model: ModelConfig = MODEL) -> Batch:
     """A batch of these requests, in this order, with these candidates, grouped by request in the order given."""
-    side = {s.name: s.side for s in model.slots}
+    side = {s.name: s.side for s in model.slots} | {CROSSES: "candidate"}
     new_of = {old: new for new, old in enumerate(requests)}
     owners = batch.request_of_N[candidates].tolist()
     assert [new_of[o] for o in owners] == sorted(new_of[o] for o in owners)

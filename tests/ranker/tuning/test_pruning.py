@@ -208,8 +208,7 @@ def test_a_pruned_snapshot_serves_and_learns_on(tmp_path: object) -> None:
 def _image_of(learner: Learner, model: ModelConfig, pruned: Learner) -> dict[str, torch.Tensor]:
     """The learner's tables beside the pruned tier."""
     image: Image = new_image(model, COMPRESS)
-    learner.pending.touch("items", np.arange(len(learner.tables.weights["items"])))
-    learner.pending.touch("shared", np.arange(len(learner.tables.weights["shared"])))
+    learner.mark_all()
     image.apply(update_of(learner, 1), at(1))
     tensors = {name: t for name, t in image.tensors().items() if not name.startswith("dense/")}
     return tensors | {f"dense/light/{n}": t for n, t in pruned.tiers["light"].state_dict().items()}

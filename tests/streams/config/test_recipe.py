@@ -55,7 +55,7 @@ LIGHT = "[[model.tiers]]\nname = 'light'\n"
         ("[model]\nwidth = 1_000_000", "width must be 1 to 4096, got 1000000"),
         ("[model]\nmax_position = 1_000_000_000_000", "max_position must be 1 to 10000, got 1000000000000"),
         ("[model]\nslots = []", "at least one slot"),
-        ("[[model.tables]]\nname = 'items'\nrows = 1_000_000_000_000", "table 'items': rows must be 1 to 17179869184"),
+        ("[[model.tables]]\nname = 'items'\nrows = 1_000_000_000_000", "table 'items': rows must be 0 to 17179869184"),
         (f"{LIGHT}log_length = 1_000_000_000", "tier 'light': log_length must be 0 to 16384, got 1000000000"),
         (f"{LIGHT}layers = 100_000", "layers must be 1 to 256, got 100000"),
         (f"{LIGHT}hidden = 1_000_000_000", "hidden must be 1 to 131072"),
