@@ -33,6 +33,7 @@ from benchmarks.lab.simulated import CLICK, IMPRESSION, Plan, simulated
 from benchmarks.lab.stream import Stream
 from benchmarks.lab.training import alone, run
 from ranker.arrays import F32, F64
+from ranker.config import CROSSES as CROSSED
 from ranker.config import ITEM, LOG, USER
 from ranker.recipes import three_tiers
 from streams.machine import this_machine
@@ -110,7 +111,7 @@ def rivals(stream: Stream, length: int, half: int) -> Mapping[str, F64]:
     columns = {
         name: slot.keys_T if len(slot.keys_T) == len(owner_N) else slot.keys_T[owner_N]
         for name, slot in stream.keyed.slots.items()
-        if name not in (LOG, USER)
+        if name not in (LOG, USER, CROSSED)
     }
     crosses = [columns[of_request] * np.uint64(3) ^ columns[of_item] for of_request, of_item in CROSSES]
     keys = [*columns.values(), *crosses]

@@ -51,10 +51,10 @@ def demo_model() -> ModelConfig:
 
 
 def three_tiers() -> ModelConfig:
-    """Light, medium and heavy: each reads a longer log with more layers, and costs more; what a router chooses from.
+    """Light, medium and heavy: each reads a longer log, and costs more; what a router chooses from.
 
-    What is added goes to the user's side first, which a request pays for once. No encoder layers and no distillation:
-    neither was better by more than its spread (docs/results/tiers.md).
+    Nothing else differs. More layers, wider ones, encoder layers and distillation cost more and were not better by more
+    than their spread (docs/results/tiers.md).
     """
     demo = demo_model()
     return replace(
@@ -63,25 +63,8 @@ def three_tiers() -> ModelConfig:
         slots=(*demo.slots, Slot(name="theme", side="candidate")),
         evidence=(*demo.evidence, "theme"),
         crosses=(*demo.crosses, ("theme",), *((name, "theme") for name in ("segment", SURFACE, HOUR, "device"))),
-        tiers=(
-            TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),
-            TierConfig(
-                name="medium",
-                layers=2,
-                log_length=512,
-                encoder_layers=0,
-                user_tokens=12,
-                hidden=48,
-            ),
-            TierConfig(
-                name="heavy",
-                layers=3,
-                log_length=2_048,
-                encoder_layers=0,
-                user_tokens=24,
-                fm_tokens=6,
-                compressed_tokens=6,
-                hidden=64,
-            ),
+        tiers=tuple(
+            TierConfig(name=name, layers=1, log_length=log_length, encoder_layers=0, hidden=32)
+            for name, log_length in (("light", 64), ("medium", 512), ("heavy", 2_048))
         ),
     )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ranker.config import LOG, ModelConfig, TableConfig
+from ranker.config import ModelConfig, TableConfig
 from ranker.inputs.hashing import hash64, salted
 from ranker.planning.plan import Plan, PlannedSlot, PlannedTable, SlotCounts, capacity_for, plan_tables
 from streams.config.settings import BOOTSTRAP, named_recipe, required
@@ -99,7 +99,7 @@ def count_served(messages: Iterable[Served], model: ModelConfig, capacity: int) 
     for batch in _batches(messages):
         requests = [served_request(message) for message in batch]
         for name, slot in featurizer.keys(requests, 1).slots.items():
-            if name != LOG:
+            if name in counts:
                 counts[name].add(slot.keys_T)
     if not any(slot.occurrences for slot in counts.values()):
         raise ValueError(f"{SERVED} holds nothing to count; send requests first, or plan --from a file")
