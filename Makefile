@@ -31,7 +31,7 @@ demo: $(READY)
 
 # Tests that start a house wait for it most of the time, so three files at a time keep two cores busy.
 test: $(READY)
-	@$(BIN)/pytest -q -n 3 --dist loadfile
+	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint test
 
