@@ -61,7 +61,7 @@ def test_they_teach_what_counts_and_the_crosses_alone() -> None:
     assert heavy.tier == "heavy"
     assert heavy.past is not None
     assert len(heavy.past.click_M)
-    learner.tiers["heavy"].past_logits(heavy.past, learner.tables).square().sum().backward()
+    learner.tiers["heavy"].past_logits(heavy.past, learner.tables).square().sum().backward()  # type: ignore[no-untyped-call]
     reached = {name for name, p in learner.tiers["heavy"].named_parameters() if p.grad is not None}
     assert reached
     assert all(is_plain(name) for name in reached), reached
