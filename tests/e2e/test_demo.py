@@ -90,7 +90,8 @@ def test_a_demo_on_kafka_ends_by_itself_and_has_shown_everything(tmp_path: Path)
     assert 0 < shown["latency_ms"]["p50"] <= shown["latency_ms"]["p99"]
     assert 0 < shown["freshness_ms"]["p50"] <= shown["freshness_ms"]["p99"]
     assert set(shown["freshness"]["click"]["stages_ms"]) == set(STAGES)
-    assert shown["examples_before_freeze"] >= shown["examples_after_freeze"] >= shown["examples_trained"] > 0
+    assert shown["examples_before_freeze"] >= 3_000
+    assert shown["examples_after_freeze"] >= shown["examples_trained"] > 0
     assert 0 < shown["updates_applied"] <= shown["updates_published"]
     assert 0 < shown["ne_live"] < 1.2
     assert shown["ne_frozen"] > 0

@@ -39,7 +39,7 @@ worse_tolerance = 0.5
 """
 )
 """A reference that has learned little judges with much tolerance. Snapshots stay until a slow machine names one."""
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 @contextmanager
