@@ -86,7 +86,7 @@ def fingerprint(image: Image) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(image.tensors().items()):
         digest.update(name.encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 
