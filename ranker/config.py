@@ -212,10 +212,8 @@ class ModelConfig:
                 raise ValueError(f"a cross names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
         if len({frozenset(cross) for cross in self.crosses}) != len(self.crosses):
             raise ValueError(f"each cross is given once, whatever the order of its slots; got {self.crosses}")
-        if self.crosses and any(t.name == CROSSES for t in self.tables):
-            raise ValueError(
-                f"the table {CROSSES!r} is that of the crosses' weights: call the configured one otherwise"
-            )
+        if CROSSES in {t.name for t in self.tables} | {s.name for s in self.slots}:
+            raise ValueError(f"{CROSSES!r} is the slot and the table of crosses: call the configured one otherwise")
 
     @property
     def digest(self) -> str:

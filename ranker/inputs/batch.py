@@ -74,8 +74,6 @@ class Batch:
 class PastBatch:
     """Impressions of past pages, M over all requests (ranker/inputs/past.py)."""
 
-    request_of_M: Tensor
-    """int64."""
     evidence_MSC: Tensor
     """float32, of the log as it was then."""
     crosses: SlotValues | None

@@ -202,7 +202,6 @@ class Featurizer:
             keys = cross_keys(self._lasting_crosses, slots, request_of_M, frozenset(shown))
             crosses = self._crosses_of(keys)
         return PastBatch(
-            request_of_M=torch.from_numpy(request_of_M),
             evidence_MSC=torch.from_numpy(count_evidence(before, values_X, shown, pages.page_of_M)),
             crosses=crosses,
             click_M=torch.from_numpy(pages.click_M),

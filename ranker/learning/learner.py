@@ -2,7 +2,6 @@
 
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,7 @@ from ranker.learning.model_copy import ModelCopy
 from ranker.learning.pending import PendingChanges
 from ranker.learning.taught import Taught, teaches
 from ranker.learning.trained_tables import trained_tables
+from ranker.model.init import log_odds
 from ranker.model.tier import Logits, is_plain
 from ranker.updates.changes import Changes
 from ranker.updates.image import Image, build_tiers, dense_tensors
@@ -310,7 +310,7 @@ class Learner:
             if known[head] and rate.count < _FEW_LABELS:
                 mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
                 for tier in self.tiers.values():
-                    tier.heads.out_bias[head] = math.log(mean / (1 - mean))
+                    tier.heads.out_bias[head] = log_odds(mean)
 
     def _zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)

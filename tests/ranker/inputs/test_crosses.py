@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ranker.config import CROSSES, HOUR, ITEM, SURFACE, ModelConfig, TableConfig
+from ranker.config import CROSSES, HOUR, ITEM, SURFACE, ModelConfig, Slot, TableConfig
 from ranker.inputs.features import Featurizer
 from ranker.inputs.tables import PlainTables
 from tests.ranker.samples import request, tiny_model
@@ -80,6 +80,10 @@ def test_what_cannot_be_crossed_is_refused(crosses: tuple[tuple[str, ...], ...],
         replace(CONFIG, crosses=crosses)
 
 
-def test_no_other_table_is_called_so() -> None:
+@pytest.mark.parametrize("crosses", [CONFIG.crosses, ()])
+def test_nothing_else_is_called_so(crosses: tuple[tuple[str, ...], ...]) -> None:
+    """With no crosses neither: its rows would be stepped as crosses' are."""
     with pytest.raises(ValueError, match="call the configured one otherwise"):
-        replace(CONFIG, tables=(*CONFIG.tables, TableConfig(name=CROSSES)))
+        replace(CONFIG, crosses=crosses, tables=(*CONFIG.tables, TableConfig(name=CROSSES)))
+    with pytest.raises(ValueError, match="call the configured one otherwise"):
+        replace(CONFIG, crosses=crosses, slots=(*CONFIG.slots, Slot(name=CROSSES, side="user")))

@@ -7,6 +7,7 @@ from ranker.arrays import U64
 from ranker.config import ITEM
 from ranker.inputs.evidence import CLICKED, SHOWN, kinds
 from ranker.inputs.features import Featurizer
+from ranker.inputs.hashing import hash64, salted
 from ranker.inputs.past import SETTLED_S, past_pages
 from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
 from ranker.learning.lessons import past_draws
@@ -28,8 +29,6 @@ def by_hand(request: ScoringRequest, draw: int) -> list[tuple[int, float]]:
     kind = kinds(log["action"].astype(np.int64))
     age = np.log1p(EVENT_MS / 1000 - log["time_s"].astype(np.int64)).astype(np.float32)
     names = {int(key(item, ITEM)) for item in KNOWN}
-    from ranker.inputs.hashing import salted
-
     keys = salted(log["item"], ITEM)
     shown = [e for e in range(len(log)) if kind[e] == SHOWN and int(keys[e]) in names and age[e] > np.log1p(SETTLED_S)]
     if not shown:
@@ -71,8 +70,6 @@ def test_pages_are_those_of_the_log_read_event_by_event(seed: int) -> None:
 
 
 def key_of(request: ScoringRequest, place: int) -> np.uint64:
-    from ranker.inputs.hashing import salted
-
     found: np.uint64 = salted(request.log["item"][place : place + 1], ITEM)[0]
     return found
 
@@ -90,8 +87,6 @@ def test_what_came_after_the_page_does_not_count() -> None:
     log["item"] = drawn(np.random.default_rng(0), 1, 1).log["item"]
     log["action"] = [1, 2, 1]
     log["time_s"] = EVENT_MS // 1000 - np.array([900, 899, 500])
-    from ranker.inputs.hashing import hash64
-
     log["item"] = hash64(KNOWN[0])
     request = ScoringRequest(user="u", event_ms=EVENT_MS, items=["x"], item_features=[{}], log=log)
     first, last = (pages_of([request], np.array([[draw]], np.uint64)) for draw in (0, 1))
