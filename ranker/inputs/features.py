@@ -180,7 +180,13 @@ class Featurizer:
         return torch.from_numpy(count_evidence(events, values_E, candidates, keyed.request_of_N))
 
     def past(
-        self, users: Mapping[str, SlotKeys], log: LogKeys, tables: Lookup, log_length: int, draws_BP: U64
+        self,
+        users: Mapping[str, SlotKeys],
+        log: LogKeys,
+        tables: Lookup,
+        log_length: int,
+        least_age_B: F32,
+        draws_BP: U64,
     ) -> PastBatch:
         """Past pages of the logs, with the newest `log_length` events before each; see past_pages.
 
@@ -190,7 +196,9 @@ class Featurizer:
         assert lengths is not None
         values_E = self._values_of_log(log.items.keys_T, tables)
         known_E = np.logical_and.reduce([known for _, known in values_E.values()])
-        pages = past_pages(log.action_E, log.age_E, log.items.keys_T, known_E, lengths, draws_BP, log_length)
+        pages = past_pages(
+            log.action_E, log.age_E, log.items.keys_T, known_E, lengths, least_age_B, draws_BP, log_length
+        )
         before = Events(pages.page_of_X, log.action_E[pages.before_X], pages.age_X)
         values_X = {name: (value[pages.before_X], known[pages.before_X]) for name, (value, known) in values_E.items()}
         shown = {name: values_E[name][0][pages.event_M] for name in self._evidence_slots}

@@ -1,10 +1,11 @@
 """Past pages: what the logs themselves say was shown and clicked, as examples for what reads counts alone.
 
-A log holds impressions whose outcome has long been known, each with all that came before it: hundreds of examples in
-every response, whose own page is one more. Of each log some moments are drawn; what was shown in such a second is a
+A log holds impressions from before the model began to learn, each with all that came before it: hundreds of examples
+in every response, whose own page is one more. Of each log some moments are drawn; what was shown in such a second is a
 page, labelled by whether the log has a click on the item after it, before it was shown again. Position, context and
 numbers of a past page are not known, so only crosses of users' and items' slots are made, and only items of which the
-catalogue knows all are taken.
+catalogue knows all are taken. Impressions from after the model began are left out: they are examples of their own, and
+learned a second time they are learned by heart (docs/decisions.md).
 """
 
 # B requests, E log events over all of them, M impressions of past pages, P pages, X events before them, over all pages.
@@ -19,6 +20,14 @@ from ranker.inputs.evidence import CLICKED, SHOWN, kinds
 
 SETTLED_S = 60.0
 """Seconds that a click may come late by; younger impressions are no examples yet."""
+
+
+def least_ages(event_ms_B: I64, began_ms: int) -> F32:
+    """[B]: the age, as log1p of seconds, beyond which an impression in the log of a request may be an example.
+
+    began_ms: event time of the first response that the model learned from.
+    """
+    return np.log1p(np.maximum((event_ms_B - began_ms) / 1000, SETTLED_S)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ def past_pages(
     item_E: U64,
     known_E: npt.NDArray[np.bool_],
     lengths_B: I64,
+    least_age_B: F32,
     draws_BP: U64,
     log_length: int,
 ) -> PastPages:
@@ -52,15 +62,16 @@ def past_pages(
         age_E: log1p of seconds between event and request; events lie back to back, oldest first.
         item_E: a key of each event's item.
         known_E: whether the item may be an example.
+        least_age_B: age that an impression must be beyond.
         log_length: most events before a page that count.
     """
     kind_E = kinds(action_E)
     ends_B = np.cumsum(lengths_B)
     parts: list[tuple[I64, I64, int, int]] = []
-    settled = np.float32(np.log1p(SETTLED_S))
     for request, (end, length) in enumerate(zip(ends_B.tolist(), lengths_B.tolist(), strict=True)):
         start = end - length
-        shown = start + np.flatnonzero((kind_E[start:end] == SHOWN) & known_E[start:end] & (age_E[start:end] > settled))
+        old = age_E[start:end] > least_age_B[request]
+        shown = start + np.flatnonzero((kind_E[start:end] == SHOWN) & known_E[start:end] & old)
         if not len(shown):
             continue
         drawn = shown[(draws_BP[request] % np.uint64(len(shown))).astype(np.int64)]

@@ -61,6 +61,8 @@ class Learner:
         self.dense = dense_tensors(self.tiers)
         self.tables = trained_tables(config)
         self.step = 0
+        self.began_ms: int | None = None
+        """Event time of the first response learned from: what logs have from before it, they alone have."""
         self._settings = learner
         self.policies = {"click": POLICIES[learner.clicks], "conversion": POLICIES[learner.conversions]}
         self.updates = learner.updates
@@ -108,6 +110,8 @@ class Learner:
         gradients are not finite.
         """
         taught = [example for example in examples if self._learned(*example.emissions())]
+        if self.began_ms is None and taught:
+            self.began_ms = min(example.request.event_ms for example in taught)
         lessons = self._lessons(taught, self._settings.dearer_share, self.past_pages)
         graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
@@ -186,7 +190,9 @@ class Learner:
         self.pending.mark_dirty(dirty)
 
     def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float, past_pages: int = 0) -> list[Lesson]:
-        return make_lessons(self.config, self._featurizer, self.tables, examples, dearer_share, past_pages)
+        return make_lessons(
+            self.config, self._featurizer, self.tables, examples, dearer_share, past_pages, self.began_ms or 0
+        )
 
     def _learned(self, clicks: I64, conversions: I64) -> int:
         """How many of these examples, of Emission, count under the policies: a final negative does not where it was

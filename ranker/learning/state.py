@@ -36,6 +36,8 @@ def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Ten
     ]
     state["rates"] = torch.tensor(rates, dtype=torch.float64)
     state["step"] = torch.tensor(learner.step)
+    if learner.began_ms is not None:
+        state["began_ms"] = torch.tensor(learner.began_ms)
     tables = {
         table: (
             learner.admissions[table].copied(copies, f"learner/{table}"),
@@ -94,6 +96,7 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
     # Before clicks were corrected there were two.
     learner.click_rate, learner.conversion_rate, learner.late_clicks = (*rates, BaseRate())[:3]
     learner.step = int(state["step"])
+    learner.began_ms = int(state["began_ms"]) if "began_ms" in state else None
 
 
 def _tail(learner: Learner, table: str) -> Tensor:

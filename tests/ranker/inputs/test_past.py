@@ -8,7 +8,7 @@ from ranker.config import ITEM
 from ranker.inputs.evidence import CLICKED, SHOWN, kinds
 from ranker.inputs.features import Featurizer
 from ranker.inputs.hashing import hash64, salted
-from ranker.inputs.past import SETTLED_S, past_pages
+from ranker.inputs.past import SETTLED_S, least_ages, past_pages
 from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
 from ranker.learning.lessons import past_draws
 from tests.ranker.inputs.test_evidence import CONFIG, KNOWN, drawn, key, plain, tables
@@ -17,10 +17,13 @@ from tests.ranker.samples import EVENT_MS
 LONG = 64
 
 
-def pages_of(requests: list[ScoringRequest], draws_BP: U64, log_length: int = LONG):  # type: ignore[no-untyped-def]
+def pages_of(  # type: ignore[no-untyped-def]
+    requests: list[ScoringRequest], draws_BP: U64, log_length: int = LONG, began_ms: int = EVENT_MS
+):
     featurizer = Featurizer(CONFIG)
     keyed = featurizer.keys(requests, LONG)
-    return featurizer.past(keyed.slots, keyed.log, tables(), log_length, draws_BP)
+    least_age_B = least_ages(np.array([r.event_ms for r in requests], np.int64), began_ms)
+    return featurizer.past(keyed.slots, keyed.log, tables(), log_length, least_age_B, draws_BP)
 
 
 def by_hand(request: ScoringRequest, draw: int) -> list[tuple[int, float]]:
@@ -103,10 +106,26 @@ def test_young_impressions_and_unknown_items_are_no_examples() -> None:
         np.arange(3, dtype=np.uint64),
         np.array([True, False, True]),
         np.array([3]),
+        least_ages(np.array([0]), 0),
         np.arange(9, dtype=np.uint64)[None],
         LONG,
     )
     assert pages.event_M.tolist() == [0]
+
+
+def test_impressions_from_after_the_model_began_are_no_examples() -> None:
+    """They were examples of their own."""
+    request = ordered(np.random.default_rng(3), 50)
+    draws_BP = np.arange(200, dtype=np.uint64)[None]
+    all_M, older_M, none_M = (
+        pages_of([request], draws_BP, began_ms=EVENT_MS - 1000 * ago_s).click_M for ago_s in (0, 1_500, 3_600)
+    )
+    assert 0 < len(older_M) < len(all_M)
+    age_s = EVENT_MS // 1000 - request.log["time_s"].astype(np.int64)
+    known = np.isin(salted(request.log["item"], ITEM), [key(item, ITEM) for item in KNOWN])
+    shown = kinds(request.log["action"].astype(np.int64)) == SHOWN
+    assert len(older_M) == (known & shown & (age_s > 1_500)).sum()
+    assert len(none_M) == 0
 
 
 def test_no_events_no_pages() -> None:

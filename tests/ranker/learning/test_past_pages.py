@@ -57,7 +57,7 @@ def test_they_teach_what_counts_and_the_crosses_alone() -> None:
     for examples in traffic(0, 20):
         learner.learn(examples)
     examples = [example for batch in traffic(1, 4) for example in batch]
-    heavy = make_lessons(CONFIG, Featurizer(CONFIG), learner.tables, examples, 1.0, past_pages=4)[-1]
+    heavy = make_lessons(CONFIG, Featurizer(CONFIG), learner.tables, examples, 1.0, past_pages=4, began_ms=EVENT_MS)[-1]
     assert heavy.tier == "heavy"
     assert heavy.past is not None
     assert len(heavy.past.click_M)
