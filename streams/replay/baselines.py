@@ -1,6 +1,12 @@
-"""What a model must beat: predictors of a few lines that learn from the same labels, as soon as and no sooner."""
+"""What a model must beat: predictors of a few lines that learn from the same labels, as soon as and no sooner.
 
-import heapq
+Delayed progressive validation (Grzenda et al. 2020): each example is predicted by what was learned from the labels that
+were known by then. When they were known is a schedule's to say: as soon as their time was over, as soon as the model
+had learned them, or a fixed number of examples later.
+"""
+
+# n examples, in the order of their requests.
+
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +15,56 @@ from typing import Protocol
 
 import numpy as np
 
-from ranker.arrays import F64
+from ranker.arrays import F64, I64
+from streams.datasets.logs.traffic import LoggedImpression
 
 
 @dataclass(frozen=True, slots=True)
-class Graded:
-    """One click example: what was predicted when, and what became known when."""
+class Schedule:
+    """When labels became known."""
 
-    user: str
-    item: str
-    label: float
-    predicted: float
-    event_ms: int
-    """Event time of the request."""
-    label_ms: int
-    """When the label became known, in event time."""
+    order_n: I64
+    """Places of the examples in the order in which their labels became known."""
+    known_n: I64
+    """How many of these were known when each example was predicted; never its own."""
+
+    @property
+    def lag_n(self) -> I64:
+        """How many of the examples before each were not known."""
+        lag_n: I64 = np.arange(len(self.known_n)) - self.known_n
+        return lag_n
+
+
+def known_after(examples: int, later: int) -> Schedule:
+    """Each label is known once `later` further examples were predicted; 0: before the next is."""
+    places = np.arange(examples)
+    return Schedule(places, np.maximum(places - later, 0))
+
+
+def known_at(asked: Sequence[int], known: Sequence[int]) -> Schedule:
+    """By two times of each example, of its prediction and of its label. Of the same time, the prediction is first."""
+    asked_n, known_at_n = np.array(asked, np.int64), np.array(known, np.int64)
+    order_n = np.argsort(known_at_n, kind="stable")
+    return Schedule(order_n, np.searchsorted(known_at_n[order_n], asked_n, side="left"))
 
 
 class Predictor(Protocol):
-    def predict(self, user: str, item: str) -> float:
+    def predict(self, row: LoggedImpression) -> float:
         """Probability of a click."""
         ...
 
-    def learn(self, user: str, item: str, label: float) -> None: ...
+    def learn(self, row: LoggedImpression) -> None: ...
+
+
+def progressive(predictor: Predictor, rows: Sequence[LoggedImpression], schedule: Schedule) -> F64:
+    """[n]: what the predictor says of each row, having learned the labels that were known by then."""
+    predicted_n, learned = np.empty(len(rows)), 0
+    for i in np.argsort(schedule.known_n, kind="stable"):
+        while learned < schedule.known_n[i]:
+            predictor.learn(rows[schedule.order_n[learned]])
+            learned += 1
+        predicted_n[i] = predictor.predict(rows[i])
+    return predicted_n
 
 
 class BaseRate:
@@ -40,11 +73,11 @@ class BaseRate:
     def __init__(self) -> None:
         self._clicks, self._count = 1.0, 2.0
 
-    def predict(self, user: str, item: str) -> float:
+    def predict(self, row: LoggedImpression) -> float:
         return self._clicks / self._count
 
-    def learn(self, user: str, item: str, label: float) -> None:
-        self._clicks += label
+    def learn(self, row: LoggedImpression) -> None:
+        self._clicks += row.clicked
         self._count += 1
 
 
@@ -61,40 +94,22 @@ class RunningMeans:
         self._base = BaseRate()
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
 
-    def predict(self, user: str, item: str) -> float:
-        base = self._base.predict(user, item)
+    def predict(self, row: LoggedImpression) -> float:
+        base = self._base.predict(row)
         x = _logit(base)
-        x += sum(_logit(self._mean(key, base)) - _logit(base) for key in (("user", user), ("item", item)))
+        x += sum(_logit(self._mean(key, base)) - _logit(base) for key in (("user", row.user), ("item", row.item)))
         return 1 / (1 + exp(-x))
 
-    def learn(self, user: str, item: str, label: float) -> None:
-        self._base.learn(user, item, label)
-        for key in (("user", user), ("item", item)):
-            self._sums[key][0] += label
+    def learn(self, row: LoggedImpression) -> None:
+        self._base.learn(row)
+        for key in (("user", row.user), ("item", row.item)):
+            self._sums[key][0] += row.clicked
             self._sums[key][1] += 1
 
     def _mean(self, key: tuple[str, str], base: float) -> float:
         clicks, count = self._sums.get(key, (0.0, 0.0))
         weight = max(self._weight, self._clicks / base)
         return (clicks + weight * base) / (count + weight)
-
-
-def progressive(predictor: Predictor, examples: Sequence[Graded]) -> F64:
-    """[n]: what the predictor says of each example, having learned the labels known before its request.
-
-    Delayed progressive validation (Grzenda et al. 2020): examples are taken in the order of their requests, and a
-    label is learned once its time is over, so nothing is known here that was not known when the model served.
-    """
-    predicted = np.empty(len(examples))
-    waiting: list[tuple[int, int]] = []
-    for i in sorted(range(len(examples)), key=lambda i: examples[i].event_ms):
-        example = examples[i]
-        while waiting and waiting[0][0] < example.event_ms:
-            known = examples[heapq.heappop(waiting)[1]]
-            predictor.learn(known.user, known.item, known.label)
-        predicted[i] = predictor.predict(example.user, example.item)
-        heapq.heappush(waiting, (example.label_ms, i))
-    return predicted
 
 
 def _logit(p: float) -> float:

@@ -29,6 +29,13 @@ WORKERS = ("rank", "ingest", "train")
 @click.argument("log")
 @click.option("--map", "mapping", type=click.Path(path_type=Path, dir_okay=False), help="Column mapping of a file.")
 @click.option("--speed", default="max", show_default=True, help="Event time over wall time, or max.")
+@click.option(
+    "--lag",
+    type=click.IntRange(0, 100_000),
+    default=256,
+    show_default=True,
+    help="Most examples that the trainer may be behind; 0: each page is learned before the next is scored.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many impressions.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the other candidates of each request.")
 @click.option("--up", is_flag=True, help="Start a broker, a Redis and the workers for this run alone.")
@@ -43,6 +50,7 @@ def replay_command(
     log: str,
     mapping: Path | None,
     speed: str,
+    lag: int,
     limit: int | None,
     seed: int,
     up: bool,
@@ -57,7 +65,7 @@ def replay_command(
     """
     from streams.replay.run import run_replay
 
-    pace = _pace(speed)
+    pace = _pace(speed, lag)
     try:
         source = open_log(log, mapping)
         rows = list(itertools.islice(source.read(), limit))
@@ -79,9 +87,9 @@ def replay_command(
         sys.exit(1)
 
 
-def _pace(speed: str) -> Pace:
+def _pace(speed: str, lag: int) -> Pace:
     try:
-        return Pace(speed=None if speed == "max" else float(speed))
+        return Pace(speed=None if speed == "max" else float(speed), lag=lag)
     except ValueError as error:
         raise click.BadParameter(f"{speed!r}: {error}", param_hint="--speed") from error
 

@@ -35,14 +35,21 @@ class Pace:
     """Event time over wall time; None: as fast as the system learns."""
     in_flight: int = 32
     """Most requests that wait for their answer."""
-    unlearned: int = 256
-    """Most examples that the trainer may be behind."""
+    lag: int = 256
+    """Most examples that the trainer may be behind before the next requests are sent; 0: it learns each page (what a
+    user was shown at one time) before the next is scored."""
 
     def __post_init__(self) -> None:
         if self.speed is not None and not self.speed > 0:
             raise ValueError(f"speed must be > 0, got {self.speed}")
-        if self.in_flight < 1 or self.unlearned < 1:
-            raise ValueError(f"in_flight and unlearned must be >= 1, got {self.in_flight}, {self.unlearned}")
+        if self.in_flight < 1 or self.lag < 0:
+            raise ValueError(f"in_flight must be >= 1 and lag >= 0, got {self.in_flight}, {self.lag}")
+
+    def is_over(self, step: Sequence[LoggedImpression], row: LoggedImpression) -> bool:
+        """Whether the row is of a step after this one."""
+        if self.lag == 0:
+            return (row.user, row.event_ms) != (step[0].user, step[0].event_ms)
+        return len(step) >= min(self.in_flight, self.lag)
 
 
 class Progress(Protocol):
@@ -93,6 +100,8 @@ class Replay:
         self._recent: deque[tuple[str, FeatureMap]] = deque(maxlen=RECENT_ITEMS)
         self._tell = tell
         self.sent = Sent()
+        self.place_of: dict[str, int] = {}
+        """By response, place of its impression among those sent."""
 
     def run(self, rows: Iterator[LoggedImpression]) -> Sent:
         """Sends the rows, which must be in the order of time, and closes their windows.
@@ -116,7 +125,7 @@ class Replay:
         step: list[LoggedImpression] = []
         for row in rows:
             over = step and row.event_ms - step[0].event_ms > self._log.click_window_ms // 2
-            if over or len(step) >= self._pace.in_flight:
+            if step and (over or self._pace.is_over(step, row)):
                 yield step
                 step = []
             step.append(row)
@@ -134,7 +143,7 @@ class Replay:
         }
         self._wait(lambda: self._progress.stored(events), "the events are not stored; is `tiderank ingest` running?")
         self._wait(
-            lambda: self._progress.unlearned() <= self._pace.unlearned,
+            lambda: self._progress.unlearned() <= self._pace.lag,
             "the examples are not learned; is `tiderank train` running?",
         )
         self.sent.event_ms = rows[-1].event_ms + self._shift_ms
@@ -181,6 +190,7 @@ class Replay:
 
     def _show(self, row: LoggedImpression, response: RankingResponse) -> None:
         self.sent.responses[response.status] = self.sent.responses.get(response.status, 0) + 1
+        self.place_of[response.response_id] = self.sent.impressions
         event_ms = row.event_ms + self._shift_ms
         impression = Impression(
             event_id=f"{response.request_id}.i",

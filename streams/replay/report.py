@@ -1,20 +1,34 @@
-"""What a replay showed: what became of every event, and how good the served predictions were beside two baselines."""
+"""What a replay showed: what became of every event, and how good the served predictions were beside the baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ranker.arrays import F64
+from ranker.config import ModelConfig
 from streams.audit import AuditReport
-from streams.replay.baselines import BaseRate, Graded, RunningMeans, progressive
+from streams.datasets.logs.traffic import LoggedImpression
+from streams.replay.baselines import BaseRate, RunningMeans, Schedule, progressive
 from streams.replay.driver import Sent
+from streams.replay.graded import Graded, as_the_model, at_its_time
 from streams.replay.metrics import Interval, auc_difference, auc_interval, normalized_entropies
+from streams.replay.rivals import boosted_trees, vowpal_wabbit
 
-PREDICTORS = ("model", "user and item means", "base rate")
-BASELINES = PREDICTORS[1:]
 RESAMPLES = 1000
+Baseline = Callable[[Sequence[LoggedImpression], Schedule, ModelConfig], F64]
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        "user and item means": lambda rows, schedule, model: progressive(RunningMeans(), rows, schedule),
+        "Vowpal Wabbit with crosses": lambda rows, schedule, model: vowpal_wabbit(rows, schedule),
+        "boosted trees on counts": boosted_trees,
+        "base rate": lambda rows, schedule, model: progressive(BaseRate(), rows, schedule),
+    }
+)
+AS_THE_MODEL = ", as late as the model"
+"""Behind the name of a baseline that had learned a label where the model that served had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,12 @@ class Grades:
     examples: int
     clicks: int
     users: int
+    lag: tuple[int, int]
+    """Median and 95th percentile of how many of the impressions before one the model that scored it had not learned."""
+    lag_of_labels: tuple[int, int]
+    """The same of labels whose time was not over."""
+    left_out: tuple[str, ...]
+    """Baselines whose package is not installed."""
     scores: dict[str, Score]
     comparisons: dict[str, Comparison]
 
@@ -84,6 +104,9 @@ class ReplayReport:
         if self.grades is None:
             return out | {"no_grades": self.why_no_grades}
         return out | {
+            "lag": {"median": self.grades.lag[0], "p95": self.grades.lag[1]},
+            "lag_of_labels": {"median": self.grades.lag_of_labels[0], "p95": self.grades.lag_of_labels[1]},
+            "baselines_left_out": list(self.grades.left_out),
             "scores": {name: _numbers(score) for name, score in self.grades.scores.items()},
             "model_minus": {
                 name: _numbers(compared) | {"verdict": compared.verdicts()}
@@ -112,49 +135,68 @@ class ReplayReport:
         return "\n".join([*lines, "", self.audit.text(), "", *grades])
 
 
-def grade(examples: Sequence[Graded]) -> Grades:
+def grade(examples: Sequence[Graded], rows: Sequence[LoggedImpression], model: ModelConfig) -> Grades:
     """Progressive validation: each prediction was made before its label was known, by model and baselines alike.
 
+    examples: in the order of their requests. rows: the impression of each.
     Raises ValueError where there are not two clicks and two others.
     """
     labels: F64 = np.array([e.label for e in examples], dtype=np.float64)
-    predicted = {
-        "model": np.array([e.predicted for e in examples], dtype=np.float64),
-        "user and item means": progressive(RunningMeans(), examples),
-        "base rate": progressive(BaseRate(), examples),
-    }
-    users, clusters = np.unique([e.user for e in examples], return_inverse=True)
-    aucs = {name: auc_interval(labels, p) for name, p in predicted.items()}
+    predicted = {"model": np.array([e.predicted for e in examples], dtype=np.float64)}
+    aucs = {"model": auc_interval(labels, predicted["model"])}  # first: it refuses what nothing can be said of
+    own, late = at_its_time(examples), as_the_model(examples)
+    left_out = []
+    for name, baseline in BASELINES.items():
+        try:
+            predicted[name] = baseline(rows, own, model)
+            predicted[name + AS_THE_MODEL] = baseline(rows, late, model)
+        except ImportError as missing:
+            left_out.append(f"{name} ({missing})")
+    users, clusters = np.unique([row.user for row in rows], return_inverse=True)
+    aucs |= {name: auc_interval(labels, p_n) for name, p_n in predicted.items()}
     entropies = normalized_entropies(
-        labels, np.stack([predicted[name] for name in PREDICTORS]), clusters.astype(np.int64), resamples=RESAMPLES
+        labels, np.stack(list(predicted.values())), clusters.astype(np.int64), resamples=RESAMPLES
     )
     return Grades(
         examples=len(examples),
         clicks=int(labels.sum()),
         users=len(users),
-        scores={name: Score(aucs[name], entropies.interval(k)) for k, name in enumerate(PREDICTORS)},
+        lag=_median_and_p95(late),
+        lag_of_labels=_median_and_p95(own),
+        left_out=tuple(left_out),
+        scores={name: Score(aucs[name], entropies.interval(k)) for k, name in enumerate(predicted)},
         comparisons={
             name: Comparison(
-                auc_difference(labels, predicted["model"], predicted[name]),
-                entropies.difference(0, PREDICTORS.index(name)),
+                auc_difference(labels, predicted["model"], p_n), entropies.difference(0, list(predicted).index(name))
             )
-            for name in BASELINES
+            for name, p_n in predicted.items()
+            if name != "model"
         },
     )
 
 
+def _median_and_p95(schedule: Schedule) -> tuple[int, int]:
+    median, p95 = np.quantile(schedule.lag_n, [0.5, 0.95], method="inverted_cdf")
+    return int(median), int(p95)
+
+
 def _table(grades: Grades) -> list[str]:
+    width = 2 + max(map(len, ["model - " + name for name in grades.comparisons]))
     lines = [
         f"{grades.examples} examples, {grades.clicks} clicks, {grades.users} users. 95 % intervals: AUC by DeLong "
         "(examples taken as independent),",
         f"normalized entropy by {RESAMPLES} bootstrap resamples of whole users. Baselines learn a label when its time "
-        "has come, as the model may.",
-        f"{'':24} {'AUC':28} normalized entropy",
-        *(f"{name:24} {score.auc!s:28} {score.normalized_entropy}" for name, score in grades.scores.items()),
+        "has come; as late as",
+        "the model: once the model that served had learned it.",
+        f"Not learned of the impressions before one: {grades.lag[0]} by the model (median; p95 {grades.lag[1]}), and of "
+        f"{grades.lag_of_labels[0]} ({grades.lag_of_labels[1]}) the time was not over.",
+        *(f"left out: {name}" for name in grades.left_out),
+        f"{'':{width}} {'AUC':28} normalized entropy",
+        *(f"{name:{width}} {score.auc!s:28} {score.normalized_entropy}" for name, score in grades.scores.items()),
     ]
     for name, compared in grades.comparisons.items():
-        lines.append(f"{'model - ' + name:24.24} {compared.auc!s:28} {compared.normalized_entropy}")
-        lines.append(f"{'':24} {'; '.join(f'{metric}: {v}' for metric, v in compared.verdicts().items())}")
+        lines.append(f"{'model - ' + name:{width}} {compared.auc!s:28} {compared.normalized_entropy}")
+        lines.append(f"{'':{width}} {'; '.join(f'{metric}: {v}' for metric, v in compared.verdicts().items())}")
     return lines
 
 

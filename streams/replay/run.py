@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from feature_store.join import Joiner
 from streams.audit import AuditReport, run_audit
@@ -9,6 +10,7 @@ from streams.client import RankingClient
 from streams.config.settings import Settings
 from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 from streams.replay.driver import Pace, Replay, Sent, shift_into_the_past
+from streams.replay.graded import Graded
 from streams.replay.report import ReplayReport, grade
 from streams.replay.watch import Watch
 from streams.runtime.redis_client import PATIENT_S, connect
@@ -48,7 +50,10 @@ def run_replay(
             client.await_model(prefix=f"{prefix}-first", event_ms=rows[0].event_ms + shift_ms)
             sent = replay.run(iter(rows))
             _settle(watch, sent)
-            return _report(source, sent, watch, shift_ms, run_audit(settings))
+            graded = [replace(e, learned_by=by) for e, by in zip(watch.graded, watch.learned_by(), strict=True)]
+            examples = sorted(graded, key=lambda e: replay.place_of[e.response_id])
+            shown = [rows[replay.place_of[e.response_id]] for e in examples]
+            return _report(source, sent, watch, examples, shown, shift_ms, run_audit(settings))
         finally:
             watch.close()
 
@@ -61,9 +66,17 @@ def _settle(watch: Watch, sent: Sent) -> None:
         time.sleep(0.02)
 
 
-def _report(source: TrafficLog, sent: Sent, watch: Watch, shift_ms: int, audit: AuditReport) -> ReplayReport:
+def _report(
+    source: TrafficLog,
+    sent: Sent,
+    watch: Watch,
+    examples: list[Graded],
+    shown: list[LoggedImpression],
+    shift_ms: int,
+    audit: AuditReport,
+) -> ReplayReport:
     try:
-        grades, why = grade(watch.graded), ""
+        grades, why = grade(examples, shown, source.model), ""
     except ValueError as error:
         grades, why = None, f"no grades: {error}"
     return ReplayReport(

@@ -1,5 +1,8 @@
 """How far the system has come with what a replay sent: stored, joined, learned. Read from topics and Redis alone."""
 
+from bisect import bisect_right
+from collections import defaultdict
+
 from confluent_kafka import Consumer, TopicPartition
 
 from feature_store.join import Joiner
@@ -7,7 +10,7 @@ from ranker.updates.record import MalformedRecord, UpdateHeader, peek_header
 from streams.errors import Refused
 from streams.kafka.connection import Kafka, watermarks
 from streams.kafka.update_reader import UpdateReader
-from streams.replay.baselines import Graded
+from streams.replay.graded import NEVER, Graded, in_order
 from streams.wire.codec import decode
 from streams.wire.headers import CONTENT_TYPE
 from streams.wire.messages import TrainingExample
@@ -27,6 +30,10 @@ class Watch:
         self._next = dict(starts)
         self._learned = dict(starts)
         self._seen: set[str] = set()
+        self._progress: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        """By partition, ascending: an offset, and the update that had learned all before it first."""
+        self._places: list[tuple[int, int]] = []
+        """Partition and offset of each graded example."""
         self.graded: list[Graded] = []
         """Click examples that carry a prediction, each once, in the order in which they were produced."""
         self.clicked = 0
@@ -47,8 +54,7 @@ class Watch:
             if isinstance(header, UpdateHeader):
                 self.updates += header.part == 0
                 for partition, offset in header.offsets.items():
-                    number = int(partition)
-                    self._learned[number] = max(self._learned.get(number, 0), offset)
+                    self._take_learned(int(partition), offset, in_order(header.epoch, header.number))
 
     def unlearned(self) -> int:
         """Examples produced and not in any update yet."""
@@ -63,6 +69,20 @@ class Watch:
         self._examples.close()
         self._updates.close()
 
+    def learned_by(self) -> list[int]:
+        """Update by which each graded example was learned; NEVER where it was not."""
+        found = []
+        for partition, offset in self._places:
+            progress = self._progress[partition]
+            at = bisect_right(progress, offset, key=lambda reached: reached[0])
+            found.append(progress[at][1] if at < len(progress) else NEVER)
+        return found
+
+    def _take_learned(self, partition: int, offset: int, update: int) -> None:
+        if offset > self._learned.get(partition, 0):
+            self._learned[partition] = offset
+            self._progress[partition].append((offset, update))
+
     def _take(self, record: Record) -> None:
         self._next[record.partition] = record.offset + 1
         try:
@@ -75,13 +95,13 @@ class Watch:
         self._seen.add(example.example_id)
         if example.kind == "click":
             self.clicked += example.label > 0.5
-            self.graded.append(
-                Graded(
-                    user=example.user,
-                    item=example.item,
-                    label=float(example.label),
-                    predicted=example.pctr,
-                    event_ms=example.event_ms,
-                    label_ms=example.label_ms,
-                )
+            graded = Graded(
+                response_id=example.response_id,
+                label=float(example.label),
+                predicted=example.pctr,
+                event_ms=example.event_ms,
+                label_ms=example.label_ms,
+                served_by=in_order(example.model.epoch, example.model.number),
             )
+            self.graded.append(graded)
+            self._places.append((record.partition, record.offset))

@@ -3,64 +3,135 @@
 import numpy as np
 import pytest
 
-from streams.replay.baselines import BaseRate, Graded, RunningMeans, progressive
+from ranker.config import ITEM, USER, ModelConfig, Slot, TableConfig, TierConfig
+from streams.datasets.logs.traffic import LoggedImpression
+from streams.replay.baselines import BaseRate, RunningMeans, Schedule, known_after, known_at, progressive
+from streams.replay.rivals import PRIOR, AsOf, boosted_trees, vowpal_wabbit
 
 
-def example(user: str, item: str, label: float, event_ms: int, label_ms: int) -> Graded:
-    return Graded(user=user, item=item, label=label, predicted=0.5, event_ms=event_ms, label_ms=label_ms)
+def row(user: str, item: str, clicked: bool, **features: str | float | list[str]) -> LoggedImpression:
+    return LoggedImpression(user=user, item=item, event_ms=0, clicked=clicked, item_features=dict(features))
+
+
+def loss(rows: list[LoggedImpression], p: np.ndarray) -> float:  # type: ignore[type-arg]
+    labels = np.array([row.clicked for row in rows])
+    return float(-np.log(np.where(labels, p, 1 - p)).mean())
 
 
 def test_the_base_rate_begins_at_one_click_in_two() -> None:
     rate = BaseRate()
-    assert rate.predict("u", "i") == 0.5
-    for label in (0.0, 0.0, 1.0):
-        rate.learn("u", "i", label)
-    assert rate.predict("u", "i") == pytest.approx(2 / 5)
+    assert rate.predict(row("u", "i", False)) == 0.5
+    for clicked in (False, False, True):
+        rate.learn(row("u", "i", clicked))
+    assert rate.predict(row("u", "i", False)) == pytest.approx(2 / 5)
 
 
 def test_running_means_add_up_as_log_odds() -> None:
     means = RunningMeans(weight=1.0, clicks=0.0)
-    means.learn("u", "i", 1.0)
+    means.learn(row("u", "i", True))
     # Base (1 + 1) / (2 + 1) = 2/3, odds 2. User and item: (1 + 2/3) / 2 = 5/6, odds 5. Together 5 * 5 / 2 = 12.5.
-    assert means.predict("u", "i") == pytest.approx(12.5 / 13.5)
-    assert means.predict("u", "new") == pytest.approx(5 / 6)
-    assert means.predict("new", "new") == pytest.approx(2 / 3)
+    assert means.predict(row("u", "i", False)) == pytest.approx(12.5 / 13.5)
+    assert means.predict(row("u", "new", False)) == pytest.approx(5 / 6)
+    assert means.predict(row("new", "new", False)) == pytest.approx(2 / 3)
 
 
 def test_where_clicks_are_rare_one_click_says_little() -> None:
     means = RunningMeans()
     for n in range(998):
-        means.learn(f"u{n}", f"i{n}", 0.0)
-    means.learn("u", "i", 1.0)
+        means.learn(row(f"u{n}", f"i{n}", False))
+    means.learn(row("u", "i", True))
     # Base 2 / 1001, so 1001 examples hold two clicks. User and item: (1 + 2) / 1002 each, 1.5 times the base.
-    assert means.predict("u", "i") == pytest.approx(1.5 * 1.5 * 2 / 1001, rel=0.01)
+    assert means.predict(row("u", "i", False)) == pytest.approx(1.5 * 1.5 * 2 / 1001, rel=0.01)
 
 
 def test_a_label_is_learned_when_its_time_is_over_and_no_sooner() -> None:
-    examples = [
-        example("a", "x", 1.0, event_ms=0, label_ms=100),
-        example("a", "x", 1.0, event_ms=100, label_ms=100),  # the first is known at 100, not before
-        example("a", "x", 0.0, event_ms=101, label_ms=500),
-        example("a", "x", 1.0, event_ms=501, label_ms=501),
-    ]
-    assert progressive(BaseRate(), examples) == pytest.approx([1 / 2, 1 / 2, 3 / 4, 3 / 5])
+    rows = [row("a", "x", clicked) for clicked in (True, True, False, True)]
+    schedule = known_at([0, 100, 101, 501], [100, 100, 500, 501])  # the first is known at 100, but not before
+    assert progressive(BaseRate(), rows, schedule) == pytest.approx([1 / 2, 1 / 2, 3 / 4, 3 / 5])
+    assert schedule.lag_n.tolist() == [0, 1, 0, 0]
 
 
-def test_the_order_in_which_labels_arrived_does_not_matter() -> None:
-    examples = [example("a", "x", i % 2, event_ms=10 * i, label_ms=10 * i + 25) for i in range(50)]
-    shuffled = np.random.default_rng(0).permutation(50)
-    there = progressive(RunningMeans(), [examples[i] for i in shuffled])
-    assert there == pytest.approx(progressive(RunningMeans(), examples)[shuffled])
+def test_labels_are_learned_in_the_order_in_which_they_became_known() -> None:
+    schedule = known_at([0, 1, 2, 30], [9, 20, 3, 40])
+    assert schedule.order_n.tolist() == [2, 0, 1, 3]
+    assert schedule.known_n.tolist() == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("later", [0, 1, 16, 1_000])
+def test_a_label_that_is_later_by_some_examples_is_known_to_those_behind(later: int) -> None:
+    schedule = known_after(50, later)
+    for n, known in enumerate(schedule.known_n):
+        assert set(schedule.order_n[:known]) == set(range(max(0, n - later)))
 
 
 def test_running_means_beat_the_base_rate_where_items_differ() -> None:
     rng = np.random.default_rng(1)
     rates = rng.beta(1, 3, 20)
-    items = rng.integers(0, 20, 3000)
-    examples = [example("u", str(i), float(rng.random() < rates[i]), n, n) for n, i in enumerate(items)]
-    labels = np.array([e.label for e in examples])
+    rows = [row("u", str(i), bool(rng.random() < rates[i])) for i in rng.integers(0, 20, 3000)]
+    schedule = known_after(len(rows), 0)
+    assert loss(rows, progressive(RunningMeans(), rows, schedule)) < 0.9 * loss(
+        rows, progressive(BaseRate(), rows, schedule)
+    )
 
-    def loss(p: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-        return float(-(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean())
 
-    assert loss(progressive(RunningMeans(), examples)) < 0.9 * loss(progressive(BaseRate(), examples))
+MODEL = ModelConfig(
+    name="log",
+    slots=(
+        Slot(name=USER, side="user"),
+        Slot(name=ITEM, side="candidate"),
+        Slot(name="kind", side="candidate"),
+        Slot(name="price", side="candidate", kind="numeric"),
+    ),
+    tables=(TableConfig(name="items", rows=8), TableConfig(name="shared", rows=8)),
+    tiers=(TierConfig(name="light"),),
+)
+
+
+def test_columns_are_counts_and_means_of_what_was_learned() -> None:
+    columns = AsOf(MODEL)
+    columns.learn(row("u", "a", True, kind=["x", "y"]))
+    columns.learn(row("u", "b", False, kind="x"))
+    base = (1 + 1) / (2 + 2)
+    user, item, kind, pair = (np.array([clicks + PRIOR * base, 0]) for clicks in (1, 1, 1, 1))
+    user[:] = user[0] / (2 + PRIOR), np.log1p(2)
+    item[:] = item[0] / (1 + PRIOR), np.log1p(1)
+    kind[:] = ((1 + PRIOR * base) / (2 + PRIOR) + (1 + PRIOR * base) / (1 + PRIOR)) / 2, np.log1p(1.5)
+    pair[:] = kind
+    found = columns.of(row("u", "a", False, kind=["x", "y"], price=7.5))
+    assert len(found) == columns.width
+    assert found == pytest.approx([*user, *item, *kind, *pair, 7.5])
+
+
+def interests(number: int) -> list[LoggedImpression]:
+    """Each user likes one of two kinds: means of users and items say nothing."""
+    rng = np.random.default_rng(2)
+    drawn = rng.integers(0, 2, (number, 3))
+    return [
+        row(f"u{n % 20}", f"i{kind}", bool(rng.random() < (0.9 if kind == n % 2 else 0.1)), kind=f"k{kind}", price=1.0)
+        for n, (kind, *_) in enumerate(drawn.tolist())
+    ]
+
+
+def test_crosses_and_trees_learn_what_means_cannot() -> None:
+    rows = interests(4_000)
+    schedule = known_after(len(rows), 16)
+    means = loss(rows, progressive(RunningMeans(), rows, schedule))
+    for p_n in (vowpal_wabbit(rows, schedule), boosted_trees(rows, schedule, MODEL)):
+        assert ((p_n > 0) & (p_n < 1)).all()
+        assert loss(rows, p_n) < 0.85 * means
+
+
+@pytest.mark.parametrize("rival", [lambda r, s: vowpal_wabbit(r, s), lambda r, s: boosted_trees(r, s, MODEL)])
+def test_no_rival_knows_a_label_before_its_schedule(rival) -> None:  # type: ignore[no-untyped-def]
+    """What comes from the 1,200th example on is changed: predictions that knew only earlier ones stay."""
+    rows = interests(1_400)
+    other = [*rows[:1_200], *(row(r.user, r.item, not r.clicked, **(r.item_features or {})) for r in rows[1_200:])]
+    schedule = known_after(len(rows), 100)
+    before, after = rival(rows, schedule), rival(other, schedule)
+    assert (before[:1_301] == after[:1_301]).all()
+    assert (before[1_301:] != after[1_301:]).any()
+
+
+def test_names_that_hold_the_separators_of_a_format_are_names_like_others() -> None:
+    odd = [row("a|b c:d", "i\n1", n % 3 == 0, kind="x y|z", price=float(n)) for n in range(60)]
+    assert np.isfinite(vowpal_wabbit(odd, Schedule(np.arange(60), np.arange(60)))).all()

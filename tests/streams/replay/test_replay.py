@@ -9,13 +9,14 @@ import pytest
 from streams.config.load import load_recipe
 from streams.config.settings import Settings
 from streams.datasets.logs.sources import open_log
+from streams.datasets.logs.traffic import LoggedImpression
 from streams.errors import StartError
 from streams.kafka.connection import Kafka
 from streams.local.stack import local_stack
 from streams.local.workers import WorkerProcess
-from streams.replay.baselines import Graded
 from streams.replay.driver import DAY_MS, Pace, shift_into_the_past
-from streams.replay.report import grade
+from streams.replay.graded import Graded, as_the_model, at_its_time
+from streams.replay.report import AS_THE_MODEL, BASELINES, Grades, grade
 from streams.replay.run import run_replay
 
 MAPPING = """
@@ -82,34 +83,52 @@ def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> Non
     assert report.grades is not None
     assert report.grades.examples == LINES
     assert "model - base rate" in report.text()
-    assert set(report.as_dict()["model_minus"]) == {"user and item means", "base rate"}
+    assert set(report.as_dict()["model_minus"]) == {*BASELINES, *(name + AS_THE_MODEL for name in BASELINES)}
+    assert report.grades.lag[0] >= report.grades.lag_of_labels[0]  # no label is learned before its time is over
 
 
-def examples(number: int, *, signal: float) -> list[Graded]:
-    """Labels of which the model knows as much as `signal` (in logits) says."""
+def graded(number: int, *, signal: float) -> Grades:
+    """Of labels of which the model knows as much as `signal` (in logits) says."""
     rng = np.random.default_rng(0)
-    found = []
+    examples, rows = [], []
     for n in range(number):
         logit = rng.standard_normal() * 1.5
-        label = float(rng.random() < 1 / (1 + math.exp(-logit)))
-        found.append(Graded(f"u{n % 50}", f"i{n % 7}", label, 1 / (1 + math.exp(-signal * logit)), n * 10, n * 10 + 5))
-    return found
+        clicked = bool(rng.random() < 1 / (1 + math.exp(-logit)))
+        predicted = 1 / (1 + math.exp(-signal * logit))
+        examples.append(Graded(f"r{n}", clicked, predicted, n * 10, n * 10 + 5, served_by=n, learned_by=n + 50))
+        rows.append(LoggedImpression(user=f"u{n % 50}", item=f"i{n % 7}", event_ms=n * 10, clicked=clicked))
+    return grade(examples, rows, open_log("ml-100k").model)
+
+
+def test_baselines_as_late_as_the_model_know_what_its_updates_knew() -> None:
+    examples = [
+        Graded("a", 1.0, 0.5, 0, 5, served_by=1, learned_by=3),
+        Graded("b", 0.0, 0.5, 10, 15, served_by=2, learned_by=4),
+        Graded("c", 0.0, 0.5, 20, 25, served_by=3),
+        Graded("d", 1.0, 0.5, 30, 35, served_by=9, learned_by=10),
+    ]
+    assert at_its_time(examples).known_n.tolist() == [0, 1, 2, 3]
+    late = as_the_model(examples)
+    assert late.known_n.tolist() == [0, 0, 1, 2]  # the third was never learned
+    assert late.order_n[:3].tolist() == [0, 1, 3]
 
 
 def test_a_model_that_knows_more_is_called_better() -> None:
-    grades = grade(examples(3000, signal=1.0))
+    grades = graded(3000, signal=1.0)
+    assert grades.lag == (49, 49)
+    assert grades.lag_of_labels == (0, 0)
     for compared in grades.comparisons.values():
         assert compared.verdicts() == {"auc": "better", "normalized_entropy": "better"}
     assert grades.scores["model"].normalized_entropy.value < 0.9
 
 
 def test_a_model_that_is_wrong_is_called_worse() -> None:
-    for compared in grade(examples(3000, signal=-1.0)).comparisons.values():
+    for compared in graded(3000, signal=-1.0).comparisons.values():
         assert compared.verdicts() == {"auc": "worse", "normalized_entropy": "worse"}
 
 
 def test_too_few_data_give_no_verdict() -> None:
-    compared = grade(examples(40, signal=0.0)).comparisons["user and item means"]
+    compared = graded(40, signal=0.0).comparisons["user and item means"]
     assert compared.verdicts()["auc"] == "no verdict (the interval holds 0)"
 
 
@@ -133,7 +152,7 @@ def test_a_log_that_is_not_there_is_no_recipe() -> None:
         load_recipe("log:criteo")
 
 
-@pytest.mark.parametrize("wrong", [{"speed": 0.0}, {"in_flight": 0}, {"unlearned": 0}])
+@pytest.mark.parametrize("wrong", [{"speed": 0.0}, {"in_flight": 0}, {"lag": -1}])
 def test_a_pace_that_stands_still_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Pace(**wrong)  # type: ignore[arg-type]
