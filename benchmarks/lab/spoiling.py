@@ -30,7 +30,7 @@ def _spoil() -> None:
             self.spoiled = True
             self._settings = replace(self._settings, row_rate=TIMES * self._settings.row_rate)
             for group in self.adam.param_groups:
-                group["lr"] *= TIMES
+                group["full_rate"] *= TIMES
         report = plain(self, examples)
         if (folder / "nan").exists() and report.applied:
             (folder / "nan").unlink()

@@ -2,6 +2,7 @@
 
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -155,7 +156,7 @@ class Learner:
         if not finite:
             self._zero_grad()
             return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
-        self._take_step(rows, norm)
+        self._take_step(rows, norm, min(1.0, labels / FULL_STEP))
         admitted, evicted = self._admit(lessons)
         self._learn_catalogue(lessons[0])
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
@@ -245,7 +246,9 @@ class Learner:
             conversion=grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
         )
 
-    def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor) -> None:
+    def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor, full: float) -> None:
+        for group in self.adam.param_groups:
+            group["lr"] = group["full_rate"] * math.sqrt(full)
         scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         with torch.no_grad():
             for parameter in self.parameters.values():
@@ -327,12 +330,15 @@ def new_adam(parameters: Mapping[str, Tensor], settings: LearnerConfig) -> torch
     """Over dense parameters, named by tier and name within it."""
     plain = {name: is_plain(name.partition("/")[2]) for name in parameters}
     groups = [
-        {"params": [p for name, p in parameters.items() if plain[name] is wanted], "lr": rate}
+        {"params": [p for name, p in parameters.items() if plain[name] is wanted], "lr": rate, "full_rate": rate}
         for wanted, rate in ((False, settings.dense_rate), (True, settings.plain_rate))
     ]
     return torch.optim.Adam(groups, fused=True)
 
 
+FULL_STEP = 256
+"""Labels of a step that Adam's rates are meant for. With fewer its gradients are noisier, and its rates fall with the
+square root of their number (Malladi et al., 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms")."""
 _FEW_LABELS = 500
 _PRIOR_LABELS = 20
 """Labels that the configured prior counts as."""

@@ -188,8 +188,9 @@ def _table(grades: Grades) -> list[str]:
         f"normalized entropy by {RESAMPLES} bootstrap resamples of whole users. Baselines learn a label when its time "
         "has come; as late as",
         "the model: once the model that served had learned it.",
-        f"Not learned of the impressions before one: {grades.lag[0]} by the model (median; p95 {grades.lag[1]}), and of "
-        f"{grades.lag_of_labels[0]} ({grades.lag_of_labels[1]}) the time was not over.",
+        "Not learned of the impressions before one: "
+        f"{grades.lag[0]} by the model (median; p95 {grades.lag[1]}), "
+        f"and of {grades.lag_of_labels[0]} ({grades.lag_of_labels[1]}) the time was not over.",
         *(f"left out: {name}" for name in grades.left_out),
         f"{'':{width}} {'AUC':28} normalized entropy",
         *(f"{name:{width}} {score.auc!s:28} {score.normalized_entropy}" for name, score in grades.scores.items()),

@@ -123,7 +123,7 @@ def test_ordinary_steps_pass() -> None:
 def test_a_thousandfold_rate_does_not() -> None:
     learner, engine = trained()
     for group in learner.adam.param_groups:
-        group["lr"] *= 1_000
+        group["full_rate"] *= 1_000
     learner.learn(traffic(1, 1)[0])
     assert checked(learner, engine) == "change"
 

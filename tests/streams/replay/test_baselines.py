@@ -13,7 +13,7 @@ def row(user: str, item: str, clicked: bool, **features: str | float | list[str]
     return LoggedImpression(user=user, item=item, event_ms=0, clicked=clicked, item_features=dict(features))
 
 
-def loss(rows: list[LoggedImpression], p: np.ndarray) -> float:  # type: ignore[type-arg]
+def loss(rows: list[LoggedImpression], p: np.ndarray) -> float:
     labels = np.array([row.clicked for row in rows])
     return float(-np.log(np.where(labels, p, 1 - p)).mean())
 
@@ -121,7 +121,7 @@ def test_crosses_and_trees_learn_what_means_cannot() -> None:
         assert loss(rows, p_n) < 0.85 * means
 
 
-@pytest.mark.parametrize("rival", [lambda r, s: vowpal_wabbit(r, s), lambda r, s: boosted_trees(r, s, MODEL)])
+@pytest.mark.parametrize("rival", [vowpal_wabbit, lambda r, s: boosted_trees(r, s, MODEL)])
 def test_no_rival_knows_a_label_before_its_schedule(rival) -> None:  # type: ignore[no-untyped-def]
     """What comes from the 1,200th example on is changed: predictions that knew only earlier ones stay."""
     rows = interests(1_400)
