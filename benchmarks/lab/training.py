@@ -29,6 +29,8 @@ Patch = Callable[[Tier], None]
 class Settings:
     batch: int = 16
     """Requests in a step."""
+    late: int = 0
+    """Requests that labels come later by than the step after; a multiple of `batch`."""
     graded: float = 0.5
     """Share of the stream, its last part, that is graded."""
     learner: LearnerConfig = LearnerConfig()
@@ -58,6 +60,11 @@ class _Watched(Learner):
         self.logits = super()._forward(lessons)
         return list(self.logits)
 
+    @torch.no_grad()
+    def predicted(self, lessons: Sequence[Lesson]) -> dict[str, Logits]:
+        """By tier, at the positions shown; nothing is learned."""
+        return {x.tier: self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons}
+
 
 def run(
     stream: Stream, model: ModelConfig, settings: Settings, *, seed: int = 0, patch: Patch | None = None
@@ -65,8 +72,10 @@ def run(
     """Runs all tiers of the model, each learning from every request; by name. Tiers must be without dropout.
 
     seed: of the initial weights. Every tier is graded by the forward of its own training step, so that grading costs
-    nothing: no impression is graded by weights that learned from it.
+    nothing, unless labels come late: no impression is graded by weights that learned from it.
     """
+    assert settings.late % settings.batch == 0, "labels are late by whole steps"
+
     assert all(tier.dropout == 0 for tier in model.tiers), "graded by training's forward: dropout would be graded too"
     learner = _Watched(replace(model, seed=seed), settings.learner, bind("decomposed"))
     if patch is not None:
@@ -77,19 +86,29 @@ def run(
     graded: dict[str, list[F32]] = {tier.name: [] for tier in model.tiers}
     begin = int(stream.requests * (1 - settings.graded)) // settings.batch * settings.batch
     steps_s = []
-    for first in range(0, stream.requests, settings.batch):
+
+    def lessons_of(first: int) -> list[Lesson]:
         last = min(first + settings.batch, stream.requests)
-        started = time.process_time()
-        lessons = [lesson_of(stream, tier, first, last, featurizer, side, learner) for tier in model.tiers]
-        calibrations = [learner.tiers[lesson.tier].calibration.clone() for lesson in lessons]
-        cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
-        report = learner.learn_from(lessons, stream.click_N[cut], stream.conversion_N[cut])
-        steps_s.append(time.process_time() - started)
-        if not report.applied:
-            raise RuntimeError(f"step at request {first} was not applied: loss {report.loss}, norm {report.grad_norm}")
+        return [lesson_of(stream, tier, first, last, featurizer, side, learner) for tier in model.tiers]
+
+    for first in range(0, stream.requests, settings.batch):
+        calibrations = {name: tier.calibration.clone() for name, tier in learner.tiers.items()}
+        predicted = learner.predicted(lessons_of(first)) if settings.late else {}
+        if first >= settings.late:
+            started, taught = time.process_time(), first - settings.late
+            lessons = lessons_of(taught)
+            cut = slice(*stream.candidate_starts[[taught, min(taught + settings.batch, stream.requests)]].tolist())
+            report = learner.learn_from(lessons, stream.click_N[cut], stream.conversion_N[cut])
+            steps_s.append(time.process_time() - started)
+            if not report.applied:
+                raise RuntimeError(
+                    f"step at request {taught} was not applied: loss {report.loss}, norm {report.grad_norm}"
+                )
+            if not settings.late:
+                predicted = {lesson.tier: out for lesson, out in zip(lessons, learner.logits, strict=True)}
         if first >= begin:
-            for lesson, logits, calibration in zip(lessons, learner.logits, calibrations, strict=True):
-                graded[lesson.tier].append(_predictions(logits, calibration))
+            for name, logits in predicted.items():
+                graded[name].append(_predictions(logits, calibrations[name]))
     from_N = int(stream.candidate_starts[begin])
     step_s = float(np.median(steps_s))
     examples = len(stream.click_N) / stream.requests * settings.batch

@@ -6,7 +6,8 @@ for three kinds of action and three decays, and beside them the ages of the newe
 clicked (hard search by category: Pi et al., 2020, "Search-based User Interest Modeling"). Matches are of keys, exact.
 The catalogue says which values an item has: the trainer fills it from what it learns, and replicas receive it with the
 weights. A request's events are read once, whatever the number of its candidates; no array has candidates × events
-elements. Of a candidate with several values in a slot the first counts.
+elements. Of a candidate with several values in a slot the first counts. The slot `*` has the same value everywhere: its
+counts are of the whole log.
 """
 
 # N candidates, E log events over all requests, S slots, C columns, R rows of the item table, G distinct values of the

@@ -20,7 +20,7 @@ import torch
 import xxhash
 
 from ranker.arrays import F32, I64, U64
-from ranker.config import CROSSES, HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
+from ranker.config import ANY, CROSSES, HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
 from ranker.inputs.batch import Batch, PastBatch, SlotValues
 from ranker.inputs.evidence import Catalogue, Events, count_evidence
 from ranker.inputs.hashing import number_category, salted
@@ -176,7 +176,10 @@ class Featurizer:
             return None
         events = Events(np.repeat(np.arange(len(log.lengths)), log.lengths), keyed.log_action_E, keyed.log_age_E)
         values_E = self._values_of_log(log.keys_T, tables)
-        candidates = {name: first_values(keyed.slots[name]) for name in self._evidence_slots}
+        everything_N = np.zeros(len(keyed.request_of_N), np.uint64)
+        candidates = {
+            name: everything_N if name == ANY else first_values(keyed.slots[name]) for name in self._evidence_slots
+        }
         return torch.from_numpy(count_evidence(events, values_E, candidates, keyed.request_of_N))
 
     def past(
@@ -224,6 +227,7 @@ class Featurizer:
         catalogue = tables.catalogue
         values_E = catalogue.values(tables.key_maps[catalogue.table].find(item_E)) if catalogue.slots else {}
         values_E[ITEM] = item_E, np.ones(len(item_E), np.bool_)
+        values_E[ANY] = np.zeros(len(item_E), np.uint64), np.ones(len(item_E), np.bool_)
         return values_E
 
     def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:

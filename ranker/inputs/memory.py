@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ranker.config import ITEM, ModelConfig, TierConfig
+from ranker.config import ModelConfig, TierConfig
 from ranker.inputs.keymap import map_bytes
 
 _FLOAT, _KEY = 4, 8
@@ -19,8 +19,9 @@ def check_memory(config: ModelConfig) -> None:
     ]
     dense = [(t, _FLOAT * tier_weights(t, t.width or config.width)) for t in config.tiers]
     parts = {f"table {t.name!r}": size for t, size in rows} | {f"tier {t.name!r}": size for t, size in dense}
-    entries = sum(name != ITEM for name in config.evidence)
-    parts["the catalogue"] = _KEY * entries * sum(t.rows for t in config.tables if t.name == config.item_table)
+    parts["the catalogue"] = (
+        _KEY * len(config.catalogued) * sum(t.rows for t in config.tables if t.name == config.item_table)
+    )
     needed, (there, words) = sum(parts.values()), usable_memory()
     if needed > there:
         largest = max(parts, key=lambda part: parts[part])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ranker.config import CROSSES, ITEM, LOG, ModelConfig, TableConfig
+from ranker.config import CROSSES, LOG, ModelConfig, TableConfig
 from ranker.inputs.batch import SlotValues
 from ranker.inputs.evidence import Catalogue
 from ranker.inputs.hashing import hash64, salted
@@ -48,7 +48,7 @@ def table_of_slots(config: ModelConfig) -> dict[str, str]:
 def new_catalogue(config: ModelConfig) -> Catalogue:
     """Returns an empty one, of as many rows as the item table has."""
     rows = next(table.rows for table in config.tables if table.name == config.item_table)
-    return Catalogue(config.item_table, [name for name in config.evidence if name != ITEM], rows)
+    return Catalogue(config.item_table, config.catalogued, rows)
 
 
 class PlainTables:

@@ -156,7 +156,7 @@ class Learner:
         if not finite:
             self._zero_grad()
             return StepReport(applied=False, loss=float(loss), grad_norm=float(norm))
-        self._take_step(rows, norm, min(1.0, labels / FULL_STEP))
+        self._take_step(rows, norm, labels)
         admitted, evicted = self._admit(lessons)
         self._learn_catalogue(lessons[0])
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
@@ -246,9 +246,10 @@ class Learner:
             conversion=grade(conversion_N, pcvr_N, frozen[1] if frozen is not None else None, self.conversion_rate),
         )
 
-    def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor, full: float) -> None:
+    def _take_step(self, rows: list[tuple[str, Tensor, Tensor]], norm: Tensor, labels: int) -> None:
+        said = self._said_by_a_label()
         for group in self.adam.param_groups:
-            group["lr"] = group["full_rate"] * math.sqrt(full)
+            group["lr"] = group["full_rate"] * math.sqrt(min(1.0, labels * said / FULL_STEP))
         scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         with torch.no_grad():
             for parameter in self.parameters.values():
@@ -260,9 +261,15 @@ class Learner:
             if table == CROSSES:
                 adagrad(*held, rows_K, gradients_KD, rate=self._settings.cross_rate)
             else:
-                rowwise_adagrad(*held, rows_K, gradients_KD, rate=self._settings.row_rate)
+                rowwise_adagrad(*held, rows_K, gradients_KD, rate=self._settings.row_rate * math.sqrt(said))
             self.pending.touch(table, rows_K.numpy())
         self._zero_grad()
+
+    def _said_by_a_label(self) -> float:
+        """Returns the variance of a click label, as a share of the largest there is: where clicks are rare, little."""
+        prior = self.config.click_prior
+        rate = (self.click_rate.positives + _PRIOR_LABELS * prior) / (self.click_rate.count + _PRIOR_LABELS)
+        return 4 * rate * (1 - rate)
 
     def _admit(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
         """Give rows to the keys that this step met for the first time.
@@ -337,8 +344,9 @@ def new_adam(parameters: Mapping[str, Tensor], settings: LearnerConfig) -> torch
 
 
 FULL_STEP = 256
-"""Labels of a step that Adam's rates are meant for. With fewer its gradients are noisier, and its rates fall with the
-square root of their number (Malladi et al., 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms")."""
+"""Labels of a step that Adam's rates are meant for, where one in two is a click. With fewer, or rarer clicks, gradients
+are noisier, and rates fall with the square root of what the labels say (Malladi et al., 2022, "On the SDEs and Scaling
+Rules for Adaptive Gradient Algorithms")."""
 _FEW_LABELS = 500
 _PRIOR_LABELS = 20
 """Labels that the configured prior counts as."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ranker.config import HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.config import ANY, HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot, TableConfig, TierConfig
 
 _OWN = {USER, ITEM, LOG, HOUR, SURFACE}
 """Slots that are filled without a feature of that name."""
@@ -20,6 +20,8 @@ def log_model(
 ) -> ModelConfig:
     """A one-tier model with the ids of user and item, and the named features of each side.
 
+    The log is counted for each category of the items; crosses are each category alone, the user with those of the item,
+    and the item with those of the user and the context.
     Features named in `numeric` are dense inputs, all others categories. Raises ValueError for a name used twice, or
     one that the model fills by itself.
     """
@@ -32,9 +34,17 @@ def log_model(
         for feature in names:
             kind = "numeric" if feature in numeric else "categorical"
             slots.append(Slot(name=feature, side=side, kind=kind))  # type: ignore[arg-type]
+    of_item = [feature for feature in item if feature not in numeric]
+    of_request = [feature for feature in (*user, *context) if feature not in numeric]
     return ModelConfig(
         name=name,
         slots=tuple(slots),
         tables=(TableConfig(name="items", rows=rows), TableConfig(name="shared", rows=rows)),
         tiers=(TierConfig(name="light", layers=1, log_length=64),),
+        evidence=(ITEM, ANY, *of_item),
+        crosses=(
+            *((feature,) for feature in (USER, ITEM, *of_request, *of_item)),
+            *((USER, feature) for feature in of_item),
+            *((feature, ITEM) for feature in of_request),
+        ),
     )

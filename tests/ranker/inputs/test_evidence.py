@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ranker.arrays import F32
-from ranker.config import ITEM, Slot
+from ranker.config import ANY, ITEM, Slot
 from ranker.inputs.evidence import ACTED, CLICKED, COLUMNS, COUNTS, DECAYS_S, NEVER, SHOWN, Catalogue
 from ranker.inputs.features import Featurizer
 from ranker.inputs.hashing import hash64, salted
@@ -56,6 +56,7 @@ def plain(request: ScoringRequest, item: str, slot: str, *, length: int) -> F32:
     for event in request.log[len(request.log) - min(length, len(request.log)) :]:
         [other] = [name for name in ITEMS if hash64(name) == int(event["item"])]
         same = other == item if slot == ITEM else other in KNOWN and category(other) == category(item)
+        same = same or slot == ANY
         kind = KIND.get(int(event["action"]))
         if not same or kind is None:
             continue
@@ -70,17 +71,18 @@ def plain(request: ScoringRequest, item: str, slot: str, *, length: int) -> F32:
 def test_counts_are_those_of_each_pair(seed: int) -> None:
     rng = np.random.default_rng(seed)
     requests = [drawn(rng, int(rng.integers(0, 60)), int(rng.integers(0, 8))) for _ in range(4)]
-    featurizer = Featurizer(CONFIG)
+    config = replace(CONFIG, evidence=(*CONFIG.evidence, ANY))
+    featurizer = Featurizer(config)
     found_NSC = featurizer.batch(featurizer.keys(requests, 40), tables()).evidence_NSC
     assert found_NSC is not None
     wanted = [
-        [plain(request, item, slot, length=40) for slot in CONFIG.evidence]
+        [plain(request, item, slot, length=40) for slot in config.evidence]
         for request in requests
         for item in request.items
     ]
-    assert found_NSC.shape == (len(wanted), 2, COLUMNS)
+    assert found_NSC.shape == (len(wanted), 3, COLUMNS)
     np.testing.assert_allclose(
-        found_NSC.numpy(), np.array(wanted, np.float32).reshape(-1, 2, COLUMNS), rtol=1e-4, atol=1e-6
+        found_NSC.numpy(), np.array(wanted, np.float32).reshape(-1, 3, COLUMNS), rtol=1e-4, atol=1e-6
     )
 
 

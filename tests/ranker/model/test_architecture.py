@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from kernels.linear_compress import bind
-from ranker import config as config_module
 from ranker.config import ARCHITECTURE, ModelConfig, Pruned, TierConfig
+from ranker.config import model as config_module
 from ranker.recipes import demo_model, three_tiers
 from ranker.updates.image import new_image
 
@@ -38,9 +38,9 @@ def parameters(*configs: ModelConfig) -> str:
 def test_whoever_changes_the_parameters_raises_the_version() -> None:
     assert parameters(demo_model(), three_tiers(), EVERY_OPTION) == FROZEN.get(ARCHITECTURE), (
         "the parameters of a model changed, and weights of before do not fit any more. Where its code makes other "
-        "parameters of the same configuration: raise ARCHITECTURE in ranker/config.py, and freeze what stands on the "
-        "left under it. Where the built-in configuration was changed: freeze it under the version there is, as that "
-        "model has another digest by itself"
+        "parameters of the same configuration: raise ARCHITECTURE in ranker/config/model.py, and freeze what stands "
+        "on the left under it. Where the built-in configuration was changed: freeze it under the version there is, as "
+        "that model has another digest by itself"
     )
 
 

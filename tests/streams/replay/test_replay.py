@@ -88,7 +88,7 @@ def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> Non
 
 
 def graded(number: int, *, signal: float) -> Grades:
-    """Of labels of which the model knows as much as `signal` (in logits) says."""
+    """Makes grades of labels of which the model knows as much as `signal` (in logits) says."""
     rng = np.random.default_rng(0)
     examples, rows = [], []
     for n in range(number):

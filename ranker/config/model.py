@@ -11,11 +11,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
 
-from ranker.delayed.policies import POLICIES, ClickPolicyName, PolicyName
-
 Side = Literal["user", "context", "candidate"]
 Kind = Literal["categorical", "numeric"]
-Encoding = Literal["float32", "bfloat16", "int8"]
 
 USER = "user"
 ITEM = "item"
@@ -23,6 +20,8 @@ HOUR = "hour"
 SURFACE = "surface"
 LOG = "log"
 """The slot of the log's items. It has the keys of the candidates' slot `item`, and so its rows."""
+ANY = "*"
+"""Among the slots of evidence: all events of the log, whatever their item."""
 CROSSES = "crosses"
 """The slot of the candidates' crosses, and the table of their weights."""
 
@@ -163,7 +162,8 @@ class ModelConfig:
     """Every tier learns which conversions come late, by an auxiliary head that serves nothing: for policies for delayed
     conversions that need to know."""
     evidence: tuple[str, ...] = ()
-    """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); may include `item`."""
+    """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); may include `item`, and
+    `*`, which counts every event."""
     item_table: str = field(default="items")
     crosses: tuple[tuple[str, ...], ...] = ()
     """Slots that say something together, as "segment and theme" do: each tier's logits get a weight for every
@@ -194,9 +194,10 @@ class ModelConfig:
                     f"tier {tier.name!r}: heads={tier.heads} must divide its width, {tier.width or self.width}"
                 )
         countable = {slot.name for slot in self.side("candidate", "categorical")}
-        if wrong := [name for name in self.evidence if name not in countable]:
+        if wrong := [name for name in self.evidence if name not in countable | {ANY}]:
             raise ValueError(
-                f"evidence is counted for categorical slots of candidates, {sorted(countable)}; got {wrong}"
+                f"evidence is counted for categorical slots of candidates, {sorted(countable)}, and for {ANY!r}; "
+                f"got {wrong}"
             )
         if len(set(self.evidence)) != len(self.evidence) or (self.evidence and ITEM not in countable):
             raise ValueError(f"evidence names each slot once, of a model with a slot {ITEM!r}; got {self.evidence}")
@@ -212,6 +213,8 @@ class ModelConfig:
                 raise ValueError(f"a cross names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
         if len({frozenset(cross) for cross in self.crosses}) != len(self.crosses):
             raise ValueError(f"each cross is given once, whatever the order of its slots; got {self.crosses}")
+        if ANY in {s.name for s in self.slots}:
+            raise ValueError(f"{ANY!r} stands for all events of a log: no slot may be called so")
         if CROSSES in {t.name for t in self.tables} | {s.name for s in self.slots}:
             raise ValueError(f"{CROSSES!r} is the slot and the table of crosses: call the configured one otherwise")
 
@@ -238,6 +241,11 @@ class ModelConfig:
     def row_width(self, table: str) -> int:
         """Returns how many floats a row of the table has; of the crosses: a weight for each of the two heads."""
         return 2 if table == CROSSES and self.crosses else self.width
+
+    @property
+    def catalogued(self) -> tuple[str, ...]:
+        """Slots that the catalogue knows of each item."""
+        return tuple(name for name in self.evidence if name not in (ITEM, ANY))
 
     @property
     def lasting_crosses(self) -> tuple[int, ...]:
@@ -272,126 +280,3 @@ def _digest(config: ModelConfig, architecture: int) -> str:
         del fields["crosses"], fields["cross_rows"]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpdateConfig:
-    """What of the weights goes into an update, and in what form.
-
-    What an update leaves out goes into a later one: each is measured against what replicas hold, so nothing is lost
-    for good, and a full update follows at the latest after `full_every`.
-    """
-
-    rows: Encoding = "bfloat16"
-    dense: Encoding = "bfloat16"
-    """Encoding of tensors of more than 256 values; smaller ones (norms, biases, calibration) are cheap and delicate:
-    float32."""
-    tensors: dict[str, Encoding] = field(default_factory=dict)
-    """Encodings of single tensors, as measured: by table, or by tier and name ("light/heads.user.weight")."""
-    moved: float = 0.01
-    """A row or a dense tensor goes out once it is further from what replicas hold than this share of its norm."""
-    row_budget: int | None = None
-    """Bytes of an update for rows: the furthest from what replicas hold go first. Rows of items with a new catalogue
-    entry go besides. None: all that moved."""
-    full_every: int = 500
-    """Every this many updates, and at an epoch's start, all that changed is sent: no budget and no threshold."""
-
-    def __post_init__(self) -> None:
-        if self.moved < 0 or self.full_every < 1 or (self.row_budget is not None and self.row_budget < 1):
-            raise ValueError(
-                "updates need moved >= 0, full_every >= 1 and row_budget >= 1 or none, "
-                f"got {self.moved}, {self.full_every}, {self.row_budget}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GateConfig:
-    """What may be published, and what may be learned from (ranker/gate/checks.py)."""
-
-    held_out: float = 0.02
-    """Share of responses, by hash, that are never trained on."""
-    held_out_window: int = 16
-    """Held-out responses that judge an update: the newest that one tier served; the tiers take turns."""
-    held_out_jump: float = 0.25
-    """Most that a tier's held-out loss may rise by from one turn to the next, as a share of it;
-    `held_out_nats` come on top."""
-    held_out_nats: float = 2.0
-    """Nats that it may rise by besides: where few are clicked, the loss is small and any step's share of it large."""
-    max_change: float = 0.2
-    """Most that an update may change a dense tensor of more than 256 values by: the root mean square over them."""
-    max_row_value: float = 1_000.0
-    worse_tolerance: float = 0.05
-    """How much worse than the reference what is served may be for long, as a share of the loss."""
-    strange_tolerance: float = 0.15
-    """How much more than expected the reference may lose to drift, as a share of the loss."""
-    labels_between_false_alarms: float = 1e7
-    reference_labels: int = 10_000
-    """Labels of a kind that the reference must have learned from before labels of that kind are judged by it; and click
-    labels that the model must have learned from before held-out responses judge its updates."""
-    reopen_labels: int = 500
-    """Labels that must look right after a breach before any is learned from again."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1 or self.held_out_window < 1:
-            raise ValueError(
-                f"held_out must be in [0, 1) and held_out_window >= 1, got {self.held_out}, {self.held_out_window}"
-            )
-        if (
-            min(self.max_change, self.max_row_value, self.held_out_jump, self.held_out_nats) <= 0
-            or self.labels_between_false_alarms <= 1
-        ):
-            raise ValueError(f"bounds must be > 0 and labels_between_false_alarms > 1, got {self}")
-        if min(self.reference_labels, self.reopen_labels) < 1:
-            raise ValueError(f"reference_labels and reopen_labels must be >= 1, got {self}")
-        if min(self.worse_tolerance, self.strange_tolerance) < 0:
-            raise ValueError(f"tolerances must be >= 0, got {self.worse_tolerance}, {self.strange_tolerance}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LearnerConfig:
-    dense_rate: float = 1e-3
-    """Learning rate of Adam, for dense weights."""
-    plain_rate: float = 1e-2
-    """Learning rate of Adam for what reads counts (evidence, positions, biases): few weights that are soon known."""
-    row_rate: float = 0.3
-    """Learning rate of row-wise Adagrad, for embedding rows."""
-    cross_rate: float = 0.05
-    """Learning rate of Adagrad, for the weights of crosses."""
-    past_pages: int = 8
-    """Past pages of each response's log to learn from (ranker/inputs/past.py)."""
-    past_weight: float = 1.0
-    """Weight of a past page's label beside a click label."""
-    max_grad_norm: float = 10.0
-    """Largest norm of all dense gradients together; they are clipped to it. Rows need no clip: row-wise Adagrad bounds
-    each step by row_rate · √width."""
-    dearer_share: float = 0.25
-    """Share of the responses of cheaper tiers that a dearer tier learns from."""
-    conversion_weight: float = 1.0
-    """Weight of a conversion label beside a click label."""
-    clicks: ClickPolicyName = "wait"
-    conversions: PolicyName = "wait"
-    """How clicks, and conversions, that come late are learned (ranker/delayed/policies.py)."""
-    distillation_weight: float = 1.0
-    """Weight of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
-    updates: UpdateConfig = field(default_factory=UpdateConfig)
-
-    def __post_init__(self) -> None:
-        rates = (
-            self.dense_rate,
-            self.plain_rate,
-            self.row_rate,
-            self.cross_rate,
-            self.past_weight,
-            self.max_grad_norm,
-            self.conversion_weight,
-        )
-        if min(rates) <= 0:
-            raise ValueError(f"rates, norm and weights must be > 0, got {', '.join(map(str, rates))}")
-        if not 0 <= self.dearer_share <= 1 or not 0 <= self.past_pages <= 1_024:
-            raise ValueError(
-                f"dearer_share must be in [0, 1] and past_pages 0 to 1024, got {self.dearer_share}, {self.past_pages}"
-            )
-        if self.clicks not in ("wait", "es_dfm"):
-            raise ValueError(f"clicks must be wait or es_dfm, got {self.clicks!r}")
-        if self.conversions not in POLICIES:
-            raise ValueError(f"conversions must be one of {', '.join(POLICIES)}, got {self.conversions!r}")
