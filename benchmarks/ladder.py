@@ -1,6 +1,6 @@
 """What do the tiers know beside the counts that an engineer takes in an afternoon, and beside the best there is?
 
-    python -m benchmarks.ladder [--requests 6000] [--seeds 5,6,7] [--tiers light,medium,heavy] [--json]
+    python -m benchmarks.ladder [--requests 6000] [--seeds 5,6,7] [--tiers light,medium,heavy] [--histories 8,64] [--json]
 
 On a stream of world `rich`, its first half learned and its second graded: normalized entropy, and value (bid times true
 click probability of the 4 of each page that bid times prediction puts first). By the log's length: the ideal reader,
@@ -8,6 +8,9 @@ who knows all but the users' passions, two rivals on counts, and the tiers, whic
 are a logistic regression and boosted trees (scikit-learn's), fitted to the whole first half: how often the user's log
 has an impression and a click of the candidate's item, category and theme, as log((clicks + 1) / (impressions + 10)),
 and the logarithm of the impressions, beside all categories; the regression has crosses of request and candidate too.
+
+With --histories: the tiers again on streams whose users had been shown at most so many impressions before (at least a
+tenth of them), for where a longer log pays.
 """
 
 # R requests, k candidates of each, n graded impressions, E events.
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=6_000)
     parser.add_argument("--seeds", default="5,6,7")
     parser.add_argument("--tiers", default="light,medium,heavy")
+    parser.add_argument("--histories", default="", help="such as 8,64,512")
     parser.add_argument("--dense-rate", type=float, default=1e-3)
     parser.add_argument("--row-rate", type=float, default=0.1)
     parser.add_argument("--batch", type=int, default=16)
@@ -94,6 +98,22 @@ def ladder(seed: int, args: argparse.Namespace) -> dict[str, Found]:
         learned = run(stream, alone(model, replace(model.tier(name), distilled=False)), base)[name]
         found.setdefault("tiers", {})[name] = graded(learned.p_n)
         print(f"seed {seed}: {'tier':<12}{name:<12}{found['tiers'][name]}", flush=True)
+    for history in filter(None, args.histories.split(",")):
+        found[f"history {history}"] = _with_history(int(history), plan, args)
+        print(f"seed {seed}: history {history}: {found[f'history {history}']}", flush=True)
+    return found
+
+
+def _with_history(history: int, plan: Plan, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    model, seed = three_tiers(), plan.seed
+    stream = simulated(replace(plan, history=history), model)
+    half = len(stream.click_N) // 2
+    bid_n = np.exp(np.random.default_rng([seed, 11]).standard_normal(len(stream.click_N)))[half:]
+    found = {}
+    for name in args.tiers.split(","):
+        p_n = run(stream, alone(model, model.tier(name)), settings(args))[name].p_n[-half:]
+        value = value_of_top(p_n, stream.truth_N[half:], bid_n)
+        found[name] = {"entropy": entropy(stream.click_N[half:], p_n), "value": value}
     return found
 
 
@@ -174,6 +194,9 @@ def _as_json(means: Mapping[str, Found]) -> dict[str, Any]:
         "trees": entropies("trees"),
         "ideal": entropies("ideal"),
         "truth": round(means["truth"][""]["entropy"], 4),
+        "histories": {
+            group.removeprefix("history "): entropies(group) for group in means if group.startswith("history ")
+        },
         "value": {
             group: {name: round(row["value"], 3) for name, row in rows.items()}
             for group, rows in means.items()

@@ -6,7 +6,7 @@ from ranker.config import HOUR, ITEM, SURFACE, USER, ModelConfig, Slot, TableCon
 
 
 def demo_model() -> ModelConfig:
-    """Two tiers on a laptop: what the demo, and the tests of the whole, run.
+    """Two tiers on a laptop: what the demo, and the tests of the whole, run. They differ by the log that they read.
 
     Small enough that an update with all dense tensors stays in one record of Kafka's default size. No encoder layers:
     they take half the time of a step, and were not better by more than their spread (docs/decisions.md).
@@ -28,16 +28,7 @@ def demo_model() -> ModelConfig:
         tables=(TableConfig(name="items", rows=20_000), TableConfig(name="shared", rows=20_000)),
         tiers=(
             TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),
-            TierConfig(
-                name="heavy",
-                layers=3,
-                log_length=256,
-                encoder_layers=0,
-                user_tokens=12,
-                fm_tokens=6,
-                compressed_tokens=6,
-                hidden=48,
-            ),
+            TierConfig(name="heavy", layers=1, log_length=256, encoder_layers=0, hidden=32),
         ),
         width=16,
         evidence=(ITEM, "category", "campaign", "advertiser"),
