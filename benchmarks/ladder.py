@@ -1,6 +1,6 @@
 """What do the tiers know beside the counts that an engineer takes in an afternoon, and beside the best there is?
 
-    python -m benchmarks.ladder [--requests 6000] [--seeds 5,6,7] [--tiers light,medium,heavy] [--histories 8,64] [--json]
+    python -m benchmarks.ladder [--requests 6000] [--seeds 5,6,7] [--tiers light,medium,heavy] [--histories 8,64]
 
 On a stream of world `rich`, its first half learned and its second graded: normalized entropy, and value (bid times true
 click probability of the 4 of each page that bid times prediction puts first). By the log's length: the ideal reader,
