@@ -15,7 +15,6 @@ from ranker.arrays import F32, I64
 from ranker.config import LearnerConfig, ModelConfig, TierConfig
 from ranker.delayed.policies import final_emissions
 from ranker.inputs.features import Featurizer
-from ranker.inputs.past import least_ages
 from ranker.learning.learner import Learner, new_adam
 from ranker.learning.lessons import Lesson, past_draws
 from ranker.model.heads import calibrate
@@ -153,8 +152,8 @@ def lesson_of(
     if learner.past_pages and tier.log_length and learner.config.evidence:
         log = stream.batch(first, last, learner.config.max_log_length, side).log
         draws_BP = past_draws([str(request) for request in range(first, last)], learner.past_pages)
-        least_age_B = least_ages(stream.event_ms_R[first:last], int(stream.event_ms_R[0]))
-        past = featurizer.past(keyed.slots, log, learner.tables, tier.log_length, least_age_B, draws_BP)
+        asked_ms_B, began_ms = stream.event_ms_R[first:last], int(stream.event_ms_R[0])
+        past = featurizer.past(keyed.slots, log, learner.tables, tier.log_length, asked_ms_B, began_ms, draws_BP)
     cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
     return Lesson(
         tier=tier.name,

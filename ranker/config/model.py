@@ -249,8 +249,16 @@ class ModelConfig:
 
     @property
     def lasting_crosses(self) -> tuple[int, ...]:
-        """Places of the crosses that past pages have too: of users' slots and of those that evidence counts."""
-        known = {slot.name for slot in self.side("user", "categorical")} | set(self.evidence)
+        """Places of the crosses of a user and an item, whatever the moment: of users' slots and those of evidence."""
+        return self._crosses_of(set())
+
+    @property
+    def past_crosses(self) -> tuple[int, ...]:
+        """Places of the crosses that past pages have: the lasting ones, and those with the hour."""
+        return self._crosses_of({HOUR} & {slot.name for slot in self.side("context", "categorical")})
+
+    def _crosses_of(self, others: set[str]) -> tuple[int, ...]:
+        known = {slot.name for slot in self.side("user", "categorical")} | set(self.evidence) | others
         return tuple(place for place, cross in enumerate(self.crosses) if known.issuperset(cross))
 
     def side(self, side: Side, kind: Kind) -> tuple[Slot, ...]:

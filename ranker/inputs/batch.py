@@ -77,7 +77,7 @@ class PastBatch:
     evidence_MSC: Tensor
     """float32, of the log as it was then."""
     crosses: SlotValues | None
-    """The model's lasting crosses; None where it has none."""
+    """The model's past crosses; None where it has none."""
     click_M: Tensor
     """float32."""
 

@@ -25,7 +25,7 @@ from ranker.inputs.batch import Batch, PastBatch, SlotValues
 from ranker.inputs.evidence import Catalogue, Events, count_evidence
 from ranker.inputs.hashing import number_category, salted
 from ranker.inputs.keymap import KeyMap
-from ranker.inputs.past import past_pages
+from ranker.inputs.past import least_ages, past_pages
 from ranker.inputs.requests import LOG_DTYPE, Features, ScoringRequest
 from ranker.inputs.tables import table_of_slots
 
@@ -94,7 +94,7 @@ class Featurizer:
         self._tables = {t.name: t for t in config.every_table}
         self._evidence_slots = config.evidence
         self._crosses = config.crosses
-        self._lasting_crosses = [config.crosses[place] for place in config.lasting_crosses]
+        self._past_crosses = [config.crosses[place] for place in config.past_crosses]
 
     def table_of(self, slot: str) -> str:
         return self._table_of[slot]
@@ -188,32 +188,43 @@ class Featurizer:
         log: LogKeys,
         tables: Lookup,
         log_length: int,
-        least_age_B: F32,
+        event_ms_B: I64,
+        began_ms: int,
         draws_BP: U64,
     ) -> PastBatch:
-        """Past pages of the logs, with the newest `log_length` events before each; see past_pages.
+        """Past pages of the logs, from before `began_ms`, with the newest `log_length` events before each.
 
-        users: keys of the requests' slots of side `user`.
+        users: keys of the requests' slots of side `user`. event_ms_B: when they were asked.
         """
         lengths = log.items.lengths
         assert lengths is not None
         values_E = self._values_of_log(log.items.keys_T, tables)
         known_E = np.logical_and.reduce([known for _, known in values_E.values()])
         pages = past_pages(
-            log.action_E, log.age_E, log.items.keys_T, known_E, lengths, least_age_B, draws_BP, log_length
+            log.action_E,
+            log.age_E,
+            log.items.keys_T,
+            known_E,
+            lengths,
+            least_ages(event_ms_B, began_ms),
+            draws_BP,
+            log_length,
         )
         before = Events(pages.page_of_X, log.action_E[pages.before_X], pages.age_X)
         values_X = {name: (value[pages.before_X], known[pages.before_X]) for name, (value, known) in values_E.items()}
         shown = {name: values_E[name][0][pages.event_M] for name in self._evidence_slots}
+        evidence_MSC = count_evidence(before, values_X, shown, pages.page_of_M)
         request_of_M = pages.request_of_P[pages.page_of_M]
         crosses = None
-        if self._lasting_crosses:
+        if self._past_crosses:
+            then_s_M = event_ms_B[request_of_M] / 1000 - np.expm1(log.age_E[pages.event_M].astype(np.float64))
+            shown[HOUR] = _HOUR_KEYS[(then_s_M // 3_600 % 24).astype(np.int64)]
             slots = {slot.name: users[slot.name] for slot in self._user_slots}
             slots |= {name: SlotKeys(value_M, None) for name, value_M in shown.items()}
-            keys = cross_keys(self._lasting_crosses, slots, request_of_M, frozenset(shown))
+            keys = cross_keys(self._past_crosses, slots, request_of_M, frozenset(shown))
             crosses = self._crosses_of(keys)
         return PastBatch(
-            evidence_MSC=torch.from_numpy(count_evidence(before, values_X, shown, pages.page_of_M)),
+            evidence_MSC=torch.from_numpy(evidence_MSC),
             crosses=crosses,
             click_M=torch.from_numpy(pages.click_M),
         )
@@ -335,3 +346,7 @@ def _codes(codes: npt.NDArray[np.uint8], name: str) -> I64:
     if codes.max(initial=0) >= MAX_CODE:
         raise ValueError(f"{name} codes of log events must be below {MAX_CODE}, got {codes.max()}")
     return codes.astype(np.int64)
+
+
+_HOUR_KEYS = salted(_hashes([str(hour) for hour in range(24)]), HOUR)
+"""Keys of the hours, from 0."""

@@ -2,10 +2,10 @@
 
 A log holds impressions from before the model began to learn, each with all that came before it: hundreds of examples
 in every response, whose own page is one more. Of each log some moments are drawn; what was shown in such a second is a
-page, labelled by whether the log has a click on the item after it, before it was shown again. Position, context and
-numbers of a past page are not known, so only crosses of users' and items' slots are made, and only items of which the
-catalogue knows all are taken. Impressions from after the model began are left out: they are examples of their own, and
-learned a second time they are learned by heart (docs/decisions.md).
+page, labelled by whether the log has a click on the item after it, before it was shown again. Of the context of a past
+page only the hour is known, and no numbers: so only crosses of users' and items' slots and the hour are made, and only
+items of which the catalogue knows all are taken. Impressions from after the model began are left out: they are examples
+of their own, and learned a second time they are learned by heart (docs/decisions.md).
 """
 
 # B requests, E log events over all of them, M impressions of past pages, P pages, X events before them, over all pages.

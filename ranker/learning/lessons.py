@@ -15,7 +15,6 @@ from ranker.config import ModelConfig
 from ranker.inputs.batch import Batch, PastBatch
 from ranker.inputs.features import Featurizer, KeyedBatch, Lookup
 from ranker.inputs.hashing import hash64
-from ranker.inputs.past import least_ages
 from ranker.inputs.requests import LabelledRequest
 
 
@@ -84,8 +83,8 @@ def make_lessons(
         if past_pages and tier.log_length and config.evidence:
             log = featurizer.log(requests, config.max_log_length)
             draws_BP = past_draws([e.response_id for e in chosen], past_pages)
-            least_age_B = least_ages(np.array([r.event_ms for r in requests], np.int64), began_ms)
-            past = featurizer.past(keyed.slots, log, tables, tier.log_length, least_age_B, draws_BP)
+            event_ms_B = np.array([r.event_ms for r in requests], np.int64)
+            past = featurizer.past(keyed.slots, log, tables, tier.log_length, event_ms_B, began_ms, draws_BP)
         known = {t.name for t in config.tiers}
         served = [e.tier == tier.name or (e.tier not in known and tier is config.tiers[0]) for e in chosen]
         lessons.append(

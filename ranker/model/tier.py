@@ -77,7 +77,9 @@ class Tier(nn.Module):
         """
         super().__init__()
         self.config = tier
-        self.crosses, self.lasting = len(model.crosses), list(model.lasting_crosses)
+        self.crosses, self.past_crosses = len(model.crosses), len(model.past_crosses)
+        self.lasting = list(model.lasting_crosses)
+        self.lasting_of_past = [model.past_crosses.index(place) for place in model.lasting_crosses]
         self.user_slots = model.side("user", "categorical") + model.side("context", "categorical")
         self.item_slots = model.side("candidate", "categorical")
         user_features = sum(s.kind == "numeric" and s.side != "candidate" for s in model.slots)
@@ -164,10 +166,11 @@ class Tier(nn.Module):
     def past_logits(self, past: PastBatch, embedder: Embedder) -> Tensor:
         """Logits [M] of a click, by crosses and evidence alone: training."""
         assert self.evidence is not None
-        wide_M = past.click_M.new_zeros(len(past.click_M))
+        wide_M = expected_M = past.click_M.new_zeros(len(past.click_M))
         if past.crosses is not None:
-            wide_M = cross_weights(past.crosses, len(self.lasting), embedder)[:, :, CLICK].sum(dim=1)
-        _, logits_MH = self.evidence(past.evidence_MSC, wide_M.detach())
+            weights_MC = cross_weights(past.crosses, self.past_crosses, embedder)[:, :, CLICK]
+            wide_M, expected_M = weights_MC.sum(dim=1), weights_MC[:, self.lasting_of_past].sum(dim=1)
+        _, logits_MH = self.evidence(past.evidence_MSC, expected_M.detach())
         click_M: Tensor = logits_MH[:, CLICK] + wide_M + self.evidence.bias
         return click_M
 

@@ -59,7 +59,14 @@ def test_the_table_is_the_crosses_own_and_starts_at_nothing() -> None:
     assert CROSSES not in PlainTables(replace(CONFIG, crosses=())).weights
 
 
-def test_lasting_crosses_are_those_that_a_past_page_tells() -> None:
+def test_past_pages_have_the_lasting_crosses_and_those_with_the_hour() -> None:
+    assert CONFIG.past_crosses == (0, 1, 2)
+    assert replace(CONFIG, crosses=((SURFACE, ITEM), (HOUR,), (ITEM,))).past_crosses == (1, 2)
+    sent = tuple(replace(s, side="user") if s.name == HOUR else s for s in CONFIG.slots)  # a feature of that name
+    assert replace(CONFIG, slots=sent, crosses=((HOUR,),)).past_crosses == (0,)
+
+
+def test_lasting_crosses_are_of_users_and_items() -> None:
     assert CONFIG.lasting_crosses == (0, 1)
     assert replace(CONFIG, evidence=(ITEM,)).lasting_crosses == ()
     assert replace(CONFIG, crosses=((SURFACE, ITEM), (ITEM,))).lasting_crosses == (1,)

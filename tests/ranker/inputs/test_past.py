@@ -1,17 +1,19 @@
 """Past pages: equal to what a reader of the log, event by event, would take as examples."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ranker.arrays import U64
-from ranker.config import ITEM
+from ranker.config import CROSSES, ITEM
 from ranker.inputs.evidence import CLICKED, SHOWN, kinds
 from ranker.inputs.features import Featurizer
 from ranker.inputs.hashing import hash64, salted
 from ranker.inputs.past import SETTLED_S, least_ages, past_pages
 from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
 from ranker.learning.lessons import past_draws
-from tests.ranker.inputs.test_evidence import CONFIG, KNOWN, drawn, key, plain, tables
+from tests.ranker.inputs.test_evidence import CONFIG, KNOWN, category, drawn, key, plain, tables
 from tests.ranker.samples import EVENT_MS
 
 LONG = 64
@@ -22,8 +24,8 @@ def pages_of(  # type: ignore[no-untyped-def]
 ):
     featurizer = Featurizer(CONFIG)
     keyed = featurizer.keys(requests, LONG)
-    least_age_B = least_ages(np.array([r.event_ms for r in requests], np.int64), began_ms)
-    return featurizer.past(keyed.slots, keyed.log, tables(), log_length, least_age_B, draws_BP)
+    event_ms_B = np.array([r.event_ms for r in requests], np.int64)
+    return featurizer.past(keyed.slots, keyed.log, tables(), log_length, event_ms_B, began_ms, draws_BP)
 
 
 def by_hand(request: ScoringRequest, draw: int) -> list[tuple[int, float]]:
@@ -111,6 +113,28 @@ def test_young_impressions_and_unknown_items_are_no_examples() -> None:
         LONG,
     )
     assert pages.event_M.tolist() == [0]
+
+
+def test_crosses_are_those_of_the_user_and_the_item_at_that_hour() -> None:
+    config = replace(CONFIG, cross_rows=2**20)
+    request = ordered(np.random.default_rng(4), 30)
+    request.log["time_s"] -= np.linspace(90_000, 0, 30).astype(np.uint32)  # over more than a day
+    featurizer, known = Featurizer(config), tables()
+    keyed = featurizer.keys([request], LONG)
+    draws_BP = np.array([[7]], np.uint64)
+    past = featurizer.past(keyed.slots, keyed.log, known, LONG, np.array([EVENT_MS]), EVENT_MS, draws_BP)
+    assert past.crosses is not None
+    rows_MC = past.crosses.rows_T.numpy().reshape(len(past.click_M), -1)
+    [(place, _), *_] = by_hand(request, 7)
+    item = next(name for name in KNOWN if key(name, ITEM) == key_of(request, place))
+    then = replace(
+        request,
+        items=[item],
+        item_features=[{"category": category(item)}],
+        event_ms=int(request.log["time_s"][place]) * 1000,
+    )
+    asked = featurizer.batch(featurizer.keys([then], LONG), known).slots[CROSSES].rows_T.numpy()
+    assert rows_MC[0].tolist() == asked[list(config.past_crosses)].tolist()
 
 
 def test_impressions_from_after_the_model_began_are_no_examples() -> None:

@@ -42,7 +42,7 @@ def lesson(number: int, rng: np.random.Generator) -> LabelledRequest:
 def test_a_habit_is_learned_that_only_the_logs_show(pages: int, learns: bool) -> None:
     rng = np.random.default_rng(0)
     learner = tiny_learner(CONFIG, past_pages=pages)
-    for step in range(100):
+    for step in range(150):
         learner.learn([lesson(4 * step + n, rng) for n in range(4)])
     featurizer, right = Featurizer(CONFIG), []
     for _ in range(60):
