@@ -20,8 +20,9 @@ def log_model(
 ) -> ModelConfig:
     """A one-tier model with the ids of user and item, and the named features of each side.
 
-    The log is counted for each category of the items; crosses are each category alone, the user with those of the item,
-    and the item with those of the user and the context.
+    The log is counted as a whole and for each category of the items, which says what a user makes of it; crosses are each
+    category alone, and the item with those of the user and the context.
+
     Features named in `numeric` are dense inputs, all others categories. Raises ValueError for a name used twice, or
     one that the model fills by itself.
     """
@@ -44,7 +45,6 @@ def log_model(
         evidence=(ITEM, ANY, *of_item),
         crosses=(
             *((feature,) for feature in (USER, ITEM, *of_request, *of_item)),
-            *((USER, feature) for feature in of_item),
             *((feature, ITEM) for feature in of_request),
         ),
     )
