@@ -20,8 +20,8 @@ def log_model(
 ) -> ModelConfig:
     """A one-tier model with the ids of user and item, and the named features of each side.
 
-    The log is counted as a whole and for each category of the items, which says what a user makes of it; crosses are each
-    category alone, and the item with those of the user and the context.
+    The log is counted as a whole and for each category of the items, which says what a user makes of it; crosses are
+    each category alone, and the item with those of the user and the context.
 
     Features named in `numeric` are dense inputs, all others categories. Raises ValueError for a name used twice, or
     one that the model fills by itself.
