@@ -1,6 +1,7 @@
 """How does the model compare with logistic regression and boosted trees on plain tables, at its defaults?
 
     python -m benchmarks.tabular [--seeds 3] [--table movielens] [--table synthetic]
+    python -m benchmarks.tabular --ours --width 16 --width 48      # does a wider embedding pay?
 
 MovieLens-100K as clicks (a rating of 4 or more), ten columns, split at random into 80, 10 and 10 %; and a generated
 table whose truth is known: effects of each column, of pairs of columns, and of numbers that no line fits. Each seed
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import click
@@ -40,6 +42,8 @@ LABEL, TRUTH = "click", "truth"
 SIZES = (5, 10, 20, 50, 200, 1000, 3000)
 PAIRS = ((0, 3), (1, 4), (2, 5), (4, 6))
 TREE_CATEGORIES = 254
+Model = Callable[[list[Any], int], tuple[F64, str]]
+"""From the three parts and a seed to the test rows' probabilities, and a note."""
 
 
 def movielens() -> Any:
@@ -92,15 +96,15 @@ def synthetic(rows: int = 200_000) -> Any:
     return pa.table(columns | {LABEL: (rng.random(rows) < truth_N).astype(int), TRUTH: truth_N})
 
 
-def ours(parts: list[Any], seed: int) -> tuple[F64, str]:
-    """As `tiderank fit` does it."""
+def ours(parts: list[Any], seed: int, *, width: int) -> tuple[F64, str]:
+    """As `tiderank fit --embedding-width WIDTH` does it."""
     defaults = FitFiles(train=__file__, label=LABEL)
     parts = [part.select([c for c in part.column_names if c != TRUTH]) for part in parts]
     encoder = learn_encoder(
         parts[0], find_columns(parts[0], label=LABEL), min_count=defaults.min_count, buckets=defaults.buckets
     )
     data: list[Encoded] = [encoder.encode(p, torch.from_numpy(_label(p).astype(np.float32))) for p in parts]
-    config = replace(FitConfig(), seed=seed)
+    config = replace(FitConfig(), embedding_width=width, seed=seed)
     model = build_model(encoder, config, click_prior=float(data[0].label_N.mean()))
     epochs = train(model, data[0], data[1], config)
     best = max((epoch for epoch in epochs if epoch.best), key=lambda epoch: epoch.number)
@@ -159,18 +163,23 @@ TABLES: dict[str, Callable[[], Any]] = {"movielens": movielens, "synthetic": syn
 @click.command()
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--table", "names", multiple=True, type=click.Choice(list(TABLES)), default=list(TABLES))
-def main(seeds: int, names: tuple[str, ...]) -> None:
+@click.option("--width", "widths", multiple=True, type=int, default=[FitConfig().embedding_width], show_default=True)
+@click.option("--ours", "alone", is_flag=True, help="Without the rivals.")
+def main(seeds: int, names: tuple[str, ...], widths: tuple[int, ...], alone: bool) -> None:
     torch.set_num_threads(1)
     print(
         f"{'table':<10} {'model':<9} {'AUC (range)':<26} {'log loss (range)':<26} {'wall s':>6} {'cpu s':>6}  by seed"
     )
     for name in names:
         table = TABLES[name]()
-        models = [ours, logistic, trees, base_rate] + ([truth] if TRUTH in table.column_names else [])
-        for model in models:
+        models: dict[str, Model] = {f"ours {width}": partial(ours, width=width) for width in widths}
+        if not alone:
+            models |= {"logistic": logistic, "trees": trees, "base_rate": base_rate}
+            models |= {"truth": truth} if TRUTH in table.column_names else {}
+        for called, model in models.items():
             runs = [_run(model, split(table, seed), seed) for seed in range(seeds)]
             print(
-                f"{name:<10} {model.__name__:<9} {_spread([r.auc for r in runs]):<26} "
+                f"{name:<10} {called:<9} {_spread([r.auc for r in runs]):<26} "
                 f"{_spread([r.logloss for r in runs]):<26} {statistics.median(r.wall_s for r in runs):>6.1f} "
                 f"{statistics.median(r.processor_s for r in runs):>6.1f}  {'; '.join(r.note for r in runs)}",
                 flush=True,
@@ -188,7 +197,7 @@ class _Run:
     note: str
 
 
-def _run(model: Callable[[list[Any], int], tuple[F64, str]], parts: list[Any], seed: int) -> _Run:
+def _run(model: Model, parts: list[Any], seed: int) -> _Run:
     wall, processor = time.perf_counter(), time.process_time()
     predicted, note = model(parts, seed)
     wall_s, processor_s = time.perf_counter() - wall, time.process_time() - processor
