@@ -1,6 +1,8 @@
 """How a table is learned. Knows nothing of torch: a command line that offers it loads none."""
 
 from dataclasses import dataclass
+from math import inf
+from typing import Final
 
 from ranker.config import TierConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
@@ -47,3 +49,25 @@ class FitConfig:
             raise ValueError(f"rates must be > 0, weight_decay and embedding_l2 >= 0, got {self}")
         if self.tier.log_length:
             raise ValueError(f"a table has no log: the tier needs log_length=0, got {self.tier.log_length}")
+
+
+SPACE: Final[dict[str, tuple[float, ...]]] = {
+    "embedding_width": (16, 32, 48, 64),
+    "batch": (256, 512, 1024, 2048, 4096),
+    "embedding_l2": (3e-3, 1e-2, 3e-2),
+    "dropout": (0.0, 0.03, 0.1),
+}
+"""Settings that a search tries, and their values: names of fields of FitConfig or, for dropout, of its tier."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig:
+    """What a search of settings may change, and how long it may take. The default changes nothing: one model."""
+
+    seconds: float = inf
+    names: tuple[str, ...] = ()
+    """Names in SPACE; other settings stay as they are."""
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0 or not set(self.names) <= set(SPACE):
+            raise ValueError(f"a search needs seconds > 0 and names among {list(SPACE)}, got {self}")

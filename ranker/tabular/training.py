@@ -57,6 +57,11 @@ def build_model(encoder: Encoder, config: FitConfig, *, click_prior: float) -> T
     )
 
 
+def rows_a_step(batch: int, rows: int) -> int:
+    """`batch`, or what a table of so few rows is cut into."""
+    return min(batch, max(rows // EPOCH_STEPS, SMALLEST_BATCH))
+
+
 def train(
     model: TabularModel,
     data: Encoded,
@@ -143,7 +148,7 @@ class _Trainer:
         """Learn each row once; returns the mean log loss over all."""
         self._model.train()
         total = torch.zeros((), dtype=torch.float64)
-        batch = min(self._config.batch, max(len(data) // EPOCH_STEPS, SMALLEST_BATCH))
+        batch = rows_a_step(self._config.batch, len(data))
         for index_n in torch.split(torch.randperm(len(data), generator=shuffle), batch):
             logits_n = self._model(data.rows_NS[index_n].long(), data.dense_NF[index_n])
             total += self._step(logits_n, data.label_N[index_n]) * len(index_n)

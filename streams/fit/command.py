@@ -3,27 +3,21 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from ranker.tabular.config import FitConfig
+from ranker.tabular.config import SPACE, FitConfig, SearchConfig
 from ranker.tabular.tiers import DEFAULT_TIER, TIERS
 from streams.errors import StartError
 from streams.fit.files import HELD_OUT, FitFiles
+from streams.fit.printed import figures, option, progress, tell_chosen, tell_columns, tell_result
 from streams.options import SEED, Finite, path, table_options, tables
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from ranker.tabular.metrics import Grades
-    from ranker.tabular.training import Epoch
-    from streams.fit.run import Prepared
 
 DEFAULT = FitConfig()
 FILES = FitFiles(train="", label="")
@@ -70,7 +64,14 @@ def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
 @_knob("row-rate", Finite(0, 10, min_open=True), DEFAULT.row_rate, "Learning rate of the embedding rows.")
 @_knob("epochs-max", click.IntRange(min=1), DEFAULT.epochs_max, "Stop after so many, come what may.")
 @_knob("patience", click.IntRange(min=1), DEFAULT.patience, "Epochs to wait for an improvement.")
-@_knob("seed", SEED, DEFAULT.seed, "Of weights, shuffling and what is held out.")
+@click.option(
+    "--search",
+    "search_min",
+    type=Finite(0, min_open=True),
+    metavar="MINUTES",
+    help="Choose embedding width, batch, embedding L2 and dropout by validation; those that are given stay.",
+)
+@_knob("seed", SEED, DEFAULT.seed, "Of weights, shuffling, what is held out and what a search tries.")
 @_knob("threads", click.IntRange(1, 256), 1, "Of the arithmetic.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, all else on the other."
@@ -78,6 +79,7 @@ def _tier_knob(name: str, most: int, what: str) -> Callable[[Any], Any]:
 def fit_command(
     train: str,
     folder: Path | None,
+    search_min: float | None,
     threads: int,
     as_json: bool,
     null_words: tuple[str, ...],
@@ -88,7 +90,11 @@ def fit_command(
 
     Learns until validation (AUC less log loss) no longer improves, keeps the best epoch, and ends with its figures.
     Ctrl-C ends it with the best epoch so far, and exit status 130 unless a model was saved; a second one aborts.
+
+    --search trains several models one after another, the first by the settings as they are, and keeps the one with the
+    least log loss on validation. None is begun that, taking as long as the longest so far, would not end in time.
     """
+    within = SearchConfig() if search_min is None else _search(search_min, click.get_current_context())
     _check(train, options["valid"], options["test"])
     import torch
 
@@ -101,8 +107,8 @@ def fit_command(
     config = _config(options)
     _warn_of_one_file_twice(files)
     prepared = prepare(files, seed=config.seed)
-    with stop_signals() as stop, _progress(len(prepared.train), as_json) as bar:
-        _tell_columns(prepared, files, as_json)
+    with stop_signals() as stop, progress(len(prepared.train), as_json, searching=search_min is not None) as bar:
+        tell_columns(prepared, files, as_json)
 
         def on_rows(count: int) -> None:
             bar.rows(count)
@@ -110,17 +116,17 @@ def fit_command(
                 raise Stopped
 
         try:
-            result = fit(files, prepared, config, save_to=folder, on_epoch=bar.epoch, on_rows=on_rows)
+            result = fit(
+                files, prepared, config, within, save_to=folder, on_trial=bar.trial, on_epoch=bar.epoch, on_rows=on_rows
+            )
         except Stopped:
             click.echo("interrupted before the first epoch ended: there is no model to keep", err=True)
             sys.exit(130)
     if stop.is_set():
         click.echo("interrupted: the best epoch so far is kept", err=True)
-    on = "validation" if prepared.test is None else "test"
-    click.echo(f"best epoch {result.best.number} of {len(result.epochs)}, {result.seconds:.1f} s", err=as_json)
-    if folder is not None:
-        click.echo(f"saved to {folder}", err=as_json)
-    click.echo(f"{on}: {_figures(result.grades)}", err=as_json)
+    if search_min is not None:
+        tell_chosen(result, as_json)
+    tell_result(result, as_json)
     if as_json:
         click.echo(json.dumps(result.as_dict() | {"interrupted": stop.is_set()}))
     if stop.is_set() and folder is None:
@@ -172,7 +178,16 @@ def score_command(
         f"{len(scored.probability_N)} rows, mean p {scored.probability_N.mean():.4f}" + (f" → {out}" if out else "")
     )
     if grades is not None:
-        click.echo(_figures(grades))
+        click.echo(figures(grades))
+
+
+def _search(minutes: float, ctx: click.Context) -> SearchConfig:
+    """A search of what the command line leaves open. Raises UsageError where that is nothing."""
+    names = tuple(n for n in SPACE if ctx.get_parameter_source(n) is ParameterSource.DEFAULT)
+    if not names:
+        given = " ".join(option(name) for name in SPACE)
+        raise click.UsageError(f"--search has nothing to choose: all of {given} are given; leave one out")
+    return SearchConfig(seconds=60 * minutes, names=names)
 
 
 _FIELDS = ("valid", "test", "label", "categorical", "numeric", "ignore", "min_count", "buckets")
@@ -210,52 +225,3 @@ def _warn_of_one_file_twice(files: FitFiles) -> None:
     for (one, file), (other, again) in combinations(roles.items(), 2):
         if file and again and os.path.realpath(file) == os.path.realpath(again):
             click.echo(f"warning: {other} is the same file as {one}: {seen[one]}", err=True)
-
-
-def _tell_columns(prepared: "Prepared", files: FitFiles, as_json: bool) -> None:
-    width = max(len(column.name) for column in prepared.found)
-    for column in prepared.found:
-        warning = "warning: " if column.kind == "dropped" else ""
-        click.echo(f"{column.name:<{width}}  {column.kind:<11}  {warning}{column.reason}", err=as_json)
-    for file, names in prepared.extra.items():
-        click.echo(f"{file}: columns {names} are not in {files.train}, and left aside", err=as_json)
-    source = f"{files.valid}" if files.valid else f"held out of {files.train} (seeded)"
-    click.echo(f"{len(prepared.train)} rows to learn from, {len(prepared.valid)} to validate: {source}", err=as_json)
-
-
-def _figures(grades: "Grades") -> str:
-    if grades.auc is None or grades.normalized_entropy is None:
-        return f"AUC n/a (labels of one class) log loss {grades.logloss:.5f}"
-    return f"AUC {grades.auc:.5f} log loss {grades.logloss:.5f} normalized entropy {grades.normalized_entropy:.5f}"
-
-
-class _Bar:
-    """A line an epoch; between them, on a terminal, how far the epoch is."""
-
-    def __init__(self, progress: "Progress", count: int, as_json: bool) -> None:
-        self._progress = progress
-        self._task = progress.add_task("epoch 1", total=count)
-        self._as_json = as_json
-
-    def rows(self, count: int) -> None:
-        self._progress.advance(self._task, count)
-
-    def epoch(self, epoch: "Epoch") -> None:
-        self._progress.reset(self._task, description=f"epoch {epoch.number + 1}")
-        click.echo(
-            f"epoch {epoch.number:>3}  train log loss {epoch.train_logloss:.5f}  validation {_figures(epoch.valid)}"
-            f"  {epoch.seconds:.1f} s{'  best so far' if epoch.best else ''}",
-            err=self._as_json,
-        )
-
-
-@contextmanager
-def _progress(count: int, as_json: bool) -> Iterator[_Bar]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    shown = console.is_terminal and not console.is_dumb_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        yield _Bar(progress, count, as_json)

@@ -12,12 +12,13 @@ import torch
 
 from ranker.arrays import F64
 from ranker.tabular.columns import Found, find_columns
-from ranker.tabular.config import FitConfig
+from ranker.tabular.config import FitConfig, SearchConfig
 from ranker.tabular.encoding import Encoded, Encoder, learn_encoder
 from ranker.tabular.metrics import Grades, grade
 from ranker.tabular.model import TabularModel
 from ranker.tabular.saved import load_model, save_model
-from ranker.tabular.training import Epoch, build_model, train
+from ranker.tabular.search import Trial, search
+from ranker.tabular.training import Epoch
 from streams.datasets.addresses import FORMATS
 from streams.datasets.files import read_table, reading
 from streams.datasets.options import TableOptions
@@ -44,16 +45,14 @@ class Prepared:
 class FitResult:
     prepared: Prepared
     model: TabularModel
-    epochs: list[Epoch]
+    best: Epoch
+    chosen: Trial
+    trials: list[Trial]
+    """What was tried: one trial without a search."""
     grades: Grades
     """Grades on the test file where there is one, else on validation."""
     seconds: float
-    config: FitConfig
     saved: Path | None
-
-    @property
-    def best(self) -> Epoch:
-        return [epoch for epoch in self.epochs if epoch.best][-1]
 
     def as_dict(self) -> dict[str, Any]:
         prepared = self.prepared
@@ -65,13 +64,29 @@ class FitResult:
             "rows": {"train": len(prepared.train), "valid": len(prepared.valid), "test": len(prepared.test or ())},
             "columns": [asdict(column) for column in prepared.found],
             "parameters": self.model.parameters_of,
-            "epochs": len(self.epochs),
+            "epochs": len(self.chosen.epochs),
             "best_epoch": self.best.number,
             "seconds": round(self.seconds, 3),
-            "history": [asdict(epoch) for epoch in self.epochs],
-            "config": asdict(self.config),
+            "history": [asdict(epoch) for epoch in self.chosen.epochs],
+            "trials": [_trial_as_dict(trial) for trial in self.trials],
+            "chosen_trial": self.chosen.number,
+            "config": asdict(self.chosen.config),
             "model": None if self.saved is None else str(self.saved),
         }
+
+
+def _trial_as_dict(trial: Trial) -> dict[str, Any]:
+    best = trial.best
+    return {
+        "number": trial.number,
+        "settings": trial.settings,
+        "logloss": best and best.valid.logloss,
+        "auc": best and best.valid.auc,
+        "epochs": len(trial.epochs),
+        "best_epoch": best and best.number,
+        "seconds": round(trial.seconds, 3),
+        "cut": trial.cut,
+    }
 
 
 def prepare(files: FitFiles, *, seed: int) -> Prepared:
@@ -115,21 +130,32 @@ def fit(
     files: FitFiles,
     prepared: Prepared,
     config: FitConfig,
+    within: SearchConfig,
     *,
     save_to: Path | None = None,
+    on_trial: Callable[[Trial, bool], None] = lambda trial, best: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> FitResult:
-    """Train, grade and, where asked to, save. on_rows may raise Stopped, as in `train`.
+    """Train, grade and, where asked to, save. Callbacks are those of `search`.
 
     Raises StartError before it learns where it could not save.
     """
     started = time.perf_counter()
     if save_to is not None:
         _check_folder(save_to)
-    model = build_model(prepared.encoder, config, click_prior=float(prepared.train.label_N.mean()))
-    epochs = train(model, prepared.train, prepared.valid, config, on_epoch=on_epoch, on_rows=on_rows)
-    if not any(epoch.best for epoch in epochs):
+    found = search(
+        prepared.encoder,
+        prepared.train,
+        prepared.valid,
+        config,
+        within,
+        on_trial=on_trial,
+        on_epoch=on_epoch,
+        on_rows=on_rows,
+    )
+    model, best = found.model, found.chosen.best
+    if best is None:
         raise StartError("no epoch's predictions were finite: the weights ran away; lower --rate and --row-rate")
     last = prepared.valid if prepared.test is None else prepared.test
     grades = grade(last.label_N.double().numpy(), model.predict(last))
@@ -141,10 +167,11 @@ def fit(
     return FitResult(
         prepared=prepared,
         model=model,
-        epochs=epochs,
+        best=best,
+        chosen=found.chosen,
+        trials=found.trials,
         grades=grades,
         seconds=time.perf_counter() - started,
-        config=config,
         saved=save_to,
     )
 
