@@ -52,6 +52,17 @@ def test_without_a_model_to_save_the_status_says_so(tmp_path: Path) -> None:
     assert out.splitlines()[-1].startswith("validation: AUC")
 
 
+def test_a_search_is_ended_with_its_best_trial(tmp_path: Path) -> None:
+    train, *_ = files(tmp_path)
+    words = ("--search", 60, "--epochs-max", 1, "--model", tmp_path / "model")
+    status, out, err = interrupted("trial   1", train, *words)
+    assert status == 0
+    assert "interrupted" in err
+    losses = [float(line.split("log loss ")[1].split()[0]) for line in out.splitlines() if line.startswith("trial")]
+    assert f" log loss {min(losses):.5f} " in out.splitlines()[-1]
+    load_model(tmp_path / "model")
+
+
 def test_in_the_first_epoch_there_is_nothing_to_keep(tmp_path: Path) -> None:
     train = write(clicks(60_000), tmp_path / "train.parquet")
     status, _, err = interrupted("54000 rows to learn from", train, "--tier", "heavy", "--model", tmp_path / "model")
