@@ -27,6 +27,7 @@ from ranker.learning.model_copy import ModelCopy
 from ranker.learning.pending import PendingChanges
 from ranker.learning.taught import Taught, teaches
 from ranker.learning.trained_tables import trained_tables
+from ranker.model.heads import CLICK
 from ranker.model.init import log_odds
 from ranker.model.tier import Logits, is_plain
 from ranker.updates.changes import Changes
@@ -261,7 +262,7 @@ class Learner:
             if table == CROSSES:
                 adagrad(*held, rows_K, gradients_KD, rate=self._settings.cross_rate)
             else:
-                rowwise_adagrad(*held, rows_K, gradients_KD, rate=self._settings.row_rate * math.sqrt(said))
+                rowwise_adagrad(*held, rows_K, gradients_KD, rate=self._settings.row_rate * said)
             self.pending.touch(table, rows_K.numpy())
         self._zero_grad()
 
@@ -315,10 +316,10 @@ class Learner:
 
     @torch.no_grad()
     def _start_from_base_rates(self) -> None:
-        """While labels are few, each head's bias is the base rate's logit: rows and layers then need not bend for it,
-        which would spoil what they could learn (a batch's own mean is the strongest signal of the first steps).
-        Where labels are learned before they are final, the first final ones are all positive: such a head starts from
-        its prior."""
+        """While labels are few, each head's bias is the base rate's logit, and what evidence starts from too: rows and
+        layers then need not bend for it, which would spoil what they could learn (a batch's own mean is the strongest
+        signal of the first steps). Where labels are learned before they are final, the first final ones are all
+        positive: such a head starts from its prior."""
         rates = (self.click_rate, self.conversion_rate)
         priors = (self.config.click_prior, self.config.conversion_prior)
         known = (self._settings.clicks == "wait", POLICIES[self._settings.conversions].provisional == "none")
@@ -327,6 +328,8 @@ class Learner:
                 mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
                 for tier in self.tiers.values():
                     tier.heads.out_bias[head] = log_odds(mean)
+                    if head == CLICK and tier.evidence is not None:
+                        tier.evidence.bias.fill_(log_odds(mean))
 
     def _zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)
@@ -343,7 +346,7 @@ def new_adam(parameters: Mapping[str, Tensor], settings: LearnerConfig) -> torch
     return torch.optim.Adam(groups, fused=True)
 
 
-FULL_STEP = 256
+FULL_STEP = 128
 """Labels of a step that Adam's rates are meant for, where one in two is a click. With fewer, or rarer clicks, gradients
 are noisier, and rates fall with the square root of what the labels say (Malladi et al., 2022, "On the SDEs and Scaling
 Rules for Adaptive Gradient Algorithms")."""
