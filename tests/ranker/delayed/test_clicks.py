@@ -66,9 +66,10 @@ def test_a_closed_window_teaches_nothing_more_and_is_what_is_graded() -> None:
     assert (report.applied, report.click.count) == (False, 1)
     assert of.click_rate.count == other.click_rate.count + 1
     assert of.late_clicks.count == other.late_clicks.count
+    other.click_rate.observe(np.zeros(1, np.float32))  # how large a step is follows from the rate
     other.learn([example(3, "b", Emission.CONVERTED)])
     of.learn([example(3, "b", Emission.CONVERTED), example(4, "b", Emission.CLOSED)])
-    assert of.click_rate.count == other.click_rate.count + 2
+    assert of.click_rate.count == other.click_rate.count + 1
     states = training_state(of), training_state(other)
     assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == ["rates"]
 

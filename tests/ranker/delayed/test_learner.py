@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ranker import config as config_module
 from ranker.config import LearnerConfig, ModelConfig
+from ranker.config import model as config_module
 from ranker.delayed.policies import NO_EMISSION, POLICIES, Emission, PolicyName, final_emissions
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner

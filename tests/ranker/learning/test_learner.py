@@ -99,7 +99,7 @@ def test_a_tier_that_learned_nothing_gets_the_base_rate_alone() -> None:
     before = {name: p.detach().clone() for name, p in learner.parameters.items()}
     learner.learn([labelled(0, request(), [1, 0])])
     changed = {name for name, p in learner.parameters.items() if not torch.equal(p, before[name])}
-    assert {name for name in changed if name.startswith("heavy/")} == {"heavy/heads.out_bias"}
+    assert {name for name in changed if name.startswith("heavy/")} == {"heavy/heads.out_bias", "heavy/evidence.bias"}
     assert len(changed) > 20
 
 

@@ -82,7 +82,7 @@ def test_without_a_budget_or_threshold_all_that_moved_goes() -> None:
 
 
 def test_a_slow_drift_is_sent_when_it_has_added_up() -> None:
-    learner, image = learner_of(UpdateConfig(moved=0.02)), new_image(SMALL, COMPRESS)
+    learner, image = learner_of(UpdateConfig(moved=0.02, dense="float32")), new_image(SMALL, COMPRESS)
     learner.learn(traffic(0, 1)[0])
     publish(learner, image, 1)
     name = "light/heads.user.weight"

@@ -52,10 +52,10 @@ def test_another_version_is_another_digest(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_digest_of_a_configuration_stays() -> None:
     """What came later is left out where it is not used."""
-    assert demo_model().digest == "d02a2d55601ac1ba", "fine where the demo's model was changed: then put in the new one"
+    assert demo_model().digest == "845d06a04e45642a", "fine where the demo's model was changed: then put in the new one"
 
 
 def test_a_configuration_without_what_came_later_has_the_digest_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Version 1 has no version in it, nor evidence and crosses that are not used."""
     monkeypatch.setattr(config_module, "ARCHITECTURE", 1)
-    assert replace(demo_model(), evidence=(), crosses=()).digest == "a77c97abbd6b1265"
+    assert replace(demo_model(), evidence=(), crosses=()).digest == "905d5580085b8883"
