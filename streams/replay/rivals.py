@@ -94,7 +94,9 @@ def boosted_trees(rows: Sequence[LoggedImpression], schedule: Schedule, model: M
         taught = schedule.order_n[:known]
         if not graded_n.any() or len(set(click_n[taught])) < 2:
             continue
-        trees = HistGradientBoostingClassifier(learning_rate=0.05, max_iter=200, early_stopping=True, random_state=0)
+        trees = HistGradientBoostingClassifier(
+            learning_rate=0.05, max_leaf_nodes=8, min_samples_leaf=100, early_stopping=False, random_state=0
+        )
         trees.fit(columns_nF[taught], click_n[taught])
         predicted_n[graded_n] = trees.predict_proba(columns_nF[graded_n])[:, 1]
     return predicted_n

@@ -132,6 +132,12 @@ def test_no_rival_knows_a_label_before_its_schedule(rival) -> None:  # type: ign
     assert (before[1_301:] != after[1_301:]).any()
 
 
+def test_trees_stand_a_log_of_a_single_click() -> None:
+    rows = [row(f"u{n % 9}", f"i{n % 7}", n == 30, kind="k", price=1.0) for n in range(1_200)]
+    assert ((p_n := boosted_trees(rows, known_after(1_200, 0), MODEL)) < 0.6).all()
+    assert (p_n >= 0).all()
+
+
 def test_names_that_hold_the_separators_of_a_format_are_names_like_others() -> None:
     odd = [row("a|b c:d", "i\n1", n % 3 == 0, kind="x y|z", price=float(n)) for n in range(60)]
     assert np.isfinite(vowpal_wabbit(odd, Schedule(np.arange(60), np.arange(60)))).all()
