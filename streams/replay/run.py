@@ -50,7 +50,11 @@ def run_replay(
             client.await_model(prefix=f"{prefix}-first", event_ms=rows[0].event_ms + shift_ms)
             sent = replay.run(iter(rows))
             _settle(watch, sent)
-            graded = [replace(e, learned_by=by) for e, by in zip(watch.graded, watch.learned_by(), strict=True)]
+            graded = [
+                replace(e, learned_by=by)
+                for e, by in zip(watch.graded, watch.learned_by(), strict=True)
+                if e.response_id in replay.place_of  # others may use the same broker
+            ]
             examples = sorted(graded, key=lambda e: replay.place_of[e.response_id])
             shown = [rows[replay.place_of[e.response_id]] for e in examples]
             return _report(source, sent, watch, examples, shown, shift_ms, run_audit(settings))
