@@ -14,9 +14,10 @@ import torch
 
 from kernels.linear_compress import Compress
 from ranker.arrays import F32
-from ranker.config import ModelConfig
+from ranker.config import ITEM, STATISTICS, ModelConfig
 from ranker.inputs.features import Featurizer, KeyedBatch
 from ranker.inputs.requests import ScoringRequest
+from ranker.inputs.statistics import MEMORIES
 from ranker.inputs.tables import PlainTables
 from ranker.model.low_precision import Kind, LowPrecisionLinear, convert, refresh_all
 from ranker.updates.image import Image, Tiers, build_tiers, dense_tensors
@@ -34,6 +35,8 @@ class Scores:
 
     pctr: F32
     pcvr: F32
+    shown: F32 | None = None
+    """Impressions of each candidate's item that are counted; None where the model counts none."""
 
 
 class Engine:
@@ -86,11 +89,27 @@ class Engine:
         keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
         pctr_N, pcvr_N = self.predict(tier, keyed)
         ends = np.cumsum([len(r.items) for r in requests])[:-1]
-        return [Scores(a, b) for a, b in zip(np.split(pctr_N, ends), np.split(pcvr_N, ends), strict=True)]
+        shown_N = self._impressions(keyed)
+        shown = [None] * len(requests) if shown_N is None else np.split(shown_N, ends)
+        return [
+            Scores(*of_request)
+            for of_request in zip(np.split(pctr_N, ends), np.split(pcvr_N, ends), shown, strict=True)
+        ]
 
     def predict(self, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
         """pCTR and pCVR [N] of requests whose keys are known already."""
         return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
+
+    def _impressions(self, keyed: KeyedBatch) -> F32 | None:
+        """[N]: impressions of each candidate's item that the statistics count, by the longer memory."""
+        if (ITEM,) not in self.config.statistics:
+            return None
+        statistics = self.config.statistics
+        keys_N = keyed.slots[STATISTICS].keys_T[statistics.index((ITEM,)) :: len(statistics)]
+        rows_N = torch.from_numpy(self._featurizer.tail(STATISTICS, keys_N))
+        counts = self.image.tables.weights[STATISTICS]
+        shown_N: F32 = counts[rows_N.to(counts.device), 2 * len(MEMORIES) - 2].cpu().numpy() * np.float32(MEMORIES[-1])
+        return shown_N
 
     def warm_up(self) -> None:
         """Score one made-up request with every tier, so that the first real one does not pay for first calls."""

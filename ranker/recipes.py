@@ -38,6 +38,7 @@ def demo_model() -> ModelConfig:
             ("segment", "device", "category"),
             (SURFACE, HOUR, "category"),
         ),
+        statistics=((ITEM,), ("campaign",), ("category",), ("segment", "category")),
     )
 
 

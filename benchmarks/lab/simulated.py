@@ -58,9 +58,8 @@ class Shown:
 
 def simulated(plan: Plan, model: ModelConfig) -> Stream:
     """Returns the plan's stream, encoded for the model's slots; from the cache where it has been drawn before."""
-    text = json.dumps(
-        [asdict(plan), asdict(WORLDS[plan.world]()), [asdict(s) for s in model.slots], model.crosses], sort_keys=True
-    )
+    parts = [asdict(plan), asdict(WORLDS[plan.world]()), [asdict(s) for s in model.slots], model.crosses]
+    text = json.dumps(parts + ([model.statistics] if model.statistics else []), sort_keys=True)
     path = CACHE / f"{plan.world}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.npz"
     if not path.exists():
         save(draw(plan, model), path)

@@ -166,6 +166,7 @@ def lesson_of(
         click_emission_N=torch.from_numpy(final_emissions(stream.click_N[cut])),
         emission_N=torch.from_numpy(final_emissions(stream.conversion_N[cut])),
         conversion_N=torch.from_numpy(stream.conversion_N[cut]),
+        shown_ms_N=np.repeat(stream.event_ms_R[first:last], np.bincount(keyed.request_of_N, minlength=last - first)),
         past=past,
     )
 

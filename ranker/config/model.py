@@ -24,10 +24,15 @@ ANY = "*"
 """Among the slots of evidence: all events of the log, whatever their item."""
 CROSSES = "crosses"
 """The slot of the candidates' crosses, and the table of their weights."""
+STATISTICS = "statistics"
+"""The slot of the candidates' statistics, and the table of their counts."""
 
 ARCHITECTURE = 2
 """Version of what ranker/model makes of a configuration: raised where its parameters get other names or shapes, or the
 same ones come to mean something else. Weights of another version are another model's."""
+
+STATISTIC_COLUMNS = 6
+"""Floats of a row of statistics (ranker/inputs/statistics.py)."""
 
 Sizes = Mapping[str, tuple[int, int]]
 """Field → the least and the most that it may be. The most is far beyond use: it stops what a slip of the keyboard would
@@ -50,7 +55,7 @@ TIER_SIZES: Final[Sizes] = MappingProxyType(
     }
 )
 MODEL_SIZES: Final[Sizes] = MappingProxyType(
-    {"width": (1, 4_096), "max_position": (1, 10_000), "cross_rows": (1, 2**34)}
+    {"width": (1, 4_096), "max_position": (1, 10_000), "cross_rows": (1, 2**34), "statistic_rows": (1, 2**34)}
 )
 
 
@@ -170,6 +175,11 @@ class ModelConfig:
     combination of their values (ranker/model/wide.py). A cross of one slot is a weight of its own for each value."""
     cross_rows: int = 2**16
     """Rows of the table of those weights, which all combinations share by hash."""
+    statistics: tuple[tuple[str, ...], ...] = ()
+    """Slots, or crosses of slots, whose impressions, clicks and conversions are counted over all users
+    (ranker/inputs/statistics.py)."""
+    statistic_rows: int = 2**16
+    """Rows of the table of those counts, which all values share by hash."""
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.slots]
@@ -201,22 +211,23 @@ class ModelConfig:
             )
         if len(set(self.evidence)) != len(self.evidence) or (self.evidence and ITEM not in countable):
             raise ValueError(f"evidence names each slot once, of a model with a slot {ITEM!r}; got {self.evidence}")
-        self._check_crosses()
+        self._check_crosses("a cross", self.crosses, CROSSES)
+        self._check_crosses("a statistic", self.statistics, STATISTICS)
         for prior in (self.click_prior, self.conversion_prior):
             if not 0 < prior < 1:
                 raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
 
-    def _check_crosses(self) -> None:
+    def _check_crosses(self, what: str, crosses: tuple[tuple[str, ...], ...], reserved: str) -> None:
         known = {slot.name for slot in self.slots if slot.kind == "categorical"}
-        for cross in self.crosses:
+        for cross in crosses:
             if not cross or len(set(cross)) != len(cross) or not known.issuperset(cross):
-                raise ValueError(f"a cross names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
-        if len({frozenset(cross) for cross in self.crosses}) != len(self.crosses):
-            raise ValueError(f"each cross is given once, whatever the order of its slots; got {self.crosses}")
+                raise ValueError(f"{what} names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
+        if len({frozenset(cross) for cross in crosses}) != len(crosses):
+            raise ValueError(f"{what} is given once, whatever the order of its slots; got {crosses}")
         if ANY in {s.name for s in self.slots}:
             raise ValueError(f"{ANY!r} stands for all events of a log: no slot may be called so")
-        if CROSSES in {t.name for t in self.tables} | {s.name for s in self.slots}:
-            raise ValueError(f"{CROSSES!r} is the slot and the table of crosses: call the configured one otherwise")
+        if reserved in {t.name for t in self.tables} | {s.name for s in self.slots}:
+            raise ValueError(f"{reserved!r} is the slot and the table of {reserved}: call the configured one otherwise")
 
     @property
     def digest(self) -> str:
@@ -231,16 +242,19 @@ class ModelConfig:
 
     @property
     def every_table(self) -> tuple[TableConfig, ...]:
-        """The configured tables, and that of the crosses where there are any."""
-        return (
-            (*self.tables, TableConfig(name=CROSSES, rows=0, tail_rows=self.cross_rows))
-            if self.crosses
-            else self.tables
-        )
+        """The configured tables, and those of crosses and of statistics where there are any."""
+        hashed = [TableConfig(name=name, rows=0, tail_rows=rows) for name, (rows, _) in self.hashed.items()]
+        return (*self.tables, *hashed)
 
     def row_width(self, table: str) -> int:
-        """Returns how many floats a row of the table has; of the crosses: a weight for each of the two heads."""
-        return 2 if table == CROSSES and self.crosses else self.width
+        """Returns how many floats a row of the table has; of crosses: a weight for each of the two heads."""
+        return self.hashed[table][1] if table in self.hashed else self.width
+
+    @property
+    def hashed(self) -> Mapping[str, tuple[int, int]]:
+        """Rows and width, by name, of the tables that all keys share by hash; the slot of each has the same name."""
+        crosses = {CROSSES: (self.cross_rows, 2)} if self.crosses else {}
+        return crosses | ({STATISTICS: (self.statistic_rows, STATISTIC_COLUMNS)} if self.statistics else {})
 
     @property
     def catalogued(self) -> tuple[str, ...]:
@@ -286,5 +300,7 @@ def _digest(config: ModelConfig, architecture: int) -> str:
         del fields["evidence"]  # likewise
     if not config.crosses:
         del fields["crosses"], fields["cross_rows"]
+    if not config.statistics:
+        del fields["statistics"], fields["statistic_rows"]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ranker.arrays import F64
-from ranker.config import GateConfig
+from ranker.config import STATISTICS, GateConfig
 from ranker.gate.detector import PATIENT, QUICK, Detector, strange, worse
 from ranker.grades import Compared
 from ranker.inputs.hashing import hash64
@@ -63,6 +63,8 @@ def check_weights(config: GateConfig, dense: Tensors, rows: Mapping[str, Tensor]
             return Breach("change", f"a weight of {name} may move by {config.max_change} an update, on average, "
                           f"and moved by {moved:.3g}")  # fmt: skip
     for name, values in rows.items():
+        if name == STATISTICS and len(values) and not 0 <= float(values.min()) <= float(values.max()) <= 1:
+            return Breach("finite", f"counts are shares, 0 to 1, got {float(values.min()):.3g} to {values.max():.3g}")
         largest = float(values.abs().max()) if len(values) else 0.0
         if not largest <= config.max_row_value:
             return Breach("finite", f"rows of {name!r} must be within ±{config.max_row_value}, got {largest:.3g}")

@@ -20,7 +20,7 @@ import torch
 import xxhash
 
 from ranker.arrays import F32, I64, U64
-from ranker.config import ANY, CROSSES, HOUR, ITEM, LOG, SURFACE, USER, ModelConfig, Slot
+from ranker.config import ANY, CROSSES, HOUR, ITEM, LOG, STATISTICS, SURFACE, USER, ModelConfig, Slot
 from ranker.inputs.batch import Batch, PastBatch, SlotValues
 from ranker.inputs.evidence import Catalogue, Events, count_evidence
 from ranker.inputs.hashing import number_category, salted
@@ -93,7 +93,7 @@ class Featurizer:
         self._table_of = table_of_slots(config)
         self._tables = {t.name: t for t in config.every_table}
         self._evidence_slots = config.evidence
-        self._crosses = config.crosses
+        self._crossed = {CROSSES: config.crosses, STATISTICS: config.statistics}
         self._past_crosses = [config.crosses[place] for place in config.past_crosses]
 
     def table_of(self, slot: str) -> str:
@@ -109,8 +109,13 @@ class Featurizer:
         for slot in self._item_slots:
             slots[slot.name] = _keys_of(slot.name, _item_values(slot, requests))
         request_of_N = np.repeat(np.arange(len(requests)), [len(r.items) for r in requests])
-        if self._crosses:
-            slots[CROSSES] = cross_keys(self._crosses, slots, request_of_N, frozenset(s.name for s in self._item_slots))
+        item_slots = frozenset(s.name for s in self._item_slots)
+        crossed = {
+            name: cross_keys(name, crosses, slots, request_of_N, item_slots)
+            for name, crosses in self._crossed.items()
+            if crosses
+        }
+        slots |= crossed
         log = self.log(requests, log_length)
         slots[LOG] = log.items
         return KeyedBatch(
@@ -221,7 +226,7 @@ class Featurizer:
             shown[HOUR] = _HOUR_KEYS[(then_s_M // 3_600 % 24).astype(np.int64)]
             slots = {slot.name: users[slot.name] for slot in self._user_slots}
             slots |= {name: SlotKeys(value_M, None) for name, value_M in shown.items()}
-            keys = cross_keys(self._past_crosses, slots, request_of_M, frozenset(shown))
+            keys = cross_keys(CROSSES, self._past_crosses, slots, request_of_M, frozenset(shown))
             crosses = self._crosses_of(keys)
         return PastBatch(
             evidence_MSC=torch.from_numpy(evidence_MSC),
@@ -255,7 +260,11 @@ class Featurizer:
 
 
 def cross_keys(
-    crosses: Sequence[Sequence[str]], slots: Mapping[str, SlotKeys], request_of_N: I64, item_slots: frozenset[str]
+    salt: str,
+    crosses: Sequence[Sequence[str]],
+    slots: Mapping[str, SlotKeys],
+    request_of_N: I64,
+    item_slots: frozenset[str],
 ) -> SlotKeys:
     """Returns a key for each cross of each candidate, in order. Of a slot with several values the first counts."""
     mixed_NC = np.zeros((len(request_of_N), len(crosses)), np.uint64)
@@ -265,7 +274,7 @@ def cross_keys(
             key_N = key if name in item_slots else key[request_of_N]
             mixed_NC[:, column] = mixed_NC[:, column] * _ODD + key_N
     lengths = np.full(len(request_of_N), len(crosses), np.int64)
-    return SlotKeys(salted(mixed_NC.ravel(), CROSSES), lengths)
+    return SlotKeys(salted(mixed_NC.ravel(), salt), lengths)
 
 
 def missing_key(slot: str) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ranker.config import CROSSES, LOG, ModelConfig, TableConfig
+from ranker.config import LOG, ModelConfig, TableConfig
 from ranker.inputs.batch import SlotValues
 from ranker.inputs.evidence import Catalogue
 from ranker.inputs.hashing import hash64, salted
@@ -26,11 +26,11 @@ def initial_weights(config: ModelConfig, table: TableConfig) -> Tensor:
     """float32 [rows + tail_rows, width], a function of the configuration alone.
 
     Taken from hashes, not from a generator: every process and every version of torch starts from the same bits.
-    Weights of crosses start at zero.
+    Weights of crosses, and counts, start at zero.
     """
     width = config.row_width(table.name)
     weights = torch.zeros(table.rows + table.tail_rows, width)
-    if config.crosses and table.name == CROSSES:
+    if table.name in config.hashed:
         return weights
     cells = np.arange(table.tail_rows * width, dtype=np.uint64)
     bits = salted(cells ^ np.uint64(hash64(f"{config.seed}/{table.name}")), "initial") >> np.uint64(40)  # 24 of them
@@ -40,9 +40,9 @@ def initial_weights(config: ModelConfig, table: TableConfig) -> Tensor:
 
 
 def table_of_slots(config: ModelConfig) -> dict[str, str]:
-    """Slot name → table name, log and crosses included."""
+    """Slot name → table name, log, crosses and statistics included."""
     named = {s.name: s.table for s in config.slots if s.kind == "categorical"} | {LOG: config.item_table}
-    return named | ({CROSSES: CROSSES} if config.crosses else {})
+    return named | {name: name for name in config.hashed}
 
 
 def new_catalogue(config: ModelConfig) -> Catalogue:

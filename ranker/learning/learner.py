@@ -13,16 +13,17 @@ from torch import Tensor
 
 from kernels.linear_compress import Compress
 from ranker.arrays import F32, I64
-from ranker.config import CROSSES, ITEM, LearnerConfig, ModelConfig
+from ranker.config import CROSSES, ITEM, STATISTICS, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
 from ranker.inputs.features import Featurizer, first_values, missing_key
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.adagrad import adagrad, rowwise_adagrad
+from ranker.learning.counting import Counter
 from ranker.learning.distillation import distillation_loss
 from ranker.learning.eviction import Admission
-from ranker.learning.lessons import Lesson, make_lessons
+from ranker.learning.lessons import Lesson, make_lessons, shown_ms
 from ranker.learning.model_copy import ModelCopy
 from ranker.learning.pending import PendingChanges
 from ranker.learning.taught import Taught, teaches
@@ -70,7 +71,7 @@ class Learner:
         self.updates = learner.updates
         self.past_pages = learner.past_pages
         self._featurizer = Featurizer(config)
-        self._item_slots = frozenset({s.name for s in config.slots if s.side == "candidate"} | {CROSSES})
+        self._item_slots = frozenset({s.name for s in config.slots if s.side == "candidate"} | config.hashed.keys())
         self.parameters = {f"{t}/{n}": p for t, tier in self.tiers.items() for n, p in tier.named_parameters()}
         self.adam = new_adam(self.parameters, learner)
         self.adagrad_sums = {
@@ -83,6 +84,7 @@ class Learner:
             if t.name in self.tables.weights
         }
         self.pending = PendingChanges(self.tables, learner.updates)
+        self.counter = Counter(len(config.statistics), self.policies) if config.statistics else None
         self._missing_S = np.array([missing_key(name) for name in self.tables.catalogue.slots], np.uint64)
         self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
         self.late_clicks = BaseRate()
@@ -127,7 +129,7 @@ class Learner:
         lessons = self._lessons(examples, 0.0)
         pctr, pcvr = found = self.reference.predict(self._featurizer, examples, lessons)
         elder_pctr, elder_pcvr = self.elder.predict(self._featurizer, examples, lessons) if self.elder else found
-        shown_ms_N = np.concatenate([_shown_ms(e) for e in examples] or [np.empty(0, np.int64)])
+        shown_ms_N = np.concatenate([shown_ms(e) for e in examples] or [np.empty(0, np.int64)])
         return {
             "click": compare(click_N, pctr_N, pctr, elder_pctr, shown_ms_N),
             "conversion": compare(conversion_N, pcvr_N, pcvr, elder_pcvr, shown_ms_N),
@@ -160,6 +162,9 @@ class Learner:
         self._take_step(rows, norm, labels)
         admitted, evicted = self._admit(lessons)
         self._learn_catalogue(lessons[0])
+        if self.counter is not None:
+            worth_N = self.tiers[lessons[0].tier].position.worth(lessons[0].position_N).numpy()
+            self.pending.touch(STATISTICS, self.counter.count(lessons[0], worth_N, self.tables.weights[STATISTICS]))
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
             self.tiers[lesson.tier].observe(
                 out,
@@ -359,12 +364,6 @@ _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
 
 def _joined(examples: Sequence[LabelledRequest], name: str) -> F32:
     return np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)])
-
-
-def _shown_ms(example: LabelledRequest) -> I64:
-    if example.shown_ms_N is not None:
-        return example.shown_ms_N
-    return np.full(len(example.click_N), example.request.event_ms)
 
 
 def _with_soft(found: Targets, label_N: Tensor) -> Targets:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ranker.arrays import U64
+from ranker.arrays import I64, U64
 from ranker.config import ModelConfig
 from ranker.inputs.batch import Batch, PastBatch
 from ranker.inputs.features import Featurizer, KeyedBatch, Lookup
@@ -35,6 +35,8 @@ class Lesson:
     click_emission_N: Tensor
     emission_N: Tensor
     """Both int64, of Emission, of the click and of the conversion examples; NO_EMISSION where there is none."""
+    shown_ms_N: I64
+    """Event time at which each was looked at, in Unix milliseconds."""
     past: PastBatch | None = None
     """Past pages of the logs, where there are any to learn from."""
 
@@ -51,6 +53,13 @@ def assign_tiers(config: ModelConfig, example: LabelledRequest, dearer_share: fl
     return names[: served + 1] + [
         name for name in names[served + 1 :] if hash64(f"{name}/{example.response_id}") < dearer_share * 2**64
     ]
+
+
+def shown_ms(example: LabelledRequest) -> I64:
+    """[N]: when each of a response's impressions was looked at, in Unix milliseconds."""
+    if example.shown_ms_N is not None:
+        return example.shown_ms_N
+    return np.full(len(example.click_N), example.request.event_ms)
 
 
 def past_draws(responses: Sequence[str], pages: int) -> U64:
@@ -99,6 +108,7 @@ def make_lessons(
                 conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
                 click_emission_N=torch.from_numpy(np.concatenate([clicks for clicks, _ in emissions])),
                 emission_N=torch.from_numpy(np.concatenate([conversions for _, conversions in emissions])),
+                shown_ms_N=np.concatenate([shown_ms(e) for e in chosen]),
                 past=past,
             )
         )

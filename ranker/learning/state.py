@@ -36,6 +36,8 @@ def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Ten
     ]
     state["rates"] = torch.tensor(rates, dtype=torch.float64)
     state["step"] = torch.tensor(learner.step)
+    if learner.counter is not None:
+        state |= {f"counter/{name}": torch.from_numpy(array) for name, array in learner.counter.state().items()}
     if learner.began_ms is not None:
         state["began_ms"] = torch.tensor(learner.began_ms)
     tables = {
@@ -92,6 +94,11 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
         if table == catalogue.table and catalogue.slots:
             catalogue.entry_RS[:] = 0
             catalogue.entry_RS[arrays["rows"]] = arrays["catalogue"]
+    if learner.counter is not None:
+        counting = {
+            name.removeprefix("counter/"): t.numpy() for name, t in state.items() if name.startswith("counter/")
+        }
+        learner.counter.restore(counting)
     rates = [BaseRate(*map(float, rate)) for rate in state["rates"]]
     # Before clicks were corrected there were two.
     learner.click_rate, learner.conversion_rate, learner.late_clicks = (*rates, BaseRate())[:3]

@@ -106,6 +106,11 @@ class PositionBias(nn.Module):
         return torch.dot(self.share_P, self.bias_P)
 
     @torch.no_grad()
+    def worth(self, position_N: Tensor) -> Tensor:
+        """Odds [N] of a click at each position, as a multiple of those at an average one; 1/8 to 8."""
+        return torch.exp(self.at(position_N) - self.mean()).clamp(0.125, 8.0)
+
+    @torch.no_grad()
     def observe(self, position_N: Tensor, *, rate: float) -> None:
         """Move the shares towards those of these impressions; each one weighs `rate`."""
         N = position_N.shape[0]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.linear_compress import Compress
-from ranker.config import CROSSES, LOG, ModelConfig, TierConfig
+from ranker.config import CROSSES, LOG, STATISTICS, ModelConfig, TierConfig
 from ranker.inputs.batch import Batch, Embedder, PastBatch, SlotValues
 from ranker.inputs.hashing import hash64
 from ranker.model.direct import DirectLogits
@@ -33,6 +33,7 @@ from ranker.model.init import BESIDE_EMBEDDINGS, linear, normal
 from ranker.model.prune import cut
 from ranker.model.reader import Grouping
 from ranker.model.stacks import STACKS, States
+from ranker.model.statistics import Statistics, read_statistics
 from ranker.model.sums import LogSums
 from ranker.model.tokens import DenseToken, EventTokens, Log, newest, slot_tokens
 from ranker.model.wide import cross_weights
@@ -78,6 +79,7 @@ class Tier(nn.Module):
         super().__init__()
         self.config = tier
         self.crosses, self.past_crosses = len(model.crosses), len(model.past_crosses)
+        self.counted = len(model.statistics)
         self.lasting = list(model.lasting_crosses)
         self.lasting_of_past = [model.past_crosses.index(place) for place in model.lasting_crosses]
         self.user_slots = model.side("user", "categorical") + model.side("context", "categorical")
@@ -119,6 +121,7 @@ class Tier(nn.Module):
             if model.evidence and tier.log_length
             else None
         )
+        self.statistics = Statistics(self.counted, model.conversion_prior) if self.counted else None
         user_tokens = sent + 1
         item_tokens = len(self.item_slots) + bool(item_features) + (self.evidence is not None)
         self.stack = STACKS[tier.form](
@@ -212,6 +215,11 @@ class Tier(nn.Module):
                 raise ValueError(f"tier {self.config.name!r} reads evidence, and the batch has none (Featurizer.batch)")
             token_ND, evidence_NH = self.evidence(batch.evidence_NSC, expected_N)
             plain_NH = evidence_NH if plain_NH is None else plain_NH + evidence_NH
+        if self.statistics is not None:
+            statistics_NSC = read_statistics(batch.slots[STATISTICS], self.counted, embedder)
+            prior_N = torch.sigmoid(expected_N + self.heads.out_bias[CLICK]).detach()
+            statistics_NH = self.statistics(statistics_NSC, prior_N)
+            plain_NH = statistics_NH if plain_NH is None else plain_NH + statistics_NH
         return token_ND, plain_NH
 
     def states(self, tokens: Tokens, embedder: Embedder) -> States | None:
@@ -257,7 +265,7 @@ class Tier(nn.Module):
 
 def is_plain(parameter: str) -> bool:
     """Whether the parameter of this name is of what counts, rather than of the layers: few, and soon known."""
-    return parameter.startswith(("evidence.", "position.")) or parameter == "heads.out_bias"
+    return parameter.startswith(("evidence.", "statistics.", "position.")) or parameter == "heads.out_bias"
 
 
 def count_parameters(tier: Tier) -> int:

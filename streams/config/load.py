@@ -73,7 +73,8 @@ def _merge(old: Any, new: Any) -> Any:
 
 
 def _fit_slots(merged: dict[str, Any], given: dict[str, Any]) -> None:
-    """Where a file replaces the slots and names no evidence, or no crosses, the base's are of those still there."""
+    """Where a file replaces the slots and names no evidence, crosses or statistics, the base's are of those still
+    there."""
     model = given.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("slots"), list):
         return
@@ -85,8 +86,8 @@ def _fit_slots(merged: dict[str, Any], given: dict[str, Any]) -> None:
     if "evidence" not in model:
         kept = [name for name in merged["model"]["evidence"] if categorical.get(name) == "candidate"]
         merged["model"]["evidence"] = kept if categorical.get(ITEM) == "candidate" else []
-    if "crosses" not in model:
-        merged["model"]["crosses"] = [c for c in merged["model"]["crosses"] if categorical.keys() >= set(c)]
+    for crossed in {"crosses", "statistics"} - model.keys():
+        merged["model"][crossed] = [c for c in merged["model"][crossed] if categorical.keys() >= set(c)]
 
 
 def _unknown(given: Any, taken: Any, where: str = "") -> list[str]:

@@ -1,10 +1,11 @@
 """A recipe: the whole configuration of one deployment. Its fields, their defaults, and what must hold between them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from feature_store.config import JoinConfig, LogConfig
-from ranker.config import GateConfig, LearnerConfig, ModelConfig
+from ranker.config import ITEM, GateConfig, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES
 from ranker.snapshots.retention import Retention
 from router_bandit.budget import BudgetOptions
@@ -31,6 +32,10 @@ class EventKinds:
 class RankingConfig:
     value: Value = "bid*pctr"
     """What candidates are ordered by."""
+    thompson_clicks: float | None = None
+    """Gives new ads a fair start: candidates are ordered by a pCTR that is drawn from what it may well be, where what
+    was known of an ad before it was shown counts as so many clicks. The pCTR that is sent stays the prediction. None:
+    nothing is drawn."""
     batch_max: int = 8
     """Requests in one micro-batch: a larger one scores more a second, and holds its first request longer."""
     default_deadline_ms: int = 2_000
@@ -44,6 +49,8 @@ class RankingConfig:
                 "batch_max must be 1 to 10000 and default_deadline_ms >= 1, "
                 f"got {self.batch_max} and {self.default_deadline_ms}"
             )
+        if self.thompson_clicks is not None and not 0 < self.thompson_clicks < math.inf:
+            raise ValueError(f"thompson_clicks must be > 0, or none, got {self.thompson_clicks}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +169,11 @@ class Recipe:
             raise ValueError(
                 "lateness_ms, max_future_ms and min_event_ms must be >= 0, "
                 f"got {self.lateness_ms}, {self.max_future_ms} and {self.min_event_ms}"
+            )
+        if self.ranking.thompson_clicks is not None and (ITEM,) not in self.model.statistics:
+            raise ValueError(
+                f"ranking.thompson_clicks needs the impressions of items: have [{ITEM!r}] among model.statistics, "
+                f"got {[list(statistic) for statistic in self.model.statistics]}"
             )
         for tier in (*self.routing.tiers, *(t for c in self.routing.cascades for t in (c.first, c.then))):
             self.model.tier(tier)

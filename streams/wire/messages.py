@@ -76,6 +76,8 @@ class RankedItem(Struct, frozen=True, kw_only=True):
     pctr: Probability | None = None
     pcvr: Probability | None = None
     value: Number | None = None
+    drawn: Probability | None = None
+    """The pCTR that the ad was ordered by, where new ads get a fair start; `value` is of the prediction."""
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -114,6 +116,8 @@ class ServedItem(Struct, frozen=True, kw_only=True, array_like=True):
     bid: Money = 1.0
     pctr: Probability = 0.0
     pcvr: Probability = 0.0
+    drawn: Probability | None = None
+    """As in RankedItem."""
 
 
 class Served(Struct, frozen=True, kw_only=True, array_like=True):

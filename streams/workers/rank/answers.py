@@ -77,6 +77,7 @@ def to_ranked(
     pctr: F32,
     pcvr: F32,
     values: F32,
+    drawn: F32 | None,
     *,
     routed: Routed,
     model: ModelVersion,
@@ -92,7 +93,13 @@ def to_ranked(
         user=work.request.user,
         status="ok",
         items=[
-            RankedItem(item=candidates[i].item, pctr=float(pctr[i]), pcvr=float(pcvr[i]), value=float(values[i]))
+            RankedItem(
+                item=candidates[i].item,
+                pctr=float(pctr[i]),
+                pcvr=float(pcvr[i]),
+                value=float(values[i]),
+                drawn=None if drawn is None else float(drawn[i]),
+            )
             for i in top
         ],
         tier=routed.plan.tier,
@@ -126,6 +133,7 @@ def to_served(work: Work, response: RankingResponse, events: LogSlice) -> Served
                 bid=sent[r.item].bid,
                 pctr=r.pctr or 0.0,
                 pcvr=r.pcvr or 0.0,
+                drawn=r.drawn,
             )
             for r in reversed(ranked.values())
         ],

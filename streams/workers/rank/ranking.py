@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from feature_store.log import LogSlice, LogWant, UserLog
 from ranker.arrays import F32
-from ranker.engine import Engine, NotReady
+from ranker.engine import Engine, NotReady, Scores
 from ranker.inputs.requests import ScoringRequest
 from streams.config.recipe import Value
 from streams.runtime.outage import Outage
@@ -24,6 +24,7 @@ from streams.runtime.redis_client import reason_of
 from streams.runtime.sparing import Sparing
 from streams.wire.messages import Decision, ModelVersion, RankingResponse, Served, Status, Timings
 from streams.workers.rank import answers
+from streams.workers.rank.exploration import drawn_probabilities, normal_draws
 from streams.workers.rank.intake import Work
 from streams.workers.rank.routing import Routed, Router
 
@@ -57,6 +58,8 @@ class _Job:
     bids: F32
     pctr: F32 = field(init=False)
     pcvr: F32 = field(init=False)
+    drawn: F32 = field(init=False)
+    """pCTR that candidates are ordered by."""
     order: npt.NDArray[np.int64] = field(init=False)
     """Candidates, best first."""
     spent_ms: float = 0.0
@@ -72,6 +75,7 @@ class Ranking:
         user_log: UserLog,
         router: Router,
         value: Value,
+        thompson_clicks: float | None = None,
         log_length: int,
         replica: str,
         compute_clock: Callable[[], float] = time.thread_time,
@@ -81,6 +85,7 @@ class Ranking:
         self._user_log = user_log
         self._router = router
         self._value = VALUES[value]
+        self._thompson_clicks = thompson_clicks
         self._log_length = log_length
         self._replica = replica
         self._compute_clock = compute_clock
@@ -187,6 +192,7 @@ class Ranking:
         for job in jobs:
             count = len(job.scoring.items)
             job.pctr, job.pcvr = np.zeros(count, np.float32), np.zeros(count, np.float32)
+            job.drawn = np.zeros(count, np.float32)
             job.order, job.spent_ms = np.arange(count), 0.0
         for number, stage in enumerate(jobs[0].routed.plan.stages):
             kept = [job.order[: stage.count(len(job.order))] for job in jobs]
@@ -200,11 +206,19 @@ class Ranking:
             rows = sum(len(keep) for keep in kept)
             for job, keep, score in zip(jobs, kept, scores, strict=True):
                 job.pctr[keep], job.pcvr[keep] = score.pctr, score.pcvr
-                value = self._value(job.bids[keep], score.pctr, score.pcvr)
+                job.drawn[keep] = self._drawn(job, keep, score)
+                value = self._value(job.bids[keep], job.drawn[keep], score.pcvr)
                 # Candidates that this stage did not score stay behind those it did. Stable: equal ones as sent.
                 job.order[: len(keep)] = keep[np.argsort(-value, kind="stable")]
                 # The batch's fixed cost is shared by its requests, the rest goes by candidates.
                 job.spent_ms += spent * (0.5 / len(jobs) + 0.5 * len(keep) / rows)
+
+    def _drawn(self, job: _Job, keep: npt.NDArray[np.int64], score: Scores) -> F32:
+        """The prediction, or what is drawn in its place: with the same numbers in each stage."""
+        if self._thompson_clicks is None or score.shown is None:
+            return score.pctr
+        normal_n = normal_draws(job.response_id, len(job.scoring.items))[keep]
+        return drawn_probabilities(score.pctr, score.shown, normal_n, self._thompson_clicks)
 
     def _ranked(self, job: _Job, timings: Timings) -> Answer:
         request, routed = job.work.request, job.routed
@@ -218,6 +232,7 @@ class Ranking:
             job.pctr,
             job.pcvr,
             self._value(job.bids, job.pctr, job.pcvr),
+            None if self._thompson_clicks is None else job.drawn,
             routed=routed,
             model=model,
             watermark_ms=watermark_ms,

@@ -182,6 +182,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         user_log=UserLog(redis, recipe.log),
         router=router,
         value=recipe.ranking.value,
+        thompson_clicks=recipe.ranking.thompson_clicks,
         log_length=recipe.model.max_log_length,
         replica=settings.instance,
         # A GPU computes while this thread waits.

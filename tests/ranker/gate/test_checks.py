@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ranker.config import GateConfig, LearnerConfig, UpdateConfig
+from ranker.config import STATISTICS, GateConfig, LearnerConfig, UpdateConfig
 from ranker.engine import Engine
 from ranker.gate.checks import LabelTests, check_weights, held_out
 from ranker.gate.held_out_window import HeldOutWindow
@@ -145,6 +145,15 @@ def test_rows_are_bounded() -> None:
     with torch.no_grad():
         learner.tables.weights["items"][3, 0] = 1_001
     assert checked(learner, engine) == "finite"
+
+
+@pytest.mark.parametrize("count", [-0.01, 1.01, float("nan")])
+def test_counts_are_shares(count: float) -> None:
+    learner, engine = trained()
+    for value, breach in ((count, "finite"), (0.0, None), (1.0, None)):
+        rows = {STATISTICS: torch.tensor([[0.5, 0.1], [value, 0.2]])}
+        found = check_weights(CONFIG, learner.dense, rows, engine.image)
+        assert (found and found.test) == breach
 
 
 def test_held_out_responses_are_the_same_everywhere_and_as_many_as_asked_for() -> None:

@@ -166,6 +166,7 @@ class NewServedItem(Struct, frozen=True, kw_only=True, array_like=True):
     bid: m.Money = 1.0
     pctr: m.Probability = 0.0
     pcvr: m.Probability = 0.0
+    drawn: m.Probability | None = None
     creative: str = ""
 
 
