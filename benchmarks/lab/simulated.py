@@ -1,7 +1,7 @@
 """A stream of a simulated world, drawn all at once: users with a past, pages in no model's order, clicks by the truth.
 
-What is shown is drawn from the items' popularity (a Zipf law of exponent 1/2): no model is in the loop, so every
-variant learns from, and is graded on, the same impressions.
+What is shown is drawn from the popularity (a Zipf law of exponent 1/2) of the items alive then: no model is in the
+loop, so every variant learns from, and is graded on, the same impressions.
 """
 
 # R requests, k candidates of each, n impressions, U users, I items.
@@ -129,34 +129,61 @@ def _past(plan: Plan, world: World, rng: np.random.Generator) -> Shown:
     of_session = np.unique(user * (plan.history + 1) + session, return_inverse=True)[1]
     draws = int(of_session[-1]) + 1 if n else 0
     start_ms = rng.integers(0, plan.history_days * _DAY_MS, draws)
+    at_ms = start_ms[of_session] + (page % _PAGES_OF_SESSION) * 45_000
     return Shown(
         user=user,
-        item=rng.choice(world.config.items, n, p=_popularity(world, np.random.default_rng([plan.seed, 7]))),
-        at_ms=start_ms[of_session] + (page % _PAGES_OF_SESSION) * 45_000,
+        item=_drawn_items(plan, world, at_ms, rng),
+        at_ms=at_ms,
         position=np.arange(n) % k,
         surface=rng.integers(0, len(SURFACES), draws)[of_session],
         device=rng.integers(0, len(DEVICES), draws)[of_session],
     )
 
 
+def _drawn_items(plan: Plan, world: World, at_ms: I64, rng: np.random.Generator) -> I64:
+    """An item for each moment: drawn again while it is not alive then."""
+    items, popularity = world.config.items, _popularity(world, np.random.default_rng([plan.seed, 7]))
+    item: I64 = rng.choice(items, len(at_ms), p=popularity)
+    gone = np.flatnonzero(~world.alive_of(item, at_ms))
+    while len(gone):
+        item[gone] = rng.choice(items, len(gone), p=popularity)
+        gone = gone[~world.alive_of(item[gone], at_ms[gone])]
+    return item
+
+
 def _pages(plan: Plan, world: World, rng: np.random.Generator) -> Shown:
     R, k = plan.requests, plan.candidates
-    popularity = _popularity(world, np.random.default_rng([plan.seed, 7]))
-    # Gumbel's trick: the k largest of log p + noise are k draws without replacement.
-    parts = [
-        np.argpartition(-(np.log(popularity) + rng.gumbel(size=(len(some), len(popularity)))), k)[:, :k]
-        for some in np.array_split(np.arange(R), max(1, R // 2_000))
-    ]
-    begin = plan.history_days * _DAY_MS
-    at_ms = np.sort(rng.integers(begin, begin + int(plan.days * _DAY_MS), R))
+    # Times come after the items, as ever, but where they say which items there are.
+    at_ms = None if world.lives is None else _times(plan, rng)
+    items_Rk = _page_items(plan, world, at_ms, rng)
+    at_ms = _times(plan, rng) if at_ms is None else at_ms
     return Shown(
         user=np.repeat(rng.choice(world.config.users, R, p=world.user_activity), k),
-        item=rng.permuted(np.concatenate(parts), axis=1).ravel(),
+        item=rng.permuted(items_Rk, axis=1).ravel(),
         at_ms=np.repeat(at_ms, k),
         position=np.tile(np.arange(k), R),
         surface=np.repeat(rng.integers(0, len(SURFACES), R), k),
         device=np.repeat(rng.integers(0, len(DEVICES), R), k),
     )
+
+
+def _times(plan: Plan, rng: np.random.Generator) -> I64:
+    begin = plan.history_days * _DAY_MS
+    return np.sort(rng.integers(begin, begin + int(plan.days * _DAY_MS), plan.requests))
+
+
+def _page_items(plan: Plan, world: World, at_ms: I64 | None, rng: np.random.Generator) -> I64:
+    """[R, k]: items of each page, none twice, of those alive at its time; at_ms: None where all always are."""
+    R, k = plan.requests, plan.candidates
+    log_popularity = np.log(_popularity(world, np.random.default_rng([plan.seed, 7])))
+    parts = []
+    for some in np.array_split(np.arange(R), max(1, R // 2_000)):
+        # Gumbel's trick: the k largest of log p + noise are k draws without replacement.
+        score = log_popularity + rng.gumbel(size=(len(some), len(log_popularity)))
+        if at_ms is not None:
+            score[~np.stack([world.alive(int(now_ms)) for now_ms in at_ms[some]])] = -np.inf
+        parts.append(np.argpartition(-score, k)[:, :k])
+    return np.concatenate(parts)
 
 
 def _logits(world: World, shown: Shown) -> F64:

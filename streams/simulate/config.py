@@ -101,6 +101,11 @@ class WorldConfig:
     flight_share: float = 0.8
     """Share of the time that a campaign runs."""
 
+    life_s: float = 0.0
+    """Mean time that an item is offered for: new ones keep arriving and old ones leave. 0: all items, always."""
+    alive_share: float = 0.1
+    """Share of the items that are offered at any time, of a world whose items come and go."""
+
     duplicate_share: float = 0.02
     """Share of events that are sent twice, under the same event id."""
     reorder_share: float = 0.02
@@ -128,7 +133,7 @@ class WorldConfig:
         for name in ("explored", "search_share", "duplicate_share", "reorder_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share and must be in [0, 1), got {getattr(self, name)}")
-        for name in ("flight_share", "theme_share"):
+        for name in ("flight_share", "theme_share", "alive_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         for name in (
@@ -142,6 +147,14 @@ class WorldConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0 seconds, got {getattr(self, name)}")
+        if self.life_s < 0:
+            raise ValueError(f"life_s must be >= 0 seconds, got {self.life_s}")
+        # Some campaigns pause, and lives differ: with fewer, a request could find too few.
+        if self.life_s and self.items * self.alive_share < 4 * self.candidates_min:
+            raise ValueError(
+                "of items that come and go, items * alive_share must be >= 4 * candidates_min, got "
+                f"{self.items} * {self.alive_share} and {self.candidates_min}"
+            )
         if self.session_requests < 1:
             raise ValueError(f"session_requests must be >= 1, got {self.session_requests}")
 
@@ -197,4 +210,18 @@ def rich() -> WorldConfig:
     )
 
 
-WORLDS = {"demo": demo, "steady": steady, "large": large, "rich": rich}
+def catalogue() -> WorldConfig:
+    """The rich world with ads that come and go, a hundred new ones a day, each of a quality that only its own record
+    tells: what to do about new ads."""
+    return replace(
+        rich(),
+        items=4_000,
+        campaigns=200,
+        advertisers=40,
+        quality=0.6,
+        life_s=345_600.0,
+        alive_share=0.1,
+    )
+
+
+WORLDS = {"demo": demo, "steady": steady, "large": large, "rich": rich, "catalogue": catalogue}

@@ -35,7 +35,8 @@ class Traffic:
     """Visits of a world, one after another: users come in sessions, several of which run at the same time.
 
     The n-th visit is the same for the same world and seed, whatever was answered before, except that only campaigns
-    that run at the time it is asked for can be candidates, and that a search shows the interest of that time.
+    that run at the time it is asked for, and items that are alive then, can be candidates, and that a search shows the
+    interest of that time.
     """
 
     def __init__(self, world: World) -> None:
@@ -56,6 +57,7 @@ class Traffic:
         search = self._search(session.user, now_ms, topic_draw) if searched < c.search_share else None
         number_wanted = c.candidates_median * np.exp(c.candidates_spread * rng.standard_normal())
         order = rng.permutation(c.items)
+        order = order[world.alive(now_ms)[order]]
         items = order[world.running(now_ms)[world.item_campaign[order]]]
         if not len(items):  # a world of few campaigns can have all of them pause
             items = order

@@ -4,8 +4,9 @@
                   [+ passion(user, theme) + crosses + price taste - fatigue]      of a rich world, see riches.py
     P(click)    = P(looked at | position) · sigmoid(click logit)          position-based model, Richardson et al. 2007
 
-Interest has a lasting and a drifting part; trend and wear drift. All of it is a pure function of configuration, seed
-and time, so the probability of any pair can be asked at any time, and nothing depends on what was asked before.
+Interest has a lasting and a drifting part; trend and wear drift; in some worlds items come and go. All of it is a pure
+function of configuration, seed and time, so the probability of any pair can be asked at any time, and nothing depends
+on what was asked before.
 """
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from ranker.arrays import F64, I64
 from streams.simulate.config import DEVICES, SEGMENTS, SURFACES, WorldConfig
 from streams.simulate.drift import Drift
+from streams.simulate.lives import Lives
 from streams.simulate.riches import Riches
 
 DAY_S = 86_400
@@ -63,6 +65,7 @@ class World:
         self._peak_hour = rng.uniform(0, 24, c.topics)
 
         self.riches = Riches(c, seed) if c.themes else None
+        self.lives = Lives(c, seed) if c.life_s else None
         # Themes of a topic are its number, and every `topics` further on; dealt out to its items in turn.
         by_topic = np.argsort(np.argsort(self.item_topic, kind="stable"), kind="stable")
         self.item_theme: I64 = self.item_topic + c.topics * (by_topic % max(1, c.themes // c.topics))
@@ -164,6 +167,18 @@ class World:
     def conversion_probability(self, user: int | I64, items: I64) -> F64:
         """[n]: probability that a click of this user on items[n] is followed by a purchase, however late."""
         return sigmoid(self._conversion[items] + 0.5 * self._lasting[user, self.item_topic[items]])
+
+    def alive(self, now_ms: int) -> npt.NDArray[np.bool_]:
+        """[items]: whether each is offered now, its campaign permitting."""
+        return self.alive_of(np.arange(self.config.items), now_ms)
+
+    def alive_of(self, items: I64, now_ms: int | I64) -> npt.NDArray[np.bool_]:
+        """[n]: whether each of these items is offered at its moment, or all at one."""
+        if self.lives is None:
+            return np.ones(len(items), np.bool_)
+        age_s = self.lives.age_s(items, (now_ms - self.start_ms) / 1000)
+        alive: npt.NDArray[np.bool_] = age_s < self.lives.life_s[items]
+        return alive
 
     def running(self, now_ms: int) -> npt.NDArray[np.bool_]:
         """[campaigns]: whether each runs now."""

@@ -1,5 +1,6 @@
 """The laboratory: a stream's batches are what the featurizer gives, and nothing is graded by what it is to predict."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.lab.simulated import Plan, draw
+from benchmarks.lab.simulated import Plan, Shown, draw, draw_impressions
 from benchmarks.lab.stream import Stream, encode, load, save, user_side
 from benchmarks.lab.training import Run, Settings, run
 from ranker.config import ModelConfig, TierConfig
@@ -15,6 +16,8 @@ from ranker.inputs.features import Featurizer, KeyedBatch
 from ranker.inputs.hashing import hash64
 from ranker.inputs.requests import LOG_DTYPE, ScoringRequest
 from ranker.recipes import demo_model
+from streams.simulate.config import WORLDS
+from streams.simulate.world import World
 from tests.ranker.samples import EVENT_MS, tiny_model
 
 PLAN = Plan(world="demo", requests=40, candidates=4, history=8)
@@ -124,3 +127,33 @@ def test_predictions_know_no_label_of_their_own_or_a_later_batch(stream: Stream)
         before = 16 * PLAN.candidates
         np.testing.assert_array_equal(found.p_n[:before], earlier_other[name].p_n[:before], name)
         assert (found.p_n[before:] != earlier_other[name].p_n[before:]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("demo", "e4adfdbca4f0208b"),
+        ("steady", "1689387550b01a76"),
+        ("large", "b492d5fb1545796e"),
+        ("rich", "2082b196126a0bc6"),
+    ],
+)
+def test_streams_of_the_old_worlds_stay_as_they_were(name: str, digest: str) -> None:
+    drawn = draw_impressions(replace(PLAN, world=name), World(WORLDS[name](), seed=0))
+    arrays = [*(getattr(drawn.shown, field.name) for field in fields(Shown)), drawn.clicked, drawn.bought]
+    assert hashlib.blake2b(b"".join(a.tobytes() for a in arrays), digest_size=8).hexdigest() == digest
+
+
+def test_pages_and_histories_of_a_catalogue_hold_what_is_alive_then() -> None:
+    plan = Plan(world="catalogue", requests=300, candidates=4, history=8)
+    world = World(WORLDS["catalogue"](), seed=0)
+    shown = draw_impressions(plan, world).shown
+    assert len(shown.item) > 1_200 + 3_000 * 4
+    for item, at_ms in zip(shown.item.tolist(), shown.at_ms.tolist(), strict=True):
+        assert world.alive_of(np.array([item]), at_ms)[0]
+    pages = shown.item[-1_200:].reshape(300, 4)
+    assert all(len(set(page)) == 4 for page in pages.tolist())
+    early, late = np.unique(pages[:30]), np.unique(pages[-30:])
+    assert len(np.intersect1d(early, late)) < 0.4 * len(early)
+    again = draw_impressions(plan, World(WORLDS["catalogue"](), seed=0)).shown
+    np.testing.assert_array_equal(shown.item, again.item)

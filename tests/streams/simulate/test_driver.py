@@ -160,6 +160,22 @@ def test_a_wrong_command_is_named(kafka: Kafka) -> None:
         run(kafka, of, [Phase(rate=10, seconds=1)], "wrong", commands=commands)
 
 
+def test_only_ads_that_are_alive_are_candidates(kafka: Kafka) -> None:
+    of = world(7, life_s=2.0, candidates_min=4)
+    number = {name: i for i, name in enumerate(of.item_ids)}
+    asked: list[tuple[int, list[int]]] = []
+
+    def note(request: RankingRequest, _: int) -> list[RankingResponse]:
+        asked.append((request.event_ms or 0, [number[c.item] for c in request.candidates]))
+        return []
+
+    with answering(kafka, note):
+        run(kafka, of, [Phase(rate=50, seconds=3.0)], "alive", drain_s=0.5)
+    assert len(asked) > 30
+    assert all(of.alive(event_ms)[items].all() for event_ms, items in asked)
+    assert len({i for _, items in asked for i in items}) > 2 * int(of.alive(asked[0][0]).sum())
+
+
 def test_a_rate_must_be_positive() -> None:
     with pytest.raises(ValueError, match="rate must be in"):
         Phase(rate=0)

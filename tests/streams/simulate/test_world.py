@@ -1,5 +1,6 @@
 """The simulated truth: what it says happens as often as it says, drifts as fast as it says, and follows its seed."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streams.simulate.config import DEVICES, SURFACES, WORLDS, WorldConfig, demo, rich, steady
+from streams.simulate.config import DEVICES, SURFACES, WORLDS, WorldConfig, catalogue, demo, rich, steady
 from streams.simulate.drift import Drift
 from streams.simulate.outcomes import Page, events, explored, show, uniform
 from streams.simulate.traffic import Traffic, Visit
@@ -211,6 +212,9 @@ class TestConfig:
             ({"duplicate_share": 1.0}, r"duplicate_share is a share and must be in \[0, 1\), got 1.0"),
             ({"trend_tau_s": 0.0}, "trend_tau_s must be > 0 seconds"),
             ({"flight_share": 0.0}, r"flight_share must be in \(0, 1\]"),
+            ({"life_s": -1.0}, "life_s must be >= 0 seconds, got -1.0"),
+            ({"alive_share": 0.0}, r"alive_share must be in \(0, 1\], got 0.0"),
+            ({"life_s": 60.0}, r"items \* alive_share must be >= 4 \* candidates_min, got 300 \* 0.1 and 20"),
         ],
     )
     def test_a_wrong_world_is_refused(self, wrong: dict[str, Any], message: str) -> None:
@@ -274,3 +278,67 @@ class TestRichWorld:
     def test_themes_are_dealt_out_evenly_over_topics(self) -> None:
         with pytest.raises(ValueError, match="multiple of the 8 topics"):
             replace(rich(), themes=50)
+
+
+class TestCatalogue:
+    def test_items_come_live_once_and_leave_and_others_take_their_place(self) -> None:
+        world, life_ms = World(catalogue(), seed=1, start_ms=7 * HOUR_MS), round(1000 * catalogue().life_s)
+        moments = world.start_ms + np.arange(0, 10 * life_ms, life_ms // 50)
+        alive = np.stack([world.alive(int(now_ms)) for now_ms in moments])
+        assert alive.any(axis=0).all()  # 10 lives of a tenth of the items each: all had their turn
+        assert 370 < alive.sum(axis=1).min() <= alive.sum(axis=1).max() < 430
+        turns = (alive & ~np.roll(alive, 1, axis=0)).sum(axis=0)
+        assert set(turns.tolist()) == {1}
+        lived = alive.sum(axis=0) / 50
+        assert lived.mean() == pytest.approx(1.0, abs=0.02)
+        assert 0.45 < lived.min() < 0.6 < 1.4 < lived.max() < 1.55
+        np.testing.assert_array_equal(world.alive(world.start_ms), world.alive(world.start_ms + 10 * life_ms))
+
+    def test_who_is_alive_depends_on_nothing_that_was_asked_before(self) -> None:
+        busy, fresh = World(catalogue(), seed=2), World(catalogue(), seed=2)
+        asked = [busy.alive(HOUR_MS * n) for n in (90, 0, 40)]
+        np.testing.assert_array_equal(asked[2], fresh.alive(40 * HOUR_MS))
+        items, at_ms = np.arange(100, 200), HOUR_MS * np.arange(100)
+        one_by_one = [fresh.alive(int(ms))[i] for i, ms in zip(items.tolist(), at_ms, strict=True)]
+        np.testing.assert_array_equal(busy.alive_of(items, at_ms), one_by_one)
+        assert not np.array_equal(asked[0], World(catalogue(), seed=3).alive(90 * HOUR_MS))
+
+    def test_in_other_worlds_all_items_always_are(self) -> None:
+        assert World(rich(), seed=1).alive(10**12).all()
+
+    def test_only_what_is_alive_competes(self) -> None:
+        world = World(catalogue(), seed=3)
+        traffic, met = Traffic(world), set[int]()
+        for now_ms in range(0, 400 * HOUR_MS, HOUR_MS):
+            items = traffic.next(now_ms).items
+            assert len(items) >= world.config.candidates_min
+            assert world.alive(now_ms)[items].all()
+            met.update(items.tolist())
+        assert len(met) > 1_500  # of ten lives of 400
+
+    def test_a_few_items_are_always_there_even_when_all_campaigns_pause(self) -> None:
+        few = replace(catalogue(), items=40, campaigns=2, advertisers=1, candidates_min=1, flight_share=0.05)
+        world = World(few, seed=4)
+        traffic = Traffic(world)
+        for now_ms in range(0, 200 * HOUR_MS, HOUR_MS):
+            items = traffic.next(now_ms).items
+            assert len(items)
+            assert world.alive(now_ms)[items].all()
+
+
+class TestOldWorlds:
+    @pytest.mark.parametrize(
+        ("name", "digest"),
+        [
+            ("demo", "22b51d652c707bed"),
+            ("steady", "a95033da7898ffa9"),
+            ("large", "e1295cb3bea726c6"),
+            ("rich", "d114df98fe2bf009"),
+        ],
+    )
+    def test_their_visits_stay_as_they_were(self, name: str, digest: str) -> None:
+        traffic, found = Traffic(World(WORLDS[name](), seed=0)), hashlib.blake2b(digest_size=8)
+        for n in range(50):
+            v = traffic.next(1_000 * n)
+            found.update(repr((v.number, v.user, v.surface, v.device, v.search, v.items.tolist())).encode())
+        assert found.hexdigest() == digest
