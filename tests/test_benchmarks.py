@@ -28,7 +28,7 @@ SMALLEST = {
     "fuzz": "--messages 20",
     "grouping": LABORATORY,
     "in_place": "--rate 5 --turns 2 --turn-s 5 --warm-up 10",
-    "ladder": "--requests 400 --seeds 5 --tiers light --histories 8 --json",
+    "ladder": "--world catalogue --requests 400 --seeds 5 --tiers light --histories 8 --json",
     "latency": "--tiers light --seconds 3 --probe-seconds 2 --warm-up 2 --log-length 16",
     "linear_compression": "",
     "log_bytes": "--users 4 --events 400",

@@ -5,13 +5,15 @@ far as its log reaches, by Bayes' rule. No model can beat it with that log; what
 there is to gain.
 """
 
-# n graded impressions.
+# n graded impressions, L lengths.
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.lab.grades import entropy
 from benchmarks.lab.simulated import Plan, draw_impressions
-from ranker.arrays import F64
+from ranker.arrays import F32, F64, I64
 from streams.simulate.config import WORLDS
 from streams.simulate.world import World, sigmoid
 
@@ -19,8 +21,23 @@ _EVENTS_PER_IMPRESSION = 1.15
 """Clicks, searches and purchases lie in the log as well."""
 
 
-def ceilings(plan: Plan, lengths: list[int], *, sample: int = 4_000) -> list[float]:
-    """By log length, over `sample` impressions of the stream's last half."""
+@dataclass(frozen=True)
+class Ideal:
+    place_n: I64
+    """Which impressions of the stream these are."""
+    click_n: F32
+    p_Ln: F64
+    """Predictions of the ideal reader, by log length."""
+
+
+def ceilings(plan: Plan, lengths: list[int]) -> list[float]:
+    """By log length."""
+    ideal = ideal_reader(plan, lengths)
+    return [entropy(ideal.click_n, p_n) for p_n in ideal.p_Ln]
+
+
+def ideal_reader(plan: Plan, lengths: list[int], *, sample: int = 4_000) -> Ideal:
+    """Predicts `sample` impressions of the stream's last half."""
     world = World(WORLDS[plan.world](), seed=plan.seed)
     if world.riches is None:
         raise ValueError(f"world {plan.world!r} has no themes, so no passions that a log could tell of")
@@ -38,7 +55,7 @@ def ceilings(plan: Plan, lengths: list[int], *, sample: int = 4_000) -> list[flo
     user_n, theme_n = drawn.shown.user, world.item_theme[drawn.shown.item]
     of_user = {int(u): np.flatnonzero(user_n == u) for u in np.unique(user_n[graded_n])}
     prior = np.log(world.config.theme_share / (1 - world.config.theme_share))
-    p_by_length = np.empty((len(lengths), sample))
+    p_Ln = np.empty((len(lengths), sample))
     for column, n in enumerate(graded_n.tolist()):
         mine = of_user[int(user_n[n])]
         order = np.argsort(drawn.shown.at_ms[mine], kind="stable")
@@ -46,6 +63,6 @@ def ceilings(plan: Plan, lengths: list[int], *, sample: int = 4_000) -> list[flo
         for row, length in enumerate(lengths):
             read = past[len(past) - min(len(past), round(length / _EVENTS_PER_IMPRESSION)) :]
             has = sigmoid(np.asarray(prior + ratio_n[read[theme_n[read] == theme_n[n]]].sum()))
-            p_by_length[row, column] = has * p_high_n[n] + (1 - has) * p_low_n[n]
-    click = hit_n[graded_n].astype(np.float32)
-    return [entropy(click, p) for p in p_by_length]
+            p_Ln[row, column] = has * p_high_n[n] + (1 - has) * p_low_n[n]
+    before = len(hit_n) - plan.requests * plan.candidates
+    return Ideal(graded_n - before, hit_n[graded_n].astype(np.float32), p_Ln)

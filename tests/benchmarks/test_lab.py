@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.lab.records import NEW, is_new, records
 from benchmarks.lab.simulated import Plan, Shown, draw, draw_impressions
 from benchmarks.lab.stream import Stream, encode, load, save, user_side
 from benchmarks.lab.training import Run, Settings, run
@@ -157,3 +158,18 @@ def test_pages_and_histories_of_a_catalogue_hold_what_is_alive_then() -> None:
     assert len(np.intersect1d(early, late)) < 0.4 * len(early)
     again = draw_impressions(plan, World(WORLDS["catalogue"](), seed=0)).shown
     np.testing.assert_array_equal(shown.item, again.item)
+
+
+def test_records_count_earlier_pages_alone() -> None:
+    rng = np.random.default_rng(0)
+    request_N = np.repeat(np.arange(60), 5)
+    key_N, click_N = rng.integers(0, 7, 300).astype(np.uint64), rng.integers(0, 2, 300).astype(np.float32)
+    shown_N, clicked_N = records(key_N, request_N, click_N)
+    for n in range(300):
+        earlier = (request_N < request_N[n]) & (key_N == key_N[n])
+        assert (shown_N[n], clicked_N[n]) == (earlier.sum(), click_N[earlier].sum())
+
+
+def test_an_item_is_new_until_a_hundred_impressions_came_before() -> None:
+    new_N = is_new(np.repeat(np.array([4, 2], np.uint64), [150, 3]), np.arange(153))
+    assert new_N.tolist() == [True] * NEW + [False] * (150 - NEW) + [True] * 3
