@@ -28,11 +28,8 @@ def rivals(stream: Stream, length: int, half: int, *, recorded: bool) -> Mapping
     length: events of the log that are counted. recorded: whether they know the records of item and campaign too.
     """
     owner_N = stream.keyed.request_of_N
-    numbers = [stream.keyed.dense_item_NF]
-    if length:
-        numbers.insert(0, counts(stream, length))
-    if recorded:
-        numbers.append(recorded_rates(stream))
+    counted = [counts(stream, length)] if length else []
+    recorded_too = [recorded_rates(stream)] if recorded else []
     columns = {
         name: slot.keys_T if len(slot.keys_T) == len(owner_N) else slot.keys_T[owner_N]
         for name, slot in stream.keyed.slots.items()
@@ -41,7 +38,7 @@ def rivals(stream: Stream, length: int, half: int, *, recorded: bool) -> Mapping
     crosses = [columns[of_request] * np.uint64(3) ^ columns[of_item] for of_request, of_item in CROSSES]
     keys = [*columns.values(), *crosses]
     codes_NC = np.stack([np.unique(key_N, return_inverse=True)[1] for key_N in keys] + [stream.position_N], axis=1)
-    numbers_NF = np.concatenate(numbers, axis=1)
+    numbers_NF = np.concatenate([*counted, stream.keyed.dense_item_NF, *recorded_too], axis=1)
     click = stream.click_N[:half]
     scaled = StandardScaler().fit(numbers_NF[:half])
     ones = OneHotEncoder(handle_unknown="ignore").fit(codes_NC[:half])
