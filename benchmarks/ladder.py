@@ -11,7 +11,9 @@ one pass. The rivals are a logistic regression and boosted trees (scikit-learn's
 often the user's log has an impression and a click of the candidate's item, category and theme, as
 log((clicks + 1) / (impressions + 10)), and the logarithm of the impressions, beside all categories; the regression has
 crosses of request and candidate too. In a world whose items come and go (`catalogue`) they have the same two numbers of
-what all earlier pages of the stream, of whichever users, show of the candidate's item and of its campaign.
+what all earlier pages of the stream, of whichever users, show of the candidate's item and of its campaign. Most items
+of a long log have left such a world before the stream begins (of the newest 2,048 events five in six name one), and
+neither tiers nor rivals ever learn what they were; the ideal reader knows.
 
 With --histories: the tiers again on streams whose users had been shown at most so many impressions before (at least a
 tenth of them), for where a longer log pays.
