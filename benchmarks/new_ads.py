@@ -1,6 +1,6 @@
 """How soon is a new ad known, and what does it cost to find out? A closed loop of which the policies alone differ.
 
-    python -m benchmarks.new_ads [--seeds 0,1,2] [--hours 1] [--rate 5] [--life-h 2] [--prior 100] [--json]
+    python -m benchmarks.new_ads [--seeds 0,1,2] [--hours 1] [--rate 5] [--life-h 2] [--prior 5] [--json]
 
 World `catalogue` in simulated time, its items' lives shortened to --life-h, so that hundreds arrive within the hour.
 Requests come at an even rate, each with 50 candidates that are alive; the light tier, without logs, predicts them, a
@@ -10,7 +10,7 @@ requests:
 
     greedy      bid times prediction
     one in ten  the same, but one page in ten is drawn at random, as the simulated ad system does
-    posterior   bid times a draw from Beta(p · (--prior + n), (1 - p) · (--prior + n)), of n impressions learned
+    posterior   bid times a draw, as where a recipe sets ranking.thompson_clicks = --prior
     oracle      bid times the truth: the most that can be had
 
 Of items that arrive during the loop: after how many impressions and minutes their mean prediction over fixed contexts
@@ -33,10 +33,11 @@ import torch
 from benchmarks.lab.closed import Asked, House, Policy, one_tier, visits
 from benchmarks.lab.newcomers import Learned, Newcomers
 from benchmarks.lab.report import machine
-from ranker.arrays import F32, F64, I64
+from ranker.arrays import F32, F64
 from streams.simulate.config import WorldConfig, catalogue
 from streams.simulate.outcomes import uniform
 from streams.simulate.world import World, sigmoid
+from streams.workers.rank.exploration import drawn_probabilities, normal_draws
 
 CANDIDATES = 50
 LABEL_S = 2
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5.0, help="requests a simulated second")
     parser.add_argument("--warm-up", type=int, default=4_000, help="requests whose pages are random, before the loop")
     parser.add_argument("--life-h", type=float, default=2.0, help="mean life of an item")
-    parser.add_argument("--prior", type=float, default=100.0, help="impressions that a prediction counts as")
+    parser.add_argument("--prior", type=float, default=5.0, help="clicks that a prediction counts as")
     parser.add_argument("--contexts", type=int, default=200, help="of requests, over which predictions are averaged")
     parser.add_argument("--probe-s", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print one object last")
@@ -137,33 +138,24 @@ def figures(value_R: F64, learned: Learned, greedy_R: F64, oracle_R: F64) -> dic
 def policies(seed: int, prior: float) -> dict[str, Policy]:
     drawn = at_random(seed)
 
-    def greedy(asked: Asked, p_k: F32, learned_k: I64) -> F64:
+    def greedy(asked: Asked, p_k: F32, shown_k: F32) -> F64:
         return p_k * asked.bid_k
 
-    def one_in_ten(asked: Asked, p_k: F32, learned_k: I64) -> F64:
+    def one_in_ten(asked: Asked, p_k: F32, shown_k: F32) -> F64:
         chosen = uniform(seed, "explored", f"r{asked.number}") < RANDOM_SHARE
-        return drawn(asked, p_k, learned_k) if chosen else greedy(asked, p_k, learned_k)
+        return drawn(asked, p_k, shown_k) if chosen else greedy(asked, p_k, shown_k)
 
-    def posterior(asked: Asked, p_k: F32, learned_k: I64) -> F64:
-        return explored(p_k, learned_k, asked.number + (seed << 32), prior) * asked.bid_k
+    def posterior(asked: Asked, p_k: F32, shown_k: F32) -> F64:
+        normal_k = normal_draws(f"{seed}/r{asked.number}", len(p_k))
+        return drawn_probabilities(p_k, shown_k, normal_k, prior) * asked.bid_k
 
     return {"greedy": greedy, "one in ten": one_in_ten, "posterior": posterior}
-
-
-def explored(pctr_n: F32, shown_n: I64, draw: int, prior: float) -> F64:
-    """Draws a click probability [n] of each prediction, the surer of it the more its item was shown.
-
-    draw: the same gives the same. prior: impressions that a prediction alone counts as.
-    """
-    weight_n = prior + shown_n
-    p_n = np.clip(pctr_n.astype(np.float64), 1e-6, 1 - 1e-6)
-    return np.random.default_rng(draw).beta(p_n * weight_n, (1 - p_n) * weight_n)
 
 
 def at_random(seed: int) -> Policy:
     """Any order of the candidates is as likely."""
 
-    def drawn(asked: Asked, p_k: F32, learned_k: I64) -> F64:
+    def drawn(asked: Asked, p_k: F32, shown_k: F32) -> F64:
         return np.random.default_rng([seed, 13, asked.number]).random(len(p_k))
 
     return drawn

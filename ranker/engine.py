@@ -17,7 +17,7 @@ from ranker.arrays import F32
 from ranker.config import ITEM, STATISTICS, ModelConfig
 from ranker.inputs.features import Featurizer, KeyedBatch
 from ranker.inputs.requests import ScoringRequest
-from ranker.inputs.statistics import MEMORIES
+from ranker.inputs.statistics import MEMORIES, SHOWN
 from ranker.inputs.tables import PlainTables
 from ranker.model.low_precision import Kind, LowPrecisionLinear, convert, refresh_all
 from ranker.updates.image import Image, Tiers, build_tiers, dense_tensors
@@ -89,7 +89,7 @@ class Engine:
         keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
         pctr_N, pcvr_N = self.predict(tier, keyed)
         ends = np.cumsum([len(r.items) for r in requests])[:-1]
-        shown_N = self._impressions(keyed)
+        shown_N = impressions(self._featurizer, self.image.tables, self.config, keyed)
         shown = [None] * len(requests) if shown_N is None else np.split(shown_N, ends)
         return [
             Scores(*of_request)
@@ -99,17 +99,6 @@ class Engine:
     def predict(self, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
         """pCTR and pCVR [N] of requests whose keys are known already."""
         return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
-
-    def _impressions(self, keyed: KeyedBatch) -> F32 | None:
-        """[N]: impressions of each candidate's item that the statistics count, by the longer memory."""
-        if (ITEM,) not in self.config.statistics:
-            return None
-        statistics = self.config.statistics
-        keys_N = keyed.slots[STATISTICS].keys_T[statistics.index((ITEM,)) :: len(statistics)]
-        rows_N = torch.from_numpy(self._featurizer.tail(STATISTICS, keys_N))
-        counts = self.image.tables.weights[STATISTICS]
-        shown_N: F32 = counts[rows_N.to(counts.device), 2 * len(MEMORIES) - 2].cpu().numpy() * np.float32(MEMORIES[-1])
-        return shown_N
 
     def warm_up(self) -> None:
         """Score one made-up request with every tier, so that the first real one does not pay for first calls."""
@@ -127,3 +116,15 @@ def predict(featurizer: Featurizer, tiers: Tiers, tables: PlainTables, tier: str
         device = next(iter(tables.weights.values())).device
         logits = tiers[tier](featurizer.batch(keyed, tables).to(device), tables, None)
         return torch.sigmoid(logits.click_N).cpu().numpy(), torch.sigmoid(logits.conversion_N).cpu().numpy()
+
+
+def impressions(featurizer: Featurizer, tables: PlainTables, config: ModelConfig, keyed: KeyedBatch) -> F32 | None:
+    """[N]: impressions of each candidate's item, as the longer memory counts them; None where items are not counted."""
+    if (ITEM,) not in config.statistics:
+        return None
+    keys_N = keyed.slots[STATISTICS].keys_T[config.statistics.index((ITEM,)) :: len(config.statistics)]
+    counts = tables.weights[STATISTICS]
+    rows_N = torch.from_numpy(featurizer.tail(STATISTICS, keys_N)).to(counts.device)
+    longer = len(MEMORIES) - 1
+    shown_N: F32 = (MEMORIES[longer] * counts[rows_N, 2 * longer + SHOWN]).cpu().numpy()
+    return shown_N

@@ -16,7 +16,7 @@ from benchmarks.lab.training import alone
 from kernels.linear_compress import bind
 from ranker.arrays import F32, F64, I64
 from ranker.config import LearnerConfig, ModelConfig
-from ranker.engine import predict
+from ranker.engine import impressions, predict
 from ranker.inputs.features import Featurizer
 from ranker.inputs.requests import LabelledRequest, ScoringRequest
 from ranker.inputs.tables import PlainTables
@@ -42,8 +42,9 @@ class Asked:
     """Uniform in [0, 1): a candidate that is shown is clicked where its true probability is above it."""
 
 
-Policy = Callable[[Asked, F32, I64], F64]
-"""What candidates [k] are ordered by, the largest first, from predictions [k] and impressions learned of each [k]."""
+Policy = Callable[[Asked, F32, F32], F64]
+"""What candidates [k] are ordered by, the largest first, from predictions [k] and impressions [k] that the model
+counts."""
 
 
 def one_tier() -> ModelConfig:
@@ -82,41 +83,44 @@ class House:
         self.learner = Learner(model, LearnerConfig(), bind("decomposed"))
         self.shown_I = np.zeros(world.config.items, np.int64)
         """Impressions so far."""
-        self.learned_I = np.zeros(world.config.items, np.int64)
-        """Impressions whose labels were learned."""
         self._featurizer = Featurizer(model)
         tables = self.learner.tables
         self._tables = PlainTables(
             model, key_maps=tables.key_maps, weights=tables.weights, catalogue=tables.catalogue
         )  # the learner's own, as it learns
         self._label_ms = 1000 * label_s
-        self._waiting: deque[tuple[I64, LabelledRequest]] = deque()
+        self._waiting: deque[LabelledRequest] = deque()
         self._looks_K = world.examination(np.arange(world.config.shown))
 
     def predict(self, requests: Sequence[ScoringRequest]) -> F32:
         """Predicts clicks [N] of all candidates, at an average position."""
+        return self._score(requests)[0]
+
+    def _score(self, requests: Sequence[ScoringRequest]) -> tuple[F32, F32]:
+        """Predictions [N], and the impressions [N] that the model counts."""
         keyed = self._featurizer.keys(requests, 0)
-        return predict(self._featurizer, self.learner.tiers, self._tables, TIER, keyed)[0]
+        shown_N = impressions(self._featurizer, self._tables, self.learner.config, keyed)
+        assert shown_N is not None, "the model counts items"
+        return predict(self._featurizer, self.learner.tiers, self._tables, TIER, keyed)[0], shown_N
 
     def serve(self, asked: Sequence[Asked], policy: Policy, *, predicted: bool = True) -> F64:
         """Shows a page for each; returns the value [R] of each. predicted: whether the policy reads predictions."""
         sizes = [len(one.item_k) for one in asked]
-        p_N = self.predict([one.request for one in asked]) if predicted else np.zeros(sum(sizes), np.float32)
-        pages = np.split(p_N, np.cumsum(sizes)[:-1])
-        return np.array([self._show(one, p_k, policy) for one, p_k in zip(asked, pages, strict=True)])
+        nothing = np.zeros(sum(sizes), np.float32)
+        found = self._score([one.request for one in asked]) if predicted else (nothing, nothing)
+        p_Rk, shown_Rk = (np.split(x_N, np.cumsum(sizes)[:-1]) for x_N in found)
+        return np.array([self._show(*one, policy) for one in zip(asked, p_Rk, shown_Rk, strict=True)])
 
     def learn(self, now_ms: int) -> None:
         """Takes one step on the pages whose labels are there by now."""
         due = []
-        while self._waiting and self._waiting[0][1].request.event_ms + self._label_ms <= now_ms:
-            items, labelled = self._waiting.popleft()
-            self.learned_I[items] += 1
-            due.append(labelled)
+        while self._waiting and self._waiting[0].request.event_ms + self._label_ms <= now_ms:
+            due.append(self._waiting.popleft())
         if due and not self.learner.learn(due).applied:
             raise RuntimeError(f"the step at {now_ms} ms was not applied")
 
-    def _show(self, asked: Asked, p_k: F32, policy: Policy) -> float:
-        order_k = np.argsort(-policy(asked, p_k, self.learned_I[asked.item_k]), kind="stable")
+    def _show(self, asked: Asked, p_k: F32, shown_k: F32, policy: Policy) -> float:
+        order_k = np.argsort(-policy(asked, p_k, shown_k), kind="stable")
         top = order_k[: len(self._looks_K)]
         truth_K = self._looks_K * sigmoid(asked.logit_k[top])
         unknown = np.full(len(top), np.nan, np.float32)
@@ -132,5 +136,5 @@ class House:
             value_N=np.zeros(len(top), np.float32),
         )
         self.shown_I[asked.item_k[top]] += 1
-        self._waiting.append((asked.item_k[top], labelled))
+        self._waiting.append(labelled)
         return float(truth_K @ asked.bid_k[top])
