@@ -1,6 +1,7 @@
 """Is the model worth it on real logs? Beside what a good engineer builds in an afternoon, each label as late for all.
 
     python -m benchmarks.logs [--logs ml-100k,obd/random/all] [--lags 0,16,128] [--limit 20000] [--seeds 3] [--json]
+    python -m benchmarks.logs --logs ratings.csv --map ratings.toml
 
 The model of `tiderank replay`, in process: one pass through the log in the order of time, each impression predicted by
 what was learned before, and graded. At lag 0 each label is learned before the next impression is predicted; at lag L in
@@ -15,6 +16,7 @@ Differences have 95 % intervals of 1,000 bootstrap resamples of whole users.
 import argparse
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ MODEL = "model"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", default=",".join(["ml-100k", *OBD]))
+    parser.add_argument("--map", type=Path, help="of a file among --logs: its columns, as tiderank replay takes them")
     parser.add_argument("--lags", default="0,16,128")
     parser.add_argument("--limit", type=int, help="only the first so many impressions")
     parser.add_argument("--seeds", type=int, default=3, help="of the model's initial weights")
@@ -46,7 +49,7 @@ def main() -> None:
     print(f"{this_machine()}; normalized entropy, lower is better", flush=True)
     found = {}
     for name in args.logs.split(","):
-        log = open_log(name)
+        log = open_log(name, args.map)
         rows = list(log.read())[: args.limit]
         found[name] = {lag: graded(log, rows, int(lag), args.seeds) for lag in args.lags.split(",")}
     if args.json:

@@ -15,7 +15,7 @@ from benchmarks.lab.simulated import CLICK, IMPRESSION
 from benchmarks.lab.stream import Stream
 from ranker.arrays import F64
 from ranker.config import CROSSES as CROSSED
-from ranker.config import ITEM, LOG, USER
+from ranker.config import ITEM, LOG, STATISTICS, USER
 
 COUNTED = (ITEM, "category", "theme")
 CROSSES = [(a, b) for a in ("segment", "surface", "device", "hour") for b in ("category", "theme")]
@@ -33,7 +33,7 @@ def rivals(stream: Stream, length: int, half: int, *, recorded: bool) -> Mapping
     columns = {
         name: slot.keys_T if len(slot.keys_T) == len(owner_N) else slot.keys_T[owner_N]
         for name, slot in stream.keyed.slots.items()
-        if name not in (LOG, USER, CROSSED)
+        if name not in (LOG, USER, CROSSED, STATISTICS)
     }
     crosses = [columns[of_request] * np.uint64(3) ^ columns[of_item] for of_request, of_item in CROSSES]
     keys = [*columns.values(), *crosses]
