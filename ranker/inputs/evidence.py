@@ -29,7 +29,7 @@ DECAYS_S = (float("inf"), 86_400.0, 3_600.0)
 """Seconds after which an event counts 1/e: never less, a day, an hour."""
 COUNTS = len(DECAYS_S) * 3
 COLUMNS = COUNTS + 2
-"""Counts by decay and kind, then log1p of the seconds since the newest that was shown, and clicked."""
+"""Counts by kind and decay, then log1p of the seconds since the newest that was shown, and clicked."""
 NEVER = np.float32(np.log1p(10 * 365 * 86_400.0))
 """Age where there is none."""
 
@@ -54,7 +54,7 @@ class Events:
         kind_E = kinds(self.action_E)
         age_s_E = np.expm1(self.age_E)
         fades = [np.exp(-age_s_E / tau_s) if np.isfinite(tau_s) else np.ones_like(age_s_E) for tau_s in DECAYS_S]
-        return np.stack([fade_E * (kind_E == kind) for fade_E in fades for kind in (SHOWN, CLICKED, ACTED)])
+        return np.stack([fade_E * (kind_E == kind) for kind in (SHOWN, CLICKED, ACTED) for fade_E in fades])
 
 
 def count_evidence(
@@ -69,25 +69,29 @@ def count_evidence(
         values_E: by slot, the value of each event's item, and whether it is known.
         candidates: by slot, the value [N] of each candidate.
     """
-    weight_CE = events.weights()
-    kind_E = kinds(events.action_E)
-    found = np.empty((len(request_of_N), len(candidates), COLUMNS), np.float32)
+    kind_E, cells = kinds(events.action_E), 0
+    place_NS = np.empty((len(request_of_N), len(candidates)), np.int64)
+    group_parts, event_parts = [], []
     for place, (slot, value_N) in enumerate(candidates.items()):
         value_E, known_E = values_E[slot]
-        group_N, group_E = _groups(value_N, request_of_N, value_E, events.request_E, known_E)
-        groups = int(group_N.max(initial=-1)) + 1
+        group_N, group_E = _groups(value_N, request_of_N, value_E, events.request_E, known_E & (kind_E >= 0))
         (matched,) = np.nonzero(group_E >= 0)
-        group_M = group_E[matched]
-        table_GC = np.zeros((groups, COLUMNS), np.float32)
-        for column in range(COUNTS):
-            table_GC[:, column] = np.bincount(group_M, weight_CE[column, matched], groups)
-        for column, kind in ((COUNTS, SHOWN), (COUNTS + 1, CLICKED)):
-            of_kind = matched[kind_E[matched] == kind]
-            table_GC[:, column] = NEVER
-            # Events lie in the order in which they arrived: the last need not be the newest.
-            np.minimum.at(table_GC[:, column], group_E[of_kind], events.age_E[of_kind])
-        found[:, place] = table_GC[group_N]
-    return found
+        place_NS[:, place] = group_N + cells
+        group_parts.append(group_E[matched] + cells)
+        event_parts.append(matched)
+        cells += int(group_N.max(initial=-1)) + 1
+    group_M, event_M = np.concatenate(group_parts), np.concatenate(event_parts)
+    # One table for all slots, a row for each value that a request's candidates have: few calls, whatever the slots.
+    table_GC = np.empty((cells, COLUMNS), np.float32)
+    cell_CM = group_M * COUNTS + np.arange(COUNTS)[:, None]
+    counted = np.bincount(cell_CM.ravel(), events.weights()[:, event_M].ravel(), cells * COUNTS)
+    table_GC[:, :COUNTS] = counted.reshape(cells, COUNTS)
+    table_GC[:, COUNTS:] = NEVER
+    of_both = kind_E[event_M] <= CLICKED
+    group_M, event_M = group_M[of_both], event_M[of_both]
+    # Events lie in the order in which they arrived: the last need not be the newest.
+    np.minimum.at(table_GC, (group_M, COUNTS + kind_E[event_M]), events.age_E[event_M])
+    return table_GC[place_NS]
 
 
 def _groups(
@@ -99,6 +103,8 @@ def _groups(
         return np.empty(0, np.int64), np.full(len(value_E), -1)
     number_E = np.minimum(np.searchsorted(distinct, value_E), len(distinct) - 1)
     known_E = known_E & (distinct[number_E] == value_E)
+    if request_N[-1] == 0:  # a single request: its values are the pairs
+        return number_N, np.where(known_E, number_E, -1)
     pairs, group_N = np.unique(request_N * len(distinct) + number_N, return_inverse=True)
     pair_E = request_E * len(distinct) + number_E
     group_E = np.minimum(np.searchsorted(pairs, pair_E), len(pairs) - 1)

@@ -93,7 +93,8 @@ class Featurizer:
         self._table_of = table_of_slots(config)
         self._tables = {t.name: t for t in config.every_table}
         self._evidence_slots = config.evidence
-        self._crossed = {CROSSES: config.crosses, STATISTICS: config.statistics}
+        crossed = (CROSSES, config.crosses), (STATISTICS, config.statistics)
+        self._crossed = [(name, crosses) for name, crosses in crossed if crosses]
         self._past_crosses = [config.crosses[place] for place in config.past_crosses]
 
     def table_of(self, slot: str) -> str:
@@ -110,12 +111,7 @@ class Featurizer:
             slots[slot.name] = _keys_of(slot.name, _item_values(slot, requests))
         request_of_N = np.repeat(np.arange(len(requests)), [len(r.items) for r in requests])
         item_slots = frozenset(s.name for s in self._item_slots)
-        crossed = {
-            name: cross_keys(name, crosses, slots, request_of_N, item_slots)
-            for name, crosses in self._crossed.items()
-            if crosses
-        }
-        slots |= crossed
+        slots |= {name: cross_keys(name, crosses, slots, request_of_N, item_slots) for name, crosses in self._crossed}
         log = self.log(requests, log_length)
         slots[LOG] = log.items
         return KeyedBatch(
@@ -267,12 +263,15 @@ def cross_keys(
     item_slots: frozenset[str],
 ) -> SlotKeys:
     """Returns a key for each cross of each candidate, in order. Of a slot with several values the first counts."""
-    mixed_NC = np.zeros((len(request_of_N), len(crosses)), np.uint64)
+    first = {name: first_values(slots[name]) for name in {name for cross in crosses for name in cross}}
+    key_of = {name: key if name in item_slots else key[request_of_N] for name, key in first.items()}
+    mixed_NC = np.empty((len(request_of_N), len(crosses)), np.uint64)
     for column, cross in enumerate(crosses):
-        for name in sorted(cross):
-            key = first_values(slots[name])
-            key_N = key if name in item_slots else key[request_of_N]
-            mixed_NC[:, column] = mixed_NC[:, column] * _ODD + key_N
+        name, *others = sorted(cross)
+        mixed_N = key_of[name]
+        for name in others:
+            mixed_N = mixed_N * _ODD + key_of[name]
+        mixed_NC[:, column] = mixed_N
     lengths = np.full(len(request_of_N), len(crosses), np.int64)
     return SlotKeys(salted(mixed_NC.ravel(), salt), lengths)
 

@@ -8,15 +8,16 @@ beta distribution that counts as κ impressions (He et al., 2014; Ling et al., 2
 log-odds near 0, so certainty needs no input of its own; those that were tried made all tiers worse (docs/decisions.md).
 """
 
-# N candidates, S statistics, C columns, M memories, H the two heads.
+# N candidates, S statistics, C columns, M memories, that of clicks last, H the two heads.
 
 import torch
 from torch import Tensor, nn
 
 from ranker.config import STATISTIC_COLUMNS, STATISTICS
 from ranker.inputs.batch import Embedder, SlotValues
-from ranker.inputs.statistics import CLICKED, CONVERTED, JUDGED, MEMORIES, OF_CLICKS, SHOWN
+from ranker.inputs.statistics import MEMORIES, OF_CLICKS
 from ranker.model.evidence import PRIOR_BOUNDS
+from ranker.model.init import log_odds
 
 PRIOR_COUNT = 50.0
 """κ: impressions, and clicks, that the prior counts as."""
@@ -27,27 +28,36 @@ def read_statistics(statistics: SlotValues, count: int, embedder: Embedder) -> T
     return embedder.embed({STATISTICS: statistics})[STATISTICS].detach().view(-1, count, STATISTIC_COLUMNS)
 
 
-def smoothed_odds(positive: Tensor, tried: Tensor, prior: Tensor) -> Tensor:
-    """How the log-odds of these counts differ from those of the prior; 0 where nothing was tried."""
-    negative, against = tried - positive, 1 - prior
-    return torch.log((positive + PRIOR_COUNT * prior) / (negative + PRIOR_COUNT * against)) - torch.log(prior / against)
-
-
 class Statistics(nn.Module):
     """What the counts of a candidate's values add to its logits."""
 
+    memory_M: Tensor
+    prior_1: Tensor
+
     def __init__(self, statistics: int, conversion_prior: float) -> None:
         super().__init__()
-        self._conversion_prior = conversion_prior
         self.click_SM = nn.Parameter(torch.zeros(statistics, len(MEMORIES)))
-        self.conversion_S = nn.Parameter(torch.zeros(statistics))
+        self.conversion_S1 = nn.Parameter(torch.zeros(statistics, 1))
+        memories = torch.tensor([*MEMORIES, OF_CLICKS])
+        self.register_buffer("memory_M", memories, persistent=False)
+        self.register_buffer("prior_1", torch.tensor([log_odds(conversion_prior)]), persistent=False)
 
-    def forward(self, statistics_NSC: Tensor, prior_N: Tensor) -> Tensor:
-        """Logits [N, H]. prior_N: probability of a click by what is known besides, without gradient."""
-        memory_M = statistics_NSC.new_tensor(MEMORIES)
-        shown_NSM, clicked_NSM = (statistics_NSC[..., first:JUDGED:2] * memory_M for first in (SHOWN, CLICKED))
-        click_NSM = smoothed_odds(clicked_NSM, shown_NSM, prior_N.clamp(*PRIOR_BOUNDS)[:, None, None])
-        judged_NS, bought_NS = (OF_CLICKS * statistics_NSC[..., column] for column in (JUDGED, CONVERTED))
-        bought_NS = smoothed_odds(bought_NS, judged_NS, prior_N.new_tensor(self._conversion_prior))
-        click_N, conversion_N = (click_NSM * self.click_SM).sum(dim=(1, 2)), bought_NS @ self.conversion_S
-        return torch.stack([click_N, conversion_N], dim=1)
+    def forward(self, statistics_NSC: Tensor, expected_N: Tensor) -> Tensor:
+        """Logits [N, H]. expected_N: log-odds of a click by what is known besides, without gradient."""
+        N, clicks = len(expected_N), len(MEMORIES)
+        tried_NSM = statistics_NSC[..., 0::2] * self.memory_M
+        positive_NSM = statistics_NSC[..., 1::2] * self.memory_M
+        expected_N1 = expected_N.clamp(*_BOUNDS).unsqueeze(1)
+        prior_NM = torch.cat([*[expected_N1] * clicks, self.prior_1.expand(N, 1)], dim=1)
+        odds_NSM = smoothed_odds(positive_NSM, tried_NSM, prior_NM.unsqueeze(1))
+        weighted_NM = (odds_NSM * torch.cat([self.click_SM, self.conversion_S1], dim=1)).sum(dim=1)
+        return torch.stack([weighted_NM[:, :clicks].sum(dim=1), weighted_NM[:, clicks]], dim=1)
+
+
+def smoothed_odds(positive: Tensor, tried: Tensor, prior: Tensor) -> Tensor:
+    """How the log-odds of these counts differ from the prior's, which are given; 0 where nothing was tried."""
+    before = PRIOR_COUNT * torch.sigmoid(prior)
+    return torch.log((positive + before) / (tried - positive + (PRIOR_COUNT - before))) - prior
+
+
+_BOUNDS = [log_odds(bound) for bound in PRIOR_BOUNDS]

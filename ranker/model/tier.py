@@ -59,8 +59,6 @@ class Tokens:
     item_NVD: Tensor
     log: Log | None
     log_ED: Tensor | None
-    plain_NH: Tensor | None
-    """Logits of what reads crosses and the log's evidence."""
 
 
 class Tier(nn.Module):
@@ -117,13 +115,13 @@ class Tier(nn.Module):
             else None
         )
         self.evidence = (
-            Evidence(slots=len(model.evidence), hidden=tier.hidden, width=D, heads=2, prior=model.click_prior)
+            Evidence(slots=len(model.evidence), hidden=tier.hidden, heads=2, prior=model.click_prior)
             if model.evidence and tier.log_length
             else None
         )
         self.statistics = Statistics(self.counted, model.conversion_prior) if self.counted else None
         user_tokens = sent + 1
-        item_tokens = len(self.item_slots) + bool(item_features) + (self.evidence is not None)
+        item_tokens = len(self.item_slots) + bool(item_features)
         self.stack = STACKS[tier.form](
             tier, user_tokens=user_tokens, item_tokens=item_tokens, width=D, compress=compress
         )
@@ -153,8 +151,9 @@ class Tier(nn.Module):
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
         direct_NH = self.direct(self._with_sums(tokens, embedder), tokens.item_NVD, grouping)
-        if tokens.plain_NH is not None:
-            direct_NH = direct_NH + tokens.plain_NH
+        plain_NH = self._plain(batch, embedder)
+        if plain_NH is not None:
+            direct_NH = direct_NH + plain_NH
         logits_NH, distilled_NH, late_N = self.heads(user_BUD, item_NVD, direct_NH, batch.request_of_N)
         click_N, conversion_N = logits_NH[:, CLICK], logits_NH[:, CONVERSION]
         if position_N is not None:
@@ -173,7 +172,7 @@ class Tier(nn.Module):
         if past.crosses is not None:
             weights_MC = cross_weights(past.crosses, self.past_crosses, embedder)[:, :, CLICK]
             wide_M, expected_M = weights_MC.sum(dim=1), weights_MC[:, self.lasting_of_past].sum(dim=1)
-        _, logits_MH = self.evidence(past.evidence_MSC, expected_M.detach())
+        logits_MH = self.evidence(past.evidence_MSC, expected_M.detach())
         click_M: Tensor = logits_MH[:, CLICK] + wide_M + self.evidence.bias
         return click_M
 
@@ -190,9 +189,6 @@ class Tier(nn.Module):
         item = slot_tokens(self.item_slots, batch, embedded, embedder)
         if self.item_dense is not None:
             item.append(self.item_dense(batch.dense_item_NF))
-        token_ND, plain_NH = self._plain(batch, embedder)
-        if token_ND is not None:
-            item.append(token_ND)
         request_BD = self.request_token.expand(batch.num_requests, -1)
         if self.request is not None:
             request_BD = request_BD + self.request(torch.cat(user, dim=1))
@@ -200,11 +196,11 @@ class Tier(nn.Module):
         if self.config.dropout:
             user_BUD = F.dropout(user_BUD, self.config.dropout, self.training)
             item_NVD = F.dropout(item_NVD, self.config.dropout, self.training)
-        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG], plain_NH)
+        return Tokens(user_BUD, item_NVD, log, None if log is None else embedded[LOG])
 
-    def _plain(self, batch: Batch, embedder: Embedder) -> tuple[Tensor | None, Tensor | None]:
-        """The token of the evidence [N, D], and the logits of crosses and evidence [N, H]; None where there is none."""
-        token_ND, plain_NH = None, None
+    def _plain(self, batch: Batch, embedder: Embedder) -> Tensor | None:
+        """Logits [N, H] of crosses, evidence and statistics; None where there is none."""
+        plain_NH: Tensor | None = None
         expected_N = batch.dense_item_NF.new_zeros(batch.num_candidates)
         if self.crosses:
             weights_NCH = cross_weights(batch.slots[CROSSES], self.crosses, embedder)
@@ -213,14 +209,13 @@ class Tier(nn.Module):
         if self.evidence is not None:
             if batch.evidence_NSC is None:
                 raise ValueError(f"tier {self.config.name!r} reads evidence, and the batch has none (Featurizer.batch)")
-            token_ND, evidence_NH = self.evidence(batch.evidence_NSC, expected_N)
+            evidence_NH = self.evidence(batch.evidence_NSC, expected_N)
             plain_NH = evidence_NH if plain_NH is None else plain_NH + evidence_NH
         if self.statistics is not None:
             statistics_NSC = read_statistics(batch.slots[STATISTICS], self.counted, embedder)
-            prior_N = torch.sigmoid(expected_N + self.heads.out_bias[CLICK]).detach()
-            statistics_NH = self.statistics(statistics_NSC, prior_N)
+            statistics_NH = self.statistics(statistics_NSC, expected_N + self.heads.out_bias[CLICK].detach())
             plain_NH = statistics_NH if plain_NH is None else plain_NH + statistics_NH
-        return token_ND, plain_NH
+        return plain_NH
 
     def states(self, tokens: Tokens, embedder: Embedder) -> States | None:
         """The log as every candidate of a request will read it; None for a tier that reads none."""

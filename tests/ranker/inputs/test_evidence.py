@@ -64,7 +64,7 @@ def plain(request: ScoringRequest, item: str, slot: str, *, length: int) -> F32:
         counts[:, kind] += [np.exp(-age_s / tau_s) for tau_s in DECAYS_S]
         if kind in (SHOWN, CLICKED):
             newest[kind] = min(newest[kind], float(np.log1p(age_s)))
-    return np.array([*counts.ravel(), *newest], np.float32)
+    return np.array([*counts.T.ravel(), *newest], np.float32)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,7 +7,7 @@ import pytest
 
 from ranker.arrays import U64
 from ranker.config import CROSSES, ITEM
-from ranker.inputs.evidence import CLICKED, SHOWN, kinds
+from ranker.inputs.evidence import CLICKED, DECAYS_S, SHOWN, kinds
 from ranker.inputs.features import Featurizer
 from ranker.inputs.hashing import hash64, salted
 from ranker.inputs.past import SETTLED_S, least_ages, past_pages
@@ -97,7 +97,8 @@ def test_what_came_after_the_page_does_not_count() -> None:
     first, last = (pages_of([request], np.array([[draw]], np.uint64)) for draw in (0, 1))
     assert (first.click_M.tolist(), last.click_M.tolist()) == ([1.0], [0.0])
     assert not first.evidence_MSC[..., :9].any()
-    assert last.evidence_MSC[0, 0, :2].tolist() == [1.0, 1.0]
+    shown, clicked = 0, len(DECAYS_S)
+    assert last.evidence_MSC[0, 0, [shown, clicked]].tolist() == [1.0, 1.0]
 
 
 def test_young_impressions_and_unknown_items_are_no_examples() -> None:
