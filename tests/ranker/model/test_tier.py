@@ -94,7 +94,9 @@ def test_only_the_newest_events_are_read(config: TierConfig) -> None:
 def test_gradient_reaches_every_parameter(config: TierConfig) -> None:
     tier, embedder = make_tier(config, replace(MODEL, learns_late=True)), PlainEmbedder()
     if tier.evidence is not None:
-        nn.init.ones_(tier.evidence.hidden_Hh)  # it starts at 0, and what is behind it has no gradient in the first step
+        nn.init.ones_(
+            tier.evidence.hidden_Hh
+        )  # it starts at 0, and what is behind it has no gradient in the first step
     batch = make_batch([3, 0, 5], [20, 4, 0])
     logits = tier(batch, embedder, torch.arange(8))
     assert logits.late_N is not None
