@@ -256,7 +256,9 @@ class Learner:
         said = self._said_by_a_label()
         for group in self.adam.param_groups:
             group["lr"] = group["full_rate"] * math.sqrt(min(1.0, labels * said / FULL_STEP))
-        scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        # Of a mean, a label among few would weigh more than one among many: than those that come together, as what was
+        # not clicked does.
+        scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0) * min(1.0, labels / FULL_STEP)
         with torch.no_grad():
             for parameter in self.parameters.values():
                 if parameter.grad is not None:

@@ -310,3 +310,15 @@ def test_examples_with_conversions_alone_are_learned_from() -> None:
     report = learner.learn(examples)
     assert report.applied
     assert (report.click.count, report.conversion.count) == (0, 2)
+
+
+def test_a_label_among_few_weighs_no_more_than_one_among_many() -> None:
+    """One in four is clicked; each click comes alone, and what was not clicked by threes."""
+    learner = tiny_learner(dataclasses.replace(tiny_model(evidence=()), crosses=(), click_prior=0.25))
+    for number in range(200):
+        learner.learn([labelled(2 * number, request(items=["a"]), [1])])
+        learner.learn([labelled(2 * number + 1, request(items=["a", "a", "a"]), [0, 0, 0])])
+    [lesson, *_] = learner._lessons([labelled(0, request(items=["a"]), [0])], 0.0)
+    with torch.no_grad():
+        logits = learner.tiers["light"](lesson.batch, learner.tables, lesson.position_N)
+    assert 0.2 < float(torch.sigmoid(logits.click_N)) < 0.38
