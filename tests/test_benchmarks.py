@@ -35,6 +35,7 @@ SMALLEST = {
     "logs": "--logs ml-100k --lags 0,16,32 --limit 320 --seeds 1 --json",
     "memory": "--rows 2000 --widths 16",
     "nested": LABORATORY,
+    "through_kafka": "--limit 300 --json",
     "long_tail": "--requests 400 --seeds 1 --tier light --json",
     "new_ads": "--seeds 1 --hours 0.04 --warm-up 200 --life-h 0.1 --probe-s 30 --contexts 20 --json",
     "odd_files": '--case "string_view (Polars)"',

@@ -84,6 +84,8 @@ class ReplayReport:
     """Audit of everything on the broker, by id: what was stored, joined, learned, lost or doubled."""
     grades: Grades | None
     why_no_grades: str = ""
+    examples: Sequence[Graded] = ()
+    """Every click example that was graded, in the order of the log."""
 
     def as_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {

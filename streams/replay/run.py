@@ -95,5 +95,6 @@ def _report(
         shift_ms=shift_ms,
         audit=audit,
         grades=grades,
+        examples=examples,
         why_no_grades=why,
     )
