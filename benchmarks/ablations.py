@@ -105,7 +105,7 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
     yield "factorization machine zeroed", of(), zero_factorization
     yield "no pairwise terms", of(), no_pairs
     yield "no log", of(log_length=0), None
-    yield "log: no sums", of(log_sums=0), None
+    yield "log: sums over it", of(log_sums=8), None
     yield "log: sums only, nothing read", of(), read_nothing
     yield "log read at the first layer only", of(), read_at_first_layer_only
     yield "no request query", of(), no_request_query

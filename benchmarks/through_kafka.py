@@ -70,7 +70,7 @@ def main() -> None:
 def compared(examples: Sequence[Graded], in_process_n: F64, user_n: I64) -> dict[str, float]:
     """Normalized entropies of both, over all and from START on, with the paired interval of the difference."""
     label_n, kafka_n = (np.array([getattr(e, name) for e in examples]) for name in ("label", "predicted"))
-    found = {}
+    found: dict[str, float] = {}
     for words, first in (("", 0), (f", from {START} on", min(START, len(examples) // 2))):
         both = normalized_entropies(label_n[first:], np.stack([kafka_n, in_process_n])[:, first:], user_n[first:])
         difference = both.difference(0, 1)
