@@ -63,8 +63,10 @@ def check_weights(config: GateConfig, dense: Tensors, rows: Mapping[str, Tensor]
             return Breach("change", f"a weight of {name} may move by {config.max_change} an update, on average, "
                           f"and moved by {moved:.3g}")  # fmt: skip
     for name, values in rows.items():
-        if name == STATISTICS and len(values) and not 0 <= float(values.min()) <= float(values.max()) <= 1:
-            return Breach("finite", f"counts are shares, 0 to 1, got {float(values.min()):.3g} to {values.max():.3g}")
+        if name == STATISTICS and not ((values >= 0) & (values <= 1)).all():
+            return Breach("finite", f"counts are shares, 0 to 1, got {values.min():.3g} to {values.max():.3g}")
+        if name == STATISTICS and (values[:, 1::2] > values[:, 0::2]).any():
+            return Breach("finite", "no more can be clicked than was shown, and is by a row of statistics")
         largest = float(values.abs().max()) if len(values) else 0.0
         if not largest <= config.max_row_value:
             return Breach("finite", f"rows of {name!r} must be within ±{config.max_row_value}, got {largest:.3g}")

@@ -11,7 +11,7 @@ from ranker.config import UpdateConfig
 from ranker.inputs.tables import PlainTables
 from ranker.learning.trained_tables import TrainedTables
 from ranker.updates.changes import Changes, TableChange
-from ranker.updates.encoding import SMALL, encode, encode_dense, row_bytes
+from ranker.updates.encoding import SMALL, encode, encode_dense, row_bytes, row_encoding
 from ranker.updates.image import Image, Tensors
 from ranker.updates.log import Dirty
 
@@ -90,7 +90,7 @@ class PendingChanges:
         keys, rows = keys[order], rows[order]
         evicted = np.array(sorted(self._evicted[name]), np.uint64)
         self._evicted[name].clear()
-        encoding = self._config.tensors.get(name, self._config.rows)
+        encoding = row_encoding(name, self._config)
         catalogued = np.zeros(len(rows), np.bool_)
         if name == self._tables.catalogue.table and len(self._unsent):
             # What left and came back has its old entry in replicas, or none.
@@ -116,7 +116,7 @@ class PendingChanges:
         moved_R = away_R > config.moved * torch.linalg.vector_norm(now_RD, dim=1)
         chosen = moved_R.nonzero().squeeze(1)
         if config.row_budget is not None:
-            cost = _ROW_OVERHEAD + row_bytes(weights.shape[1], config.tensors.get(name, config.rows))
+            cost = _ROW_OVERHEAD + row_bytes(weights.shape[1], row_encoding(name, config))
             most = max(1, config.row_budget // len(self._tables.weights) // cost)
             if len(chosen) > most:
                 chosen = chosen[away_R[chosen].topk(most).indices].sort().values

@@ -57,7 +57,8 @@ class Statistics(nn.Module):
 def smoothed_odds(positive: Tensor, tried: Tensor, prior: Tensor) -> Tensor:
     """How the log-odds of these counts differ from the prior's, which are given; 0 where nothing was tried."""
     before = PRIOR_COUNT * torch.sigmoid(prior)
-    return torch.log((positive + before) / (tried - positive + (PRIOR_COUNT - before))) - prior
+    negative = (tried - positive).clamp(min=0)  # an update may bring anything
+    return torch.log((positive + before) / (negative + (PRIOR_COUNT - before))) - prior
 
 
 _BOUNDS = [log_odds(bound) for bound in PRIOR_BOUNDS]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ranker.config import Encoding, UpdateConfig
+from ranker.config import STATISTICS, Encoding, UpdateConfig
 
 SMALL = 256
 """Size up to which a dense tensor travels as it is."""
@@ -64,6 +64,13 @@ def encode(values: Tensor, encoding: Encoding) -> Encoded:
 def encode_dense(name: str, values: Tensor, config: UpdateConfig) -> Encoded:
     """A dense tensor as it travels; name: "light/heads.out_bias"."""
     return encode(values, "float32" if values.numel() <= SMALL else config.tensors.get(name, config.dense))
+
+
+def row_encoding(table: str, config: UpdateConfig) -> Encoding:
+    """Returns the encoding of a table's rows. Counts are int8 only where that is asked for by name: in such a row, what is
+    small beside its largest share is nothing, and of a new ad all is."""
+    bare = "bfloat16" if table == STATISTICS and config.rows == "int8" else config.rows
+    return config.tensors.get(table, bare)
 
 
 def row_bytes(width: int, encoding: Encoding) -> int:

@@ -77,12 +77,15 @@ def measure(recipe: Recipe, sample: "Sample", *, max_loss: float) -> "EncodingRe
 
 def recipe_lines(recipe: Recipe, found: "EncodingResult") -> str:
     """Returns as TOML what differs from the recipe's encodings; empty where nothing does."""
+    from ranker.updates.encoding import row_encoding
+
     updates = recipe.training.learner.updates
     tables = {table.name for table in recipe.model.every_table}
     lines = []
     for name in dict.fromkeys(result.name for result in found.tensors):
         encoding = found.chosen.get(name, "float32")
-        if encoding != updates.tensors.get(name, updates.rows if name in tables else updates.dense):
+        bare = row_encoding(name, updates) if name in tables else updates.tensors.get(name, updates.dense)
+        if encoding != bare:
             lines.append(f'"{name}" = "{encoding}"')
     return "\n".join(["[training.learner.updates.tensors]", *lines]) if lines else ""
 

@@ -150,7 +150,7 @@ def test_rows_are_bounded() -> None:
 @pytest.mark.parametrize("count", [-0.01, 1.01, float("nan")])
 def test_counts_are_shares(count: float) -> None:
     learner, engine = trained()
-    for value, breach in ((count, "finite"), (0.0, None), (1.0, None)):
+    for value, breach in ((count, "finite"), (0.1, "finite"), (0.2, None), (1.0, None)):
         rows = {STATISTICS: torch.tensor([[0.5, 0.1], [value, 0.2]])}
         found = check_weights(CONFIG, learner.dense, rows, engine.image)
         assert (found and found.test) == breach

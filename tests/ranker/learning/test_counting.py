@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ranker.config import ITEM, STATISTICS, LearnerConfig, ModelConfig
+from ranker.config import ITEM, STATISTICS, LearnerConfig, ModelConfig, UpdateConfig
 from ranker.delayed.policies import NO_EMISSION, POLICIES, Emission
 from ranker.inputs.requests import LabelledRequest
 from ranker.inputs.statistics import CLICKED, CONVERTED, JUDGED, MEMORIES, OF_CLICKS, SHOWN
@@ -244,6 +244,29 @@ def test_what_waits_survives_a_restart_and_a_rollback() -> None:
         assert row_of(learner, "late")[CLICKED] > 0
     for name, weights in original.tables.weights.items():
         assert torch.equal(weights, copy.tables.weights[name]), name
+
+
+def test_counts_travel_as_bfloat16_at_least() -> None:
+    """In int8 a new ad's few impressions would be nothing beside the largest share of its row."""
+    learner = learner_of(updates=UpdateConfig(rows="int8"))
+    learner.learn(traffic(0, 1)[0])
+    tables = learner.take_changes().tables
+    assert tables[STATISTICS].tail_values_WD.data.dtype == torch.bfloat16
+    assert tables["items"].values_KD.data.dtype == torch.int8
+    learner = learner_of(updates=UpdateConfig(rows="bfloat16", tensors={STATISTICS: "float32"}))
+    learner.learn(traffic(0, 1)[0])
+    assert learner.take_changes().tables[STATISTICS].tail_values_WD.data.dtype == torch.float32
+
+
+def test_no_row_makes_a_prediction_that_is_none() -> None:
+    config = replace(COUNTING, crosses=(), evidence=())
+    learner = learner_of(config)
+    with torch.no_grad():
+        learner.tiers["light"].statistics.click_SM.fill_(1.0)  # type: ignore[union-attr]
+    learner.tables.weights[STATISTICS][:, 1::2] = 1.0  # clicked, and never shown
+    lessons = learner._lessons([labelled(0, request(items=["a", "b"]), [0, 0])], 0.0)
+    logits = learner.tiers["light"](lessons[0].batch, learner.tables, lessons[0].position_N)
+    assert logits.click_N.isfinite().all()
 
 
 def test_statistics_have_crosses_rules() -> None:
