@@ -67,8 +67,8 @@ def encode_dense(name: str, values: Tensor, config: UpdateConfig) -> Encoded:
 
 
 def row_encoding(table: str, config: UpdateConfig) -> Encoding:
-    """Returns the encoding of a table's rows. Counts are int8 only where that is asked for by name: in such a row, what is
-    small beside its largest share is nothing, and of a new ad all is."""
+    """Returns the encoding of a table's rows. Counts are int8 only where that is asked for by name: in such a row, what
+    is small beside its largest share is nothing, and of a new ad all is."""
     bare = "bfloat16" if table == STATISTICS and config.rows == "int8" else config.rows
     return config.tensors.get(table, bare)
 
