@@ -103,7 +103,7 @@ def _groups(
         return np.empty(0, np.int64), np.full(len(value_E), -1)
     number_E = np.minimum(np.searchsorted(distinct, value_E), len(distinct) - 1)
     known_E = known_E & (distinct[number_E] == value_E)
-    if request_N[-1] == 0:  # a single request: its values are the pairs
+    if not request_N[-1] and not request_E[-1:].any():  # a single request: its values are the pairs
         return number_N, np.where(known_E, number_E, -1)
     pairs, group_N = np.unique(request_N * len(distinct) + number_N, return_inverse=True)
     pair_E = request_E * len(distinct) + number_E

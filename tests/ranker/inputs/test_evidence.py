@@ -97,6 +97,16 @@ def test_a_candidate_s_counts_do_not_depend_on_the_company() -> None:
     assert together[6 + 4].numpy().tobytes() == alone[0].numpy().tobytes()
 
 
+def test_a_request_without_candidates_leaves_its_events_to_nobody() -> None:
+    rng, featurizer, known = np.random.default_rng(7), Featurizer(CONFIG), tables()
+    asked = drawn(rng, 20, 4)
+    empty = ScoringRequest(user="v", event_ms=EVENT_MS, items=[], item_features=[], log=drawn(rng, 30, 1).log)
+    alone, beside = (featurizer.batch(featurizer.keys(r, 64), known).evidence_NSC for r in ([asked], [asked, empty]))
+    assert alone is not None
+    assert beside is not None
+    np.testing.assert_array_equal(alone.numpy(), beside.numpy())
+
+
 def test_no_events_and_no_candidates() -> None:
     featurizer, known = Featurizer(CONFIG), tables()
     one = drawn(np.random.default_rng(0), 0, 2)

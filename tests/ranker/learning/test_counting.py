@@ -275,3 +275,4 @@ def test_statistics_have_crosses_rules() -> None:
             replace(COUNTING, statistics=wrong)
     assert COUNTING.digest != replace(COUNTING, statistics=()).digest
     assert replace(COUNTING, statistics=(), statistic_rows=5).digest == tiny_model().digest
+    assert COUNTING.row_width(STATISTICS) == 2 * len(MEMORIES) + 2
