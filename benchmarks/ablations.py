@@ -67,11 +67,6 @@ def zero_factorization(tier: Tier) -> None:
             module.fm = _Zeros(module.fm.down.out_features)  # type: ignore[assignment]
 
 
-def no_pairs(tier: Tier) -> None:
-    """Pairs start at zero; frozen, they stay there."""
-    tier.direct.pairs_PU.requires_grad_(False)
-
-
 def read_nothing(tier: Tier) -> None:
     for depth in range(len(tier.stack.readers)):
         tier.stack.readers[depth] = _Deaf()
@@ -103,10 +98,8 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
 
     yield "whole", of(), None
     yield "factorization machine zeroed", of(), zero_factorization
-    yield "no pairwise terms", of(), no_pairs
     yield "no log", of(log_length=0), None
-    yield "log: sums over it", of(log_sums=8), None
-    yield "log: sums only, nothing read", of(), read_nothing
+    yield "log counted, not read", of(), read_nothing
     yield "log read at the first layer only", of(), read_at_first_layer_only
     yield "no request query", of(), no_request_query
     yield "biases put back", of(), biases_back

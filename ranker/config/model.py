@@ -27,7 +27,7 @@ CROSSES = "crosses"
 STATISTICS = "statistics"
 """The slot of the candidates' statistics, and the table of their counts."""
 
-ARCHITECTURE = 3
+ARCHITECTURE = 4
 """Version of what ranker/model makes of a configuration: raised where its parameters get other names or shapes, or the
 same ones come to mean something else. Weights of another version are another model's."""
 
@@ -44,7 +44,6 @@ TIER_SIZES: Final[Sizes] = MappingProxyType(
         "layers": (1, 256),
         "width": (0, 4_096),
         "log_length": (0, 16_384),
-        "log_sums": (0, 1_024),
         "encoder_layers": (0, 256),
         "user_tokens": (2, 4_096),
         "fm_tokens": (1, 4_096),
@@ -111,9 +110,6 @@ class TierConfig:
     """Width of the tier's tokens; 0: as wide as the embeddings."""
     log_length: int = 64
     """Newest events of the log that the encoder reads; 0: no log at all."""
-    log_sums: int = 0
-    """Sums over the log, by kind of action, whose products with the candidate's tokens go straight to the logits. Worth
-    .0085 of entropy to a model that counts no evidence, and nothing beside it."""
     encoder: Literal["softmax", "gated"] = "softmax"
     encoder_layers: int = 1
     user_tokens: int = 8

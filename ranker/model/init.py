@@ -34,6 +34,9 @@ def linear(size_in: int, size_out: int, *, gain: float = 1.0) -> nn.Linear:
     return layer
 
 
-def norm(width: int) -> nn.RMSNorm:
-    """RMSNorm. Its eps bounds the gradient's gain at 1 / sqrt(eps), which a row that is still zero meets."""
-    return nn.RMSNorm(width, eps=1e-5)
+def norm(width: int) -> nn.LayerNorm:
+    """LayerNorm without bias: RMSNorm ranks as well, and is seven operators on a CPU where this is one.
+
+    Its eps bounds the gradient's gain at 1 / sqrt(eps), which a row that is still zero meets.
+    """
+    return nn.LayerNorm(width, eps=1e-5, bias=False)

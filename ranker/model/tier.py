@@ -34,7 +34,6 @@ from ranker.model.prune import cut
 from ranker.model.reader import Grouping
 from ranker.model.stacks import STACKS, States
 from ranker.model.statistics import Statistics, read_statistics
-from ranker.model.sums import LogSums
 from ranker.model.tokens import DenseToken, EventTokens, Log, newest, slot_tokens
 from ranker.model.wide import cross_weights
 
@@ -125,9 +124,7 @@ class Tier(nn.Module):
         self.stack = STACKS[tier.form](
             tier, user_tokens=user_tokens, item_tokens=item_tokens, width=D, compress=compress
         )
-        self.sums = LogSums(tier.log_sums) if tier.log_length and tier.log_sums else None
-        sums = tier.log_sums if self.sums is not None else 0
-        self.direct = DirectLogits(heads=2, user_tokens=user_tokens + sums, item_tokens=item_tokens, width=D)
+        self.direct = DirectLogits(heads=2, user_tokens=user_tokens, item_tokens=item_tokens, width=D)
         self.heads = Heads(
             tier,
             user_tokens=self.stack.user_tokens,
@@ -150,7 +147,7 @@ class Tier(nn.Module):
         tokens = self.tokens(batch, embedder)
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
-        direct_NH = self.direct(self._with_sums(tokens, embedder), tokens.item_NVD, grouping)
+        direct_NH = self.direct(tokens.user_BUD, tokens.item_NVD, batch.request_of_N)
         plain_NH = self._plain(batch, embedder)
         if plain_NH is not None:
             direct_NH = direct_NH + plain_NH
@@ -226,12 +223,6 @@ class Tier(nn.Module):
             self.events(log, log_ED), log.age_E, log.lengths_B, log.longest, tokens.user_BUD[:, -1], embedder.pad
         )
         return States(layers, mask_B11L)
-
-    def _with_sums(self, tokens: Tokens, embedder: Embedder) -> Tensor:
-        """The request's tokens, and behind them the sums over its log: [B, U + K, D]."""
-        if self.sums is None or tokens.log is None or tokens.log_ED is None:
-            return tokens.user_BUD
-        return torch.cat([tokens.user_BUD, self.sums(tokens.log, tokens.log_ED, embedder)], dim=1)
 
     @torch.no_grad()
     def observe(

@@ -12,9 +12,9 @@ from ranker.inputs.evidence import COLUMNS
 from ranker.inputs.tables import table_of_slots
 
 LIGHT = TierConfig(name="light")
-HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32, log_sums=8)
-EXACT = TierConfig(name="exact", form="exact", layers=2, log_length=24, hidden=32, log_sums=8)
-GATED = TierConfig(name="gated", encoder="gated", encoder_layers=2, log_length=24, width=8, hidden=32, log_sums=8)
+HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32)
+EXACT = TierConfig(name="exact", form="exact", layers=2, log_length=24, hidden=32)
+GATED = TierConfig(name="gated", encoder="gated", encoder_layers=2, log_length=24, width=8, hidden=32)
 ATTENTIVE = TierConfig(name="attentive", attentive=True, log_length=24, hidden=32, distilled=True)
 ATTENTIVE_EXACT = TierConfig(name="attentive exact", form="exact", attentive=True, layers=2, log_length=24)
 WITHOUT_LOG = TierConfig(name="without log", log_length=0, layers=2, hidden=32)
