@@ -11,7 +11,7 @@ counts are of the whole log.
 """
 
 # N candidates, E log events over all requests, S slots, C columns, R rows of the item table, G distinct values of the
-# candidates of one request, over all requests.
+# candidates of one request, over all requests, A = S · N, F = S · E.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,19 +69,19 @@ def count_evidence(
         values_E: by slot, the value of each event's item, and whether it is known.
         candidates: by slot, the value [N] of each candidate.
     """
-    kind_E, cells = kinds(events.action_E), 0
-    place_NS = np.empty((len(request_of_N), len(candidates)), np.int64)
-    group_parts, event_parts = [], []
-    for place, (slot, value_N) in enumerate(candidates.items()):
-        value_E, known_E = values_E[slot]
-        group_N, group_E = _groups(value_N, request_of_N, value_E, events.request_E, known_E & (kind_E >= 0))
-        (matched,) = np.nonzero(group_E >= 0)
-        place_NS[:, place] = group_N + cells
-        group_parts.append(group_E[matched] + cells)
-        event_parts.append(matched)
-        cells += int(group_N.max(initial=-1)) + 1
-    group_M, event_M = np.concatenate(group_parts), np.concatenate(event_parts)
-    # One table for all slots, a row for each value that a request's candidates have: few calls, whatever the slots.
+    kind_E, slots = kinds(events.action_E), len(candidates)
+    counts_E = kind_E >= 0
+    # All slots at once, so that there are few calls: values are salted by their slot, so those of two slots differ.
+    group_A, group_F = _groups(
+        np.concatenate(list(candidates.values())),
+        np.tile(request_of_N, slots),
+        np.concatenate([values_E[slot][0] for slot in candidates]),
+        np.tile(events.request_E, slots),
+        np.concatenate([values_E[slot][1] & counts_E for slot in candidates]),
+    )
+    (matched_M,) = np.nonzero(group_F >= 0)
+    group_M, event_M = group_F[matched_M], matched_M % max(1, len(kind_E))
+    cells = int(group_A.max(initial=-1)) + 1
     table_GC = np.empty((cells, COLUMNS), np.float32)
     cell_CM = group_M * COUNTS + np.arange(COUNTS)[:, None]
     counted = np.bincount(cell_CM.ravel(), events.weights()[:, event_M].ravel(), cells * COUNTS)
@@ -91,24 +91,25 @@ def count_evidence(
     group_M, event_M = group_M[of_both], event_M[of_both]
     # Events lie in the order in which they arrived: the last need not be the newest.
     np.minimum.at(table_GC, (group_M, COUNTS + kind_E[event_M]), events.age_E[event_M])
-    return table_GC[place_NS]
+    return table_GC[group_A.reshape(slots, -1).T]
 
 
 def _groups(
-    value_N: U64, request_N: I64, value_E: U64, request_E: I64, known_E: npt.NDArray[np.bool_]
+    value_A: U64, request_A: I64, value_F: U64, request_F: I64, known_F: npt.NDArray[np.bool_]
 ) -> tuple[I64, I64]:
-    """Numbers the pairs of request and value that candidates have: of each candidate, and of each event (-1: none)."""
-    distinct, number_N = np.unique(value_N, return_inverse=True)
+    """Numbers the pairs of request and value that candidates have: of each candidate's value, and of each event's
+    (-1: of no candidate, or not known)."""
+    distinct, number_A = np.unique(value_A, return_inverse=True)
     if not len(distinct):
-        return np.empty(0, np.int64), np.full(len(value_E), -1)
-    number_E = np.minimum(np.searchsorted(distinct, value_E), len(distinct) - 1)
-    known_E = known_E & (distinct[number_E] == value_E)
-    if not request_N[-1] and not request_E[-1:].any():  # a single request: its values are the pairs
-        return number_N, np.where(known_E, number_E, -1)
-    pairs, group_N = np.unique(request_N * len(distinct) + number_N, return_inverse=True)
-    pair_E = request_E * len(distinct) + number_E
-    group_E = np.minimum(np.searchsorted(pairs, pair_E), len(pairs) - 1)
-    return group_N, np.where(known_E & (pairs[group_E] == pair_E), group_E, -1)
+        return np.empty(0, np.int64), np.full(len(value_F), -1)
+    number_F = np.minimum(np.searchsorted(distinct, value_F), len(distinct) - 1)
+    known_F = known_F & (distinct[number_F] == value_F)
+    if not request_A[-1] and not request_F[-1:].any():  # a single request: its values are the pairs
+        return number_A, np.where(known_F, number_F, -1)
+    pairs, group_A = np.unique(request_A * len(distinct) + number_A, return_inverse=True)
+    pair_F = request_F * len(distinct) + number_F
+    group_F = np.minimum(np.searchsorted(pairs, pair_F), len(pairs) - 1)
+    return group_A, np.where(known_F & (pairs[group_F] == pair_F), group_F, -1)
 
 
 class Catalogue:

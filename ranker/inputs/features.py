@@ -153,11 +153,12 @@ class Featurizer:
         slots: dict[str, SlotValues] = {}
         for table, names in by_table.items():
             keys = np.concatenate([keyed.slots[name].keys_T for name in names])
-            rows = self.rows(table, keys, tables.key_maps[table])
-            ends = np.cumsum([len(keyed.slots[name].keys_T) for name in names])[:-1]
-            for name, part in zip(names, np.split(rows, ends), strict=True):
+            parts = torch.from_numpy(self.rows(table, keys, tables.key_maps[table])).split(
+                [len(keyed.slots[name].keys_T) for name in names]
+            )
+            for name, rows_T in zip(names, parts, strict=True):
                 lengths = keyed.slots[name].lengths
-                slots[name] = SlotValues(torch.from_numpy(part), None if lengths is None else torch.from_numpy(lengths))
+                slots[name] = SlotValues(rows_T, None if lengths is None else torch.from_numpy(lengths))
         return Batch(
             request_of_N=torch.from_numpy(keyed.request_of_N),
             slots=slots,
