@@ -65,13 +65,21 @@ def test_what_a_category_may_be(sent: Any, read: list[str]) -> None:
     assert lengths is None or lengths == [len(read)]
 
 
-@pytest.mark.parametrize("sent", ["text", ["list"], float("nan"), float("inf"), None])
+@pytest.mark.parametrize("sent", ["text", ["list"], float("nan"), float("inf"), None, 10**400, -(10**400)])
 def test_what_is_no_number_is_zero(sent: Any) -> None:
     assert Featurizer(CONFIG).keys([replace(request(), features={"age": sent})], 8).dense_user_BF.tolist() == [[0.0]]
 
 
 def test_a_missing_category_is_one_of_its_own() -> None:
     assert slot_keys(replace(request(), features={}), "interests") == ([key("", "interests")], None)
+
+
+@pytest.mark.parametrize("odd", [True, 3, "text", None, float("nan"), 10**400])
+def test_a_number_is_the_same_whatever_its_neighbours_are(odd: Any) -> None:
+    items = [{"price": 2.5}, {"price": odd}, {}, {"price": 7.0}]
+    made = Featurizer(CONFIG).keys([replace(request("u", ["a", "b", "c", "d"]), item_features=items)], 8)
+    alone = [Featurizer(CONFIG).keys([replace(request("u", ["a"]), item_features=[item])], 8) for item in items]
+    assert made.dense_item_NF.tolist() == [one.dense_item_NF[0].tolist() for one in alone]
 
 
 def test_numbers_are_squashed_and_keep_their_sign() -> None:
@@ -155,6 +163,6 @@ def test_numbers_as_ids_stay_apart_however_large(kind: type) -> None:
     assert slot_keys(sent, "interests")[0] == keys([str(n) for n in ids], "interests")
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e300, -0.0, True])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e300, 10**400, -0.0, True])
 def test_no_number_is_too_odd_to_be_a_category(value: float) -> None:
     assert len(slot_keys(replace(request("u", ["a"]), features={"interests": value}), "interests")[0]) == 1
