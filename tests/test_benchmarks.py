@@ -18,6 +18,7 @@ SMALLEST = {
     "audit_running": "--audits 1 --rate 5",
     "audit_size": "--records 2000",
     "bad_updates": "--bad nan --warm-up 30 --snapshot-s 5",
+    "catalogue_skew": f"{LABORATORY} --tier light --lates 16 --json",
     "chaos": "--faults 1 --kinds kill",
     "delayed": "--seeds 1 --clicks 50",
     "embeddings": "--seeds 1 --steps 9 --budgets-kb 40",

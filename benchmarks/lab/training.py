@@ -30,6 +30,8 @@ class Settings:
     """Requests in a step."""
     late: int = 0
     """Requests that labels come later by than the step after; a multiple of `batch`."""
+    as_served: bool = False
+    """Learn from the counts of the log that were served, and not from what the catalogue makes of it by then."""
     graded: float = 0.5
     """Share of the stream, its last part, that is graded."""
     learner: LearnerConfig = LearnerConfig()
@@ -48,6 +50,8 @@ class Run:
     step_ms: float
     """Median processor time of a step, of all tiers that learned together."""
     examples_per_s: float
+    skewed: float
+    """Share of impressions whose counts were others when they were served than when they were learned."""
 
 
 class _Watched(Learner):
@@ -84,7 +88,7 @@ def run(
     featurizer, side = Featurizer(model), user_side(model)
     graded: dict[str, list[F32]] = {tier.name: [] for tier in model.tiers}
     begin = int(stream.requests * (1 - settings.graded)) // settings.batch * settings.batch
-    steps_s = []
+    steps_s, served, skewed = [], dict[int, list[Lesson]](), list[float]()
 
     def lessons_of(first: int) -> list[Lesson]:
         last = min(first + settings.batch, stream.requests)
@@ -92,10 +96,16 @@ def run(
 
     for first in range(0, stream.requests, settings.batch):
         calibrations = {name: tier.calibration.clone() for name, tier in learner.tiers.items()}
-        predicted = learner.predicted(lessons_of(first)) if settings.late else {}
+        if settings.late:
+            served[first] = lessons_of(first)
+        predicted = learner.predicted(served.get(first, []))
         if first >= settings.late:
             started, taught = time.process_time(), first - settings.late
             lessons = lessons_of(taught)
+            if taught in served:
+                as_served = [_with_counts_of(then, now) for then, now in zip(served.pop(taught), lessons, strict=True)]
+                skewed.append(_skew(as_served[-1], lessons[-1]))
+                lessons = as_served if settings.as_served else lessons
             cut = slice(*stream.candidate_starts[[taught, min(taught + settings.batch, stream.requests)]].tolist())
             report = learner.learn_from(lessons, stream.click_N[cut], stream.conversion_N[cut])
             steps_s.append(time.process_time() - started)
@@ -120,9 +130,21 @@ def run(
             stream.keyed.request_of_N[from_N:],
             1000 * step_s,
             examples / step_s,
+            float(np.mean(skewed)) if skewed else 0.0,
         )
         for name, parts in graded.items()
     }
+
+
+def _with_counts_of(then: Lesson, now: Lesson) -> Lesson:
+    return replace(now, batch=replace(now.batch, evidence_NSC=then.batch.evidence_NSC))
+
+
+def _skew(then: Lesson, now: Lesson) -> float:
+    counts = then.batch.evidence_NSC, now.batch.evidence_NSC
+    if counts[0] is None or counts[1] is None:
+        return 0.0
+    return float((counts[0] != counts[1]).flatten(1).any(dim=1).float().mean())
 
 
 def alone(model: ModelConfig, tier: TierConfig) -> ModelConfig:
