@@ -18,7 +18,7 @@ from benchmarks.lab.arguments import chosen, parser, settings, streams
 from benchmarks.lab.replayed import replayed
 from benchmarks.lab.report import Variant, compare, machine, oracle
 from benchmarks.lab.training import Patch, alone
-from ranker.config import ModelConfig
+from ranker.config import LearnerConfig, ModelConfig
 from ranker.model.mlp import Mlp
 from ranker.model.reader import Grouping, StateReader
 from ranker.model.tier import Tier
@@ -67,6 +67,11 @@ def zero_factorization(tier: Tier) -> None:
             module.fm = _Zeros(module.fm.down.out_features)  # type: ignore[assignment]
 
 
+def no_pairs(tier: Tier) -> None:
+    """Pairs start at zero; frozen, they stay there."""
+    tier.direct.pairs_PU.requires_grad_(False)
+
+
 def read_nothing(tier: Tier) -> None:
     for depth in range(len(tier.stack.readers)):
         tier.stack.readers[depth] = _Deaf()
@@ -98,32 +103,33 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
 
     yield "whole", of(), None
     yield "factorization machine zeroed", of(), zero_factorization
+    yield "no pairwise terms", of(), no_pairs
     yield "no log", of(log_length=0), None
     yield "log counted, not read", of(), read_nothing
     yield "log read at the first layer only", of(), read_at_first_layer_only
     yield "no request query", of(), no_request_query
     yield "biases put back", of(), biases_back
-    yield "encoder: none", of(encoder_layers=0), None
     yield "encoder: softmax, 1 layer", of(encoder_layers=1, encoder="softmax"), None
     yield "encoder: gated, 1 layer", of(encoder_layers=1, encoder="gated"), None
     yield "other form", of(form="exact" if tier.form == "two_stack" else "two_stack"), None
     yield "attentive Y", of(attentive=True), None
-    yield "1 layer", of(layers=1), None
+    yield "2 layers", of(layers=2), None
+    yield "embeddings twice as wide", replace(of(), width=2 * model.width), None
 
 
 def main() -> None:
     arguments = parser(__doc__, requests=4_000)
-    arguments.add_argument("--log", choices=("world", "ml-100k"), default="world")
+    arguments.add_argument("--log", choices=("world", "ml-100k"), default="world", help="ml-100k: its own tier")
     arguments.add_argument("--tier", default="medium")
     arguments.add_argument("--log-length", type=int, default=256, help="of the tier, shortened to be quick")
     args = arguments.parse_args()
     chosen_settings, model = settings(args), three_tiers()
     if args.log == "ml-100k":
         log = open_log("ml-100k")
-        model = replace(log.model, tiers=model.tiers, click_prior=0.5)
-        stream = replayed(log, model, args.requests * args.candidates)
-        data = dict.fromkeys(range(args.seeds), stream)
-        chosen_settings = replace(chosen_settings, batch=args.batch * 4)  # requests of one candidate each
+        model = log.model
+        args.tier = model.tiers[0].name
+        data = dict.fromkeys(range(args.seeds), replayed(log, model, args.requests * args.candidates))
+        chosen_settings = replace(chosen_settings, learner=LearnerConfig())  # as benchmarks.logs
     else:
         data = streams(args, model)
     tiers = tuple(replace(tier, log_length=min(tier.log_length, args.log_length)) for tier in model.tiers)

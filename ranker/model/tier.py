@@ -147,7 +147,7 @@ class Tier(nn.Module):
         tokens = self.tokens(batch, embedder)
         grouping = Grouping.of(batch.request_of_N, batch.num_requests)
         user_BUD, item_NVD = self.stack(tokens.user_BUD, tokens.item_NVD, self.states(tokens, embedder), grouping)
-        direct_NH = self.direct(tokens.user_BUD, tokens.item_NVD, batch.request_of_N)
+        direct_NH = self.direct(tokens.user_BUD, tokens.item_NVD, grouping)
         plain_NH = self._plain(batch, embedder)
         if plain_NH is not None:
             direct_NH = direct_NH + plain_NH

@@ -22,6 +22,7 @@ def make_tier(config: TierConfig, model: ModelConfig = MODEL) -> Tier:
     tier = Tier(model, config, compress=bind("decomposed"))
     with torch.no_grad():  # fresh heads are all but equal: let candidates differ, by all that the stacks say
         tier.heads.out_Hh.mul_(30)
+        tier.direct.pairs_PU.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.3)
         tier.position.bias_P.normal_(generator=torch.Generator().manual_seed(0))
     return tier
 
