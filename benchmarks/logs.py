@@ -28,7 +28,7 @@ from ranker.config import LearnerConfig
 from streams.datasets.logs.sources import open_log
 from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 from streams.machine import this_machine
-from streams.replay.baselines import Schedule
+from streams.replay.baselines import Schedule, known_after
 from streams.replay.metrics import auc_interval, normalized_entropies
 from streams.replay.report import BASELINES
 
@@ -94,9 +94,7 @@ def graded(log: TrafficLog, rows: list[LoggedImpression], lag: int, seeds: int) 
 
 def schedule_of(impressions: int, lag: int) -> Schedule:
     """Labels that are known when each impression is predicted."""
-    places = np.arange(impressions)
-    known_n = places if lag == 0 else np.maximum(places // STEP * STEP - (lag - STEP), 0)
-    return Schedule(places, known_n)
+    return known_after(impressions, lag - STEP, STEP) if lag else known_after(impressions, 0)
 
 
 def model_on(log: TrafficLog, impressions: int, lag: int, seed: int) -> F64:

@@ -35,10 +35,10 @@ class Schedule:
         return lag_n
 
 
-def known_after(examples: int, later: int) -> Schedule:
-    """Each label is known once `later` further examples were predicted; 0: before the next is."""
+def known_after(examples: int, later: int, step: int = 1) -> Schedule:
+    """Labels are learned in steps of `step`, once `later` further examples were predicted; 0: before the next is."""
     places = np.arange(examples)
-    return Schedule(places, np.maximum(places - later, 0))
+    return Schedule(places, np.maximum(places // step * step - later, 0))
 
 
 def known_at(asked: Sequence[int], known: Sequence[int]) -> Schedule:

@@ -5,8 +5,10 @@ in-memory broker cannot hold their changelog topics, so state lives in Redis.
 """
 
 import asyncio
+import atexit
 import logging
 import os
+import shutil
 import ssl
 import tempfile
 import threading
@@ -59,12 +61,19 @@ def make_app(kafka: Kafka, group: str, instance: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
-        datadir=tempfile.mkdtemp(prefix="tiderank-faust-"),  # of tables, which we have none of; else the working folder
+        datadir=_own_folder(),
         stream_wait_empty=False,  # what was not taken in by the end is read again; and else it would wait for ever
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,
     )
+
+
+def _own_folder() -> str:
+    """A folder for Faust's tables, of which there are none: else it makes one in the working folder."""
+    folder = tempfile.mkdtemp(prefix="tiderank-faust-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class _Sparing(logging.Filter):
