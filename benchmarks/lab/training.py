@@ -30,6 +30,8 @@ class Settings:
     """Requests in a step."""
     late: int = 0
     """Requests that labels come later by than the step after; a multiple of `batch`."""
+    at_average_place: bool = False
+    """Grade what is predicted for an average place, as in serving, and not for the one where each was shown."""
     as_served: bool = False
     """Learn from the counts of the log that were served, and not from what the catalogue makes of it by then."""
     graded: float = 0.5
@@ -43,7 +45,7 @@ class Run:
 
     tier: str
     p_n: F32
-    """Calibrated probabilities of a click at the position shown, before the impression was learned."""
+    """Calibrated probabilities of a click, before it was learned; at the position shown or an average one."""
     click_n: F32
     truth_n: F32
     request_n: I64
@@ -58,15 +60,24 @@ class _Watched(Learner):
     """Keeps the logits of its last step, which are of weights that had not learned from its labels."""
 
     logits: Sequence[Logits] = ()
+    at_average_place = False
 
     def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
-        self.logits = super()._forward(lessons)
-        return list(self.logits)
+        found = super()._forward(lessons)
+        with torch.no_grad():
+            self.logits = [self._graded(out, x) for out, x in zip(found, lessons, strict=True)]
+        return found
 
     @torch.no_grad()
     def predicted(self, lessons: Sequence[Lesson]) -> dict[str, Logits]:
-        """By tier, at the positions shown; nothing is learned."""
-        return {x.tier: self.tiers[x.tier](x.batch, self.tables, x.position_N) for x in lessons}
+        """By tier; nothing is learned."""
+        return {x.tier: self._graded(self.tiers[x.tier](x.batch, self.tables, x.position_N), x) for x in lessons}
+
+    def _graded(self, out: Logits, lesson: Lesson) -> Logits:
+        if not self.at_average_place:
+            return out
+        place = self.tiers[lesson.tier].position
+        return replace(out, click_N=out.click_N - place.at(lesson.position_N) + place.mean())
 
 
 def run(
@@ -81,6 +92,7 @@ def run(
 
     assert all(tier.dropout == 0 for tier in model.tiers), "graded by training's forward: dropout would be graded too"
     learner = _Watched(replace(model, seed=seed), settings.learner, bind("decomposed"))
+    learner.at_average_place = settings.at_average_place
     if patch is not None:
         for tier in learner.tiers.values():
             patch(tier)
@@ -118,22 +130,24 @@ def run(
         if first >= begin:
             for name, logits in predicted.items():
                 graded[name].append(_predictions(logits, calibrations[name]))
-    from_N = int(stream.candidate_starts[begin])
-    step_s = float(np.median(steps_s))
-    examples = len(stream.click_N) / stream.requests * settings.batch
-    return {
-        name: Run(
-            name,
-            np.concatenate(parts),
-            stream.click_N[from_N:],
-            stream.truth_N[from_N:],
-            stream.keyed.request_of_N[from_N:],
-            1000 * step_s,
-            examples / step_s,
-            float(np.mean(skewed)) if skewed else 0.0,
-        )
-        for name, parts in graded.items()
-    }
+    cost = float(np.median(steps_s)), len(stream.click_N) / stream.requests * settings.batch
+    skew = float(np.mean(skewed)) if skewed else 0.0
+    return {name: _run_of(stream, begin, name, np.concatenate(parts), cost, skew) for name, parts in graded.items()}
+
+
+def _run_of(stream: Stream, begin: int, tier: str, p_n: F32, cost: tuple[float, float], skewed: float) -> Run:
+    """begin: first request that is graded. cost: seconds of a step, and its examples."""
+    from_N, (step_s, examples) = int(stream.candidate_starts[begin]), cost
+    return Run(
+        tier,
+        p_n,
+        stream.click_N[from_N:],
+        stream.truth_N[from_N:],
+        stream.keyed.request_of_N[from_N:],
+        1000 * step_s,
+        examples / step_s,
+        skewed,
+    )
 
 
 def _with_counts_of(then: Lesson, now: Lesson) -> Lesson:

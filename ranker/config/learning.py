@@ -1,5 +1,6 @@
 """How a model is learned, judged and sent: rates, bounds, encodings. None of it changes what the model is."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,7 +32,7 @@ class UpdateConfig:
     """Every this many updates, and at an epoch's start, all that changed is sent: no budget and no threshold."""
 
     def __post_init__(self) -> None:
-        if self.moved < 0 or self.full_every < 1 or (self.row_budget is not None and self.row_budget < 1):
+        if not self.moved >= 0 or self.full_every < 1 or (self.row_budget is not None and self.row_budget < 1):
             raise ValueError(
                 "updates need moved >= 0, full_every >= 1 and row_budget >= 1 or none, "
                 f"got {self.moved}, {self.full_every}, {self.row_budget}"
@@ -70,14 +71,12 @@ class GateConfig:
             raise ValueError(
                 f"held_out must be in [0, 1) and held_out_window >= 1, got {self.held_out}, {self.held_out_window}"
             )
-        if (
-            min(self.max_change, self.max_row_value, self.held_out_jump, self.held_out_nats) <= 0
-            or self.labels_between_false_alarms <= 1
-        ):
+        bounds = (self.max_change, self.max_row_value, self.held_out_jump, self.held_out_nats)
+        if not all(bound > 0 for bound in bounds) or not self.labels_between_false_alarms > 1:
             raise ValueError(f"bounds must be > 0 and labels_between_false_alarms > 1, got {self}")
         if min(self.reference_labels, self.reopen_labels) < 1:
             raise ValueError(f"reference_labels and reopen_labels must be >= 1, got {self}")
-        if min(self.worse_tolerance, self.strange_tolerance) < 0:
+        if not (self.worse_tolerance >= 0 and self.strange_tolerance >= 0):
             raise ValueError(f"tolerances must be >= 0, got {self.worse_tolerance}, {self.strange_tolerance}")
 
 
@@ -106,7 +105,8 @@ class LearnerConfig:
     conversions: PolicyName = "wait"
     """How clicks, and conversions, that come late are learned (ranker/delayed/policies.py)."""
     distillation_weight: float = 1.0
-    """Weight of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled."""
+    """Weight of the heaviest tier's scores beside a label, for the auxiliary heads of the tiers that are distilled.
+    0: nothing is learned from them."""
     updates: UpdateConfig = field(default_factory=UpdateConfig)
 
     def __post_init__(self) -> None:
@@ -116,11 +116,15 @@ class LearnerConfig:
             self.row_rate,
             self.cross_rate,
             self.past_weight,
-            self.max_grad_norm,
             self.conversion_weight,
         )
-        if min(rates) <= 0:
-            raise ValueError(f"rates, norm and weights must be > 0, got {', '.join(map(str, rates))}")
+        if not all(0 < rate < math.inf for rate in rates) or not self.max_grad_norm > 0:
+            raise ValueError(
+                f"rates, norm and weights must be > 0, all but the norm finite, got {', '.join(map(str, rates))} and "
+                f"max_grad_norm {self.max_grad_norm}"
+            )
+        if not 0 <= self.distillation_weight < math.inf:
+            raise ValueError(f"distillation_weight must be >= 0 and finite, got {self.distillation_weight}")
         if not 0 <= self.dearer_share <= 1 or not 0 <= self.past_pages <= 1_024:
             raise ValueError(
                 f"dearer_share must be in [0, 1] and past_pages 0 to 1024, got {self.dearer_share}, {self.past_pages}"

@@ -34,6 +34,15 @@ same ones come to mean something else. Weights of another version are another mo
 STATISTIC_COLUMNS = 6
 """Floats of a row of statistics (ranker/inputs/statistics.py)."""
 
+_RESERVED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        LOG: "the slot of the log's items",
+        CROSSES: "the slot and the table of crosses",
+        STATISTICS: "the slot and the table of statistics",
+    }
+)
+"""Names that no configured slot or table may have, and what has them."""
+
 Sizes = Mapping[str, tuple[int, int]]
 """Field → the least and the most that it may be. The most is far beyond use: it stops what a slip of the keyboard would
 allocate. What a machine's memory holds is ranker/inputs/memory.py's."""
@@ -148,6 +157,9 @@ class TierConfig:
 class ModelConfig:
     name: str
     slots: tuple[Slot, ...]
+    """What a category is in a request may be a list: all its values count in embeddings, which are their mean, and the
+    first alone in crosses, evidence and statistics. Where a recipe has slots of its own and names no evidence, crosses
+    or statistics, those of its base stay that still fit its slots: `tiderank recipe show` says which do not."""
     tables: tuple[TableConfig, ...]
     tiers: tuple[TierConfig, ...]
     """Cheapest first."""
@@ -165,41 +177,79 @@ class ModelConfig:
     conversions that need to know."""
     evidence: tuple[str, ...] = ()
     """Categorical slots of candidates for which the log is counted (ranker/inputs/evidence.py); may include `item`, and
-    `*`, which counts every event."""
+    `*`, which counts every event. Needs a slot `item`. Of a list of values the first counts."""
     item_table: str = field(default="items")
+    """Table of the slot `item`, and of the items of the log. Must have rows of its own where evidence names more than
+    `item` and `*`."""
     crosses: tuple[tuple[str, ...], ...] = ()
     """Slots that say something together, as "segment and theme" do: each tier's logits get a weight for every
-    combination of their values (ranker/model/wide.py). A cross of one slot is a weight of its own for each value."""
+    combination of their values (ranker/model/wide.py). A cross of one slot is a weight of its own for each value. Of a
+    list of values the first counts."""
     cross_rows: int = 2**16
     """Rows of the table of those weights, which all combinations share by hash."""
     statistics: tuple[tuple[str, ...], ...] = ()
     """Slots, or crosses of slots, whose impressions, clicks and conversions are counted over all users
-    (ranker/inputs/statistics.py)."""
+    (ranker/inputs/statistics.py). Of a list of values the first counts. `ranking.thompson_clicks` needs `["item"]`
+    among them."""
     statistic_rows: int = 2**16
     """Rows of the table of those counts, which all values share by hash."""
 
     def __post_init__(self) -> None:
-        names = [s.name for s in self.slots]
-        if len(set(names)) != len(names):
-            raise ValueError(f"slot names must be unique, got {names}")
-        for what, given in (("tier", self.tiers), ("table", self.tables)):
-            named = [one.name for one in given]
-            if len(set(named)) != len(named) or "" in named:
-                raise ValueError(f"{what} names must be unique and not empty, got {named}")
-        if not names:
-            raise ValueError("a model needs at least one slot")
+        self._check_names()
         _check_sizes(f"model {self.name!r}", self, MODEL_SIZES)
-        tables = {t.name for t in self.tables}
-        missing = {s.table for s in self.slots if s.kind == "categorical"} - tables
-        if missing or self.item_table not in tables:
-            raise ValueError(f"slots name tables {missing or self.item_table} that are not configured; have {tables}")
-        if not self.tiers:
-            raise ValueError("a model needs at least one tier")
+        self._check_tables()
         for tier in self.tiers:
             if (tier.width or self.width) % tier.heads:
                 raise ValueError(
                     f"tier {tier.name!r}: heads={tier.heads} must divide its width, {tier.width or self.width}"
                 )
+        self._check_evidence()
+        self._check_crosses("a cross", self.crosses)
+        self._check_crosses("a statistic", self.statistics)
+        for prior in (self.click_prior, self.conversion_prior):
+            if not 0 < prior < 1:
+                raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
+
+    def _check_names(self) -> None:
+        slots, tables = [slot.name for slot in self.slots], [table.name for table in self.tables]
+        tiers = [tier.name for tier in self.tiers]
+        if len(set(slots)) != len(slots):
+            raise ValueError(f"slot names must be unique, got {slots}")
+        for what, given in (("tier", tiers), ("table", tables)):
+            if len(set(given)) != len(given) or "" in given:
+                raise ValueError(f"{what} names must be unique and not empty, got {given}")
+        if any("/" in name for name in tiers):
+            raise ValueError(f"tier names must be without '/', which ends them in names of parameters, got {tiers}")
+        for what, given in (("slot", slots), ("tier", tiers)):
+            if not given:
+                raise ValueError(f"a model needs at least one {what}")
+        if ANY in slots:
+            raise ValueError(f"{ANY!r} stands for all events of a log: no slot may be called so")
+        reads_log = self.max_log_length > 0 or bool(self.evidence)  # a plain table may have a column of this name
+        for name, whose in _RESERVED.items():
+            if name in {*slots, *tables} and (name != LOG or reads_log):
+                raise ValueError(f"{name!r} is {whose}: call the configured one otherwise")
+
+    def _check_tables(self) -> None:
+        rows = {table.name: table.rows for table in self.tables}
+        missing = {s.table for s in self.slots if s.kind == "categorical"} - rows.keys()
+        if missing or self.item_table not in rows:
+            raise ValueError(
+                f"slots name tables {missing or self.item_table} that are not configured; have {set(rows)}"
+            )
+        for slot in self.side("candidate", "categorical"):
+            if slot.name == ITEM and slot.table != self.item_table and (self.max_log_length or self.evidence):
+                raise ValueError(
+                    f"slot {ITEM!r} must be of the item table, {self.item_table!r}, for the items of the log share its "
+                    f"rows; got table {slot.table!r}: give the slot table = {self.item_table!r}, or set item_table"
+                )
+        if self.catalogued and not rows[self.item_table]:
+            raise ValueError(
+                f"evidence of {list(self.catalogued)} needs an item table with rows > 0, for what an item is, is known "
+                f"by its row; got {self.item_table!r} with rows = 0: give it rows, or count {ITEM!r} and {ANY!r} alone"
+            )
+
+    def _check_evidence(self) -> None:
         countable = {slot.name for slot in self.side("candidate", "categorical")}
         if wrong := [name for name in self.evidence if name not in countable | {ANY}]:
             raise ValueError(
@@ -208,23 +258,14 @@ class ModelConfig:
             )
         if len(set(self.evidence)) != len(self.evidence) or (self.evidence and ITEM not in countable):
             raise ValueError(f"evidence names each slot once, of a model with a slot {ITEM!r}; got {self.evidence}")
-        self._check_crosses("a cross", self.crosses, CROSSES)
-        self._check_crosses("a statistic", self.statistics, STATISTICS)
-        for prior in (self.click_prior, self.conversion_prior):
-            if not 0 < prior < 1:
-                raise ValueError(f"priors are probabilities in (0, 1), got {prior}")
 
-    def _check_crosses(self, what: str, crosses: tuple[tuple[str, ...], ...], reserved: str) -> None:
+    def _check_crosses(self, what: str, crosses: tuple[tuple[str, ...], ...]) -> None:
         known = {slot.name for slot in self.slots if slot.kind == "categorical"}
         for cross in crosses:
             if not cross or len(set(cross)) != len(cross) or not known.issuperset(cross):
                 raise ValueError(f"{what} names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
         if len({frozenset(cross) for cross in crosses}) != len(crosses):
             raise ValueError(f"{what} is given once, whatever the order of its slots; got {crosses}")
-        if ANY in {s.name for s in self.slots}:
-            raise ValueError(f"{ANY!r} stands for all events of a log: no slot may be called so")
-        if reserved in {t.name for t in self.tables} | {s.name for s in self.slots}:
-            raise ValueError(f"{reserved!r} is the slot and the table of {reserved}: call the configured one otherwise")
 
     @property
     def digest(self) -> str:

@@ -132,13 +132,15 @@ class Catalogue:
         return {slot: (entry_ES[:, s], known_ES[:, s]) for s, slot in enumerate(self.slots)}
 
     def learn(self, rows: I64, entry_KS: U64) -> I64:
-        """Takes the entries of rows, the last where a row comes twice. Returns the rows whose entries changed,
-        ascending."""
-        rows, last = np.unique(rows[::-1], return_index=True)
-        entry_KS = entry_KS[::-1][last]
-        changed: npt.NDArray[np.bool_] = (self.entry_RS[rows] != entry_KS).any(axis=1)
-        self.entry_RS[rows[changed]] = entry_KS[changed]
-        return rows[changed]
+        """Takes what is known of rows, of each slot the last where a row comes twice; 0 leaves the entry as it was.
+        Returns the rows whose entries changed, ascending."""
+        distinct = np.unique(rows)
+        before_KS = self.entry_RS[distinct]
+        for s in range(len(self.slots)):
+            known = entry_KS[:, s] != 0
+            self.entry_RS[rows[known], s] = entry_KS[known, s]
+        changed: npt.NDArray[np.bool_] = (self.entry_RS[distinct] != before_KS).any(axis=1)
+        return distinct[changed]
 
     def clear(self, rows: I64) -> None:
         if self.slots:

@@ -199,6 +199,7 @@ class Featurizer:
 
         users: keys of the requests' slots of side `user`. event_ms_B: when they were asked.
         """
+        log = _by_time(log)
         lengths = log.items.lengths
         assert lengths is not None
         values_E = self._values_of_log(log.items.keys_T, tables)
@@ -221,7 +222,8 @@ class Featurizer:
         crosses = None
         if self._past_crosses:
             then_s_M = event_ms_B[request_of_M] / 1000 - np.expm1(log.age_E[pages.event_M].astype(np.float64))
-            shown[HOUR] = _HOUR_KEYS[(then_s_M // 3_600 % 24).astype(np.int64)]
+            if HOUR in {slot.name for slot in self._context_slots}:
+                shown[HOUR] = _HOUR_KEYS[(then_s_M // 3_600 % 24).astype(np.int64)]
             slots = {slot.name: users[slot.name] for slot in self._user_slots}
             slots |= {name: SlotKeys(value_M, None) for name, value_M in shown.items()}
             keys = cross_keys(CROSSES, self._past_crosses, slots, request_of_M, frozenset(shown))
@@ -255,6 +257,21 @@ class Featurizer:
         """The tail row that each key reads while it has none of its own."""
         config = self._tables[table]
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
+
+
+def _by_time(log: LogKeys) -> LogKeys:
+    """The same events, of each request the oldest first. They lie as they arrived: a click may be before what it is of,
+    which comes before it in the same second too (actions are numbered so)."""
+    lengths = log.items.lengths
+    assert lengths is not None
+    order = np.lexsort((log.action_E, -log.age_E, np.repeat(np.arange(len(lengths)), lengths)))
+    return LogKeys(
+        items=SlotKeys(log.items.keys_T[order], lengths),
+        action_E=log.action_E[order],
+        surface_E=log.surface_E[order],
+        age_E=log.age_E[order],
+        value_E=log.value_E[order],
+    )
 
 
 def cross_keys(

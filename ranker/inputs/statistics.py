@@ -22,3 +22,4 @@ SHOWN, CLICKED = 0, 1
 """Columns, from twice the number of the memory on."""
 JUDGED, CONVERTED = 4, 5
 """Columns: clicks whose conversions are known, and conversions."""
+MEMORY_OF_COLUMN = tuple(memory for memory in (*MEMORIES, OF_CLICKS) for _ in range(2))

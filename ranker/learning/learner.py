@@ -114,11 +114,14 @@ class Learner:
         gradients are not finite.
         """
         taught = [example for example in examples if self._learned(*example.emissions())]
-        if self.began_ms is None and taught:
+        before = self.began_ms
+        if before is None and taught:
             self.began_ms = min(example.request.event_ms for example in taught)
         lessons = self._lessons(taught, self._settings.dearer_share, self.past_pages)
         graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
+        if not report.applied:
+            self.began_ms = before
         return replace(report, click=graded.click, conversion=graded.conversion)
 
     def compare(self, examples: Sequence[LabelledRequest]) -> dict[str, Compared]:
@@ -317,9 +320,8 @@ class Learner:
             return
         rows = self.tables.key_maps[catalogue.table].find(first_values(lesson.keyed.slots[ITEM]))
         entry_NS = np.stack([first_values(lesson.keyed.slots[name]) for name in catalogue.slots], axis=1)
-        rows, entry_NS = rows[rows >= 0], entry_NS[rows >= 0]
-        entry_NS = np.where(entry_NS == self._missing_S, catalogue.entry_RS[rows], entry_NS)
-        self.pending.touch_catalogue(catalogue.learn(rows, entry_NS))
+        entry_NS[entry_NS == self._missing_S] = 0
+        self.pending.touch_catalogue(catalogue.learn(rows[rows >= 0], entry_NS[rows >= 0]))
 
     @torch.no_grad()
     def _start_from_base_rates(self) -> None:

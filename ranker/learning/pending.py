@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ranker.arrays import I64, U64
-from ranker.config import UpdateConfig
+from ranker.config import STATISTICS, UpdateConfig
+from ranker.inputs.statistics import MEMORY_OF_COLUMN
 from ranker.inputs.tables import PlainTables
 from ranker.learning.trained_tables import TrainedTables
 from ranker.updates.changes import Changes, TableChange
@@ -112,8 +113,14 @@ class PendingChanges:
         """Which of the rows go out, ascending: those that moved, the furthest first within the budget."""
         config, weights = self._config, self._tables.weights[name]
         now_RD = weights[torch.from_numpy(rows_R)]
-        away_R = torch.linalg.vector_norm(now_RD - self._as_held(name, rows_R, held), dim=1)
-        moved_R = away_R > config.moved * torch.linalg.vector_norm(now_RD, dim=1)
+        away_RD = now_RD - self._as_held(name, rows_R, held)
+        away_R = torch.linalg.vector_norm(away_RD, dim=1)
+        if name == STATISTICS:
+            # A popular value's share of clicks is nothing beside its share of impressions, and is what is read: each
+            # column counts by itself, against what it is with one event more.
+            moved_R = (away_RD.abs() > config.moved * (now_RD + 1 / torch.tensor(MEMORY_OF_COLUMN))).any(dim=1)
+        else:
+            moved_R = away_R > config.moved * torch.linalg.vector_norm(now_RD, dim=1)
         chosen = moved_R.nonzero().squeeze(1)
         if config.row_budget is not None:
             cost = _ROW_OVERHEAD + row_bytes(weights.shape[1], row_encoding(name, config))

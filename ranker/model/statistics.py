@@ -57,7 +57,8 @@ class Statistics(nn.Module):
 def smoothed_odds(positive: Tensor, tried: Tensor, prior: Tensor) -> Tensor:
     """How the log-odds of these counts differ from the prior's, which are given; 0 where nothing was tried."""
     before = PRIOR_COUNT * torch.sigmoid(prior)
-    negative = (tried - positive).clamp(min=0)  # an update may bring anything
+    positive = positive.clamp(min=0)  # an update may bring anything
+    negative = (tried - positive).clamp(min=0)
     return torch.log((positive + before) / (negative + (PRIOR_COUNT - before))) - prior
 
 

@@ -10,6 +10,9 @@ from ranker.recipes import demo_model, three_tiers
 from router_bandit.budget import BudgetOptions
 from streams.config.recipe import Cascade, Recipe, RoutingConfig, TrainingConfig
 
+LOG_PREFIX = "log:"
+"""Prefix of the names of the recipes of logs (streams/config/logged.py): `log:ml-100k`, `log:mapping.toml`."""
+
 
 def default() -> Recipe:
     """Ten minutes for a click, after two seconds a provisional label, and a day for a conversion; the demo's model."""

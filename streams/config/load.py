@@ -1,4 +1,4 @@
-"""From and to TOML: a file changes fields of a built-in recipe (`base = "default"`).
+"""From and to TOML: a file changes fields of a built-in recipe (`base = "default"`) or of a log's (`base = "log:LOG"`).
 
 Every field that a file names must exist: a misspelt setting is an error, not a default.
 """
@@ -9,46 +9,42 @@ from typing import Any
 
 import msgspec
 
-from ranker.config import ITEM
-from streams.config.builtin import RECIPES
+from streams.config.builtin import LOG_PREFIX, RECIPES
+from streams.config.mistakes import allowed, check_crosses, unknown, wild
 from streams.config.recipe import Recipe
+from streams.config.slots import fit_slots
 from streams.errors import StartError
 
 
 def load_recipe(name: str) -> Recipe:
     """The built-in recipe of that name, the one in the TOML file at that path, or that of a log. Raises StartError."""
-    if name in RECIPES:
-        return RECIPES[name]()
-    if name.startswith("log:"):
-        from streams.config.logged import log_recipe  # what reads logs is only needed here
+    return load_with_notes(name)[0]
 
-        try:
-            return log_recipe(name.removeprefix("log:"))
-        except ValueError as error:
-            raise StartError(str(error)) from error
+
+def load_with_notes(name: str) -> tuple[Recipe, list[str]]:
+    """As load_recipe; with it what its reader should know of lists that the file has from its base."""
     path = Path(name)
-    if path.suffix != ".toml" or not path.is_file():
-        raise StartError(f"a recipe is one of {sorted(RECIPES)}, a .toml file or log:LOG, got {name!r}")
     try:
-        return from_table(tomllib.loads(path.read_text()), default_name=path.stem)
+        if (recipe := _named(name)) is not None:
+            return recipe, []
+    except ValueError as error:
+        raise StartError(str(error)) from error
+    if path.suffix != ".toml":
+        raise StartError(f"a recipe is one of {sorted(RECIPES)}, a .toml file or log:LOG, got {name!r}")
+    if not path.is_file():
+        raise StartError(f"no file at {name}; a recipe is one of {sorted(RECIPES)}, a .toml file or log:LOG")
+    try:
+        return _made(tomllib.loads(path.read_text()), default_name=path.stem, folder=path.parent)
     except (ValueError, TypeError) as error:  # tomllib's and msgspec's errors are ValueErrors
         raise StartError(f"{path}: {error}") from error
 
 
-def from_table(table: dict[str, Any], *, default_name: str = "custom") -> Recipe:
-    """The recipe of a parsed file. Raises ValueError naming the field that is unknown or wrong."""
-    base_name = table.pop("base", "default")
-    if base_name not in RECIPES:
-        raise ValueError(f"base must be one of {sorted(RECIPES)}, got {base_name!r}")
-    base = RECIPES[base_name]()
-    if wild := _wild(table):
-        raise ValueError(f"numbers must be finite and within ±2^53, which {', '.join(wild)} is not")
-    merged = _merge(msgspec.to_builtins(base), {"name": default_name} | table)
-    _fit_slots(merged, table)
-    recipe: Recipe = msgspec.convert(merged, Recipe, strict=True)
-    if unknown := _unknown(table, to_table(recipe)):
-        raise ValueError(f"no such settings: {', '.join(unknown)}")
-    return recipe
+def from_table(table: dict[str, Any], *, default_name: str = "custom", folder: Path | None = None) -> Recipe:
+    """The recipe of a parsed file. Raises ValueError naming the field that is unknown or wrong.
+
+    folder: where the file is; the mapping of a log that is its base is looked for there first.
+    """
+    return _made(table, default_name=default_name, folder=folder)[0]
 
 
 def to_table(recipe: Recipe) -> dict[str, Any]:
@@ -56,13 +52,43 @@ def to_table(recipe: Recipe) -> dict[str, Any]:
     return msgspec.to_builtins(recipe)  # type: ignore[no-any-return]
 
 
-def _wild(value: Any, path: str = "") -> list[str]:
-    """Paths of numbers that no comparison or other program would take as they are: TOML has nan, and any integer."""
-    if isinstance(value, dict):
-        return [wild for name, inner in value.items() for wild in _wild(inner, f"{path}.{name}" if path else name)]
-    if isinstance(value, list):
-        return [wild for place, inner in enumerate(value) for wild in _wild(inner, f"{path}[{place}]")]
-    return [path] if isinstance(value, int | float) and not abs(value) <= 2**53 else []
+def _made(given: dict[str, Any], *, default_name: str, folder: Path | None) -> tuple[Recipe, list[str]]:
+    table = {name: value for name, value in given.items() if name != "base"}
+    base = _base(given.get("base", "default"), folder)
+    if bad := wild(table):
+        raise ValueError(f"numbers must be finite and within ±2^53, which {', '.join(bad)} is not")
+    model = table.get("model")
+    check_crosses(model)
+    merged = _merge(msgspec.to_builtins(base), {"name": default_name} | table)
+    notes = fit_slots(merged["model"], model)
+    try:
+        recipe: Recipe = msgspec.convert(merged, Recipe, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(allowed(str(error), Recipe)) from error
+    if strange := unknown(table, to_table(recipe)):
+        raise ValueError(f"no such settings: {', '.join(strange)}")
+    return recipe, notes
+
+
+def _base(name: Any, folder: Path | None) -> Recipe:
+    if isinstance(name, str):
+        mapping = name.removeprefix(LOG_PREFIX)
+        if folder is not None and name.startswith(LOG_PREFIX) and (folder / mapping).is_file():
+            name = f"{LOG_PREFIX}{folder / mapping}"
+        if (recipe := _named(name)) is not None:
+            return recipe
+    raise ValueError(f"base must be one of {sorted(RECIPES)} or log:LOG (of a file log:MAPPING.toml), got {name!r}")
+
+
+def _named(name: str) -> Recipe | None:
+    """The recipe that needs no file of its own, if this is the name of one. Raises ValueError where its log is none."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    if not name.startswith(LOG_PREFIX):
+        return None
+    from streams.config.logged import log_recipe  # what reads logs is only needed here
+
+    return log_recipe(name.removeprefix(LOG_PREFIX))
 
 
 def _merge(old: Any, new: Any) -> Any:
@@ -70,33 +96,3 @@ def _merge(old: Any, new: Any) -> Any:
     if isinstance(old, dict) and isinstance(new, dict):
         return old | {name: _merge(old.get(name), value) for name, value in new.items()}
     return new
-
-
-def _fit_slots(merged: dict[str, Any], given: dict[str, Any]) -> None:
-    """Where a file replaces the slots and names no evidence, crosses or statistics, the base's are of those still
-    there."""
-    model = given.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("slots"), list):
-        return
-    categorical = {
-        slot.get("name"): slot.get("side")
-        for slot in model["slots"]
-        if isinstance(slot, dict) and slot.get("kind", "categorical") == "categorical"
-    }
-    if "evidence" not in model:
-        kept = [name for name in merged["model"]["evidence"] if categorical.get(name) == "candidate"]
-        merged["model"]["evidence"] = kept if categorical.get(ITEM) == "candidate" else []
-    for crossed in {"crosses", "statistics"} - model.keys():
-        merged["model"][crossed] = [c for c in merged["model"][crossed] if categorical.keys() >= set(c)]
-
-
-def _unknown(given: Any, taken: Any, where: str = "") -> list[str]:
-    """What was given and is nowhere in what was made of it."""
-    if isinstance(given, dict) and isinstance(taken, dict):
-        missing = [where + name for name in given if name not in taken]
-        return missing + [
-            u for name in given if name in taken for u in _unknown(given[name], taken[name], f"{where}{name}.")
-        ]
-    if isinstance(given, list) and isinstance(taken, list | tuple):
-        return [u for g, t in zip(given, taken, strict=False) for u in _unknown(g, t, where)]
-    return []

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from feature_store.config import JoinConfig, LogConfig
+from streams.config.builtin import LOG_PREFIX
 from streams.config.recipe import RankingConfig, Recipe, RoutingConfig
 from streams.datasets.logs.columns import load_mapping
 from streams.datasets.logs.sources import open_log
 
-PREFIX = "log:"
-"""Prefix of the names of these recipes: `--recipe log:ml-100k`, `--recipe log:mapping.toml`."""
+PREFIX = LOG_PREFIX
 
 
 def log_recipe(log: str) -> Recipe:

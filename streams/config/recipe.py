@@ -34,8 +34,8 @@ class RankingConfig:
     """What candidates are ordered by."""
     thompson_clicks: float | None = None
     """Gives new ads a fair start: candidates are ordered by a pCTR that is drawn from what it may well be, where what
-    was known of an ad before it was shown counts as so many clicks. The pCTR that is sent stays the prediction. None:
-    nothing is drawn."""
+    was known of an ad before it was shown counts as so many clicks. The pCTR that is sent stays the prediction. Needs
+    `["item"]` among model.statistics. None: nothing is drawn."""
     batch_max: int = 8
     """Requests in one micro-batch: a larger one scores more a second, and holds its first request longer."""
     default_deadline_ms: int = 2_000

@@ -63,7 +63,12 @@ def from_environment(*, recipe: str | None = None, instance: str | None = None) 
 
 def named_recipe(name: str | None) -> Recipe:
     """The recipe of that name or file, else of TIDERANK_RECIPE, else the default one. Raises StartError."""
-    return load_recipe(name or os.environ.get(RECIPE, "default"))
+    return load_recipe(recipe_name(name))
+
+
+def recipe_name(name: str | None) -> str:
+    """That name or path, else that of TIDERANK_RECIPE, else the default recipe's."""
+    return name or os.environ.get(RECIPE, "default")
 
 
 def snapshot_store(url: str) -> str:

@@ -16,15 +16,20 @@ def recipe_command() -> None:
 @recipe_option
 @json_option
 def show(recipe: str | None, as_json: bool) -> None:
-    """Print every setting of a recipe, as TOML that makes the same recipe."""
-    from streams.config.load import to_table
-    from streams.config.settings import named_recipe
+    """Print every setting of a recipe, as TOML that makes the same recipe.
+
+    Comments at the top say what a file with slots of its own did not keep of its base's lists.
+    """
+    from streams.config.load import load_with_notes, to_table
+    from streams.config.settings import recipe_name
     from streams.config.text import settings
 
-    found = named_recipe(recipe)
+    found, notes = load_with_notes(recipe_name(recipe))
     if as_json:
         click.echo(json.dumps(to_table(found)))
         return
+    for note in notes:
+        click.echo(f"# {note}")
     for name, value in settings(found).items():
         click.echo(f"{name} = {value}")
 

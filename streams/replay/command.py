@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 
 from streams.config.logged import PREFIX
-from streams.config.settings import from_environment
+from streams.config.settings import from_environment, named_recipe
 from streams.datasets.logs.fetch import Unavailable
 from streams.datasets.logs.sources import open_log
 from streams.errors import StartError
 from streams.local.house import private_house
 from streams.local.stack import BrokerChoice
 from streams.options import SEED
-from streams.replay.driver import Pace, Sent
+from streams.replay.driver import Pace, Sent, shift_into_the_past
 
 WORKERS = ("rank", "ingest", "train")
 
@@ -28,6 +28,11 @@ WORKERS = ("rank", "ingest", "train")
 @click.command("replay")
 @click.argument("log")
 @click.option("--map", "mapping", type=click.Path(path_type=Path, dir_okay=False), help="Column mapping of a file.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="Recipe to judge: built-in, a TOML file, or log:LOG.  [default: the log's own, log:LOG or log:MAPPING.toml]",
+)
 @click.option("--speed", default="max", show_default=True, help="Event time over wall time, or max.")
 @click.option(
     "--lag",
@@ -45,24 +50,32 @@ WORKERS = ("rank", "ingest", "train")
     default="auto",
     help="With --up: force a kind of broker.",
 )
+@click.option("--again", is_flag=True, help="Take a house that has learned before; its model may know the labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 def replay_command(
     log: str,
     mapping: Path | None,
+    recipe: str | None,
     speed: str,
     lag: int,
     limit: int | None,
     seed: int,
     up: bool,
     broker: BrokerChoice,
+    again: bool,
     as_json: bool,
 ) -> None:
     """Replay LOG in event time and judge the predictions: obd, ml-100k, or a Parquet or CSV file's path
     or URL with --map.
 
-    Without --up, the workers rank, ingest and train must run with `--recipe log:LOG` (of a file: `log:MAPPING.toml`).
-    Exit status 1 if the audit finds an event lost or doubled.
+    Without --up, the workers rank, ingest and train must run with the recipe that is judged (without --recipe:
+    `--recipe log:LOG`, of a file `log:MAPPING.toml`), and have learned nothing yet. Of several tiers, the router's
+    exploration chooses; name one in routing.tiers to judge it alone.
+
+    Exit status 1 if the audit finds an event lost or doubled, or nothing could be graded.
     """
+    from streams.replay.printed import as_text
+    from streams.replay.recipe_fit import check_recipe
     from streams.replay.run import run_replay
 
     pace = _pace(speed, lag)
@@ -73,17 +86,22 @@ def replay_command(
         raise StartError(str(error)) from error
     if not rows:
         raise StartError(f"{source.name} holds no impressions")
-    recipe = f"{PREFIX}{mapping or log}"
+    own = f"{PREFIX}{mapping or log}"
+    name = recipe or own
+    judged = named_recipe(name)
+    shift_ms = shift_into_the_past(rows[-1].event_ms, judged.join.click_window_ms, time.time_ns() // 1_000_000)
+    check_recipe(judged, source, first_ms=rows[0].event_ms + shift_ms, own=own)
     with ExitStack() as running:
         if up:
             announce = partial(click.echo, err=True)
-            house = private_house("replay", recipe, WORKERS, broker=broker, announce=announce)
+            house = private_house("replay", name, WORKERS, broker=broker, announce=announce)
             settings = running.enter_context(house).settings
         else:
-            settings = from_environment(recipe=recipe)
-        report = run_replay(settings, source, rows, pace=pace, seed=seed, bar=_bar(source.name, len(rows)))
-    click.echo(json.dumps(report.as_dict()) if as_json else report.text())
-    if not report.audit.ok:
+            settings = from_environment(recipe=name)
+        bar = _bar(source.name, len(rows))
+        report = run_replay(settings, source, rows, pace=pace, seed=seed, again=again, bar=bar)
+    click.echo(json.dumps(report.as_dict()) if as_json else as_text(report))
+    if not report.ok:
         sys.exit(1)
 
 

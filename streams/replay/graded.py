@@ -24,6 +24,8 @@ class Graded:
     """Update that the prediction was made with; see in_order."""
     learned_by: int = NEVER
     """Update that had learned the label first."""
+    tier: str = ""
+    """Tier that made the prediction."""
 
 
 def in_order(epoch: int, number: int) -> int:

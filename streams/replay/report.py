@@ -1,7 +1,7 @@
 """What a replay showed: what became of every event, and how good the served predictions were beside the baselines."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from ranker.arrays import F64
 from ranker.config import ModelConfig
 from streams.audit import AuditReport
+from streams.config.recipe import Recipe
 from streams.datasets.logs.traffic import LoggedImpression
 from streams.replay.baselines import BaseRate, RunningMeans, Schedule, progressive
 from streams.replay.driver import Sent
 from streams.replay.graded import Graded, as_the_model, at_its_time
+from streams.replay.house import Known
 from streams.replay.metrics import Interval, auc_difference, auc_interval, normalized_entropies
 from streams.replay.rivals import boosted_trees, vowpal_wabbit
 
@@ -73,6 +75,12 @@ class Grades:
 class ReplayReport:
     log: str
     notes: str
+    recipe: Recipe
+    """What was judged."""
+    left_aside: Sequence[str]
+    """Names of what the rows give and the recipe has no slot for."""
+    known: Known | None
+    """What the house had before; None: it was new."""
     sent: Sent
     joined: int
     joined_clicks: int
@@ -87,9 +95,24 @@ class ReplayReport:
     examples: Sequence[Graded] = ()
     """Every click example that was graded, in the order of the log."""
 
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was lost or doubled, and there is something to judge by."""
+        return self.audit.ok and self.grades is not None
+
+    @property
+    def tiers(self) -> list[str]:
+        """Names of the tiers that the recipe's plans have, each once."""
+        plans = self.recipe.routing
+        cascaded = (tier for cascade in plans.cascades for tier in (cascade.first, cascade.then))
+        return list(dict.fromkeys([*plans.tiers, *cascaded]))
+
     def as_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {
             "log": self.log,
+            "ok": self.ok,
+            "model": self._model(),
+            "known_before": None if self.known is None else asdict(self.known),
             "sent": {
                 "requests": self.sent.requests,
                 "impressions": self.sent.impressions,
@@ -108,6 +131,7 @@ class ReplayReport:
         return out | {
             "lag": {"median": self.grades.lag[0], "p95": self.grades.lag[1]},
             "lag_of_labels": {"median": self.grades.lag_of_labels[0], "p95": self.grades.lag_of_labels[1]},
+            "best_rival": best_rival(self.grades),
             "baselines_left_out": list(self.grades.left_out),
             "scores": {name: _numbers(score) for name, score in self.grades.scores.items()},
             "model_minus": {
@@ -116,25 +140,23 @@ class ReplayReport:
             },
         }
 
-    def text(self) -> str:
-        sent, answered = self.sent, ", ".join(f"{n} {status}" for status, n in sorted(self.sent.responses.items()))
-        lines = [
-            f"log       {self.log}",
-            f"sent      {sent.requests} requests, {sent.impressions} impressions, {sent.clicks} clicks "
-            f"in {sent.seconds:.1f} s",
-            f"answered  {answered}",
-            f"joined    {self.joined} of {sent.with_prediction} click examples, {self.joined_clicks} of them clicked; "
-            f"{self.repeated} came again",
-            f"learned   in {self.updates} updates; {self.unlearned} examples are not learned",
-        ]
-        if self.shift_ms:
-            lines.append(
-                f"times     moved by {self.shift_ms // (24 * 3_600_000)} days, so that all windows close today"
-            )
-        if self.notes:
-            lines.append(f"note      {self.notes}")
-        grades = _table(self.grades) if self.grades else [self.why_no_grades]
-        return "\n".join([*lines, "", self.audit.text(), "", *grades])
+    def _model(self) -> dict[str, Any]:
+        model = self.recipe.model
+        return {
+            "recipe": self.recipe.name,
+            "digest": model.digest,
+            "tiers": {name: {"log_length": model.tier(name).log_length} for name in self.tiers},
+            "evidence": list(model.evidence),
+            "crosses": [list(cross) for cross in model.crosses],
+            "statistics": [list(statistic) for statistic in model.statistics],
+            "left_aside": list(self.left_aside),
+        }
+
+
+def best_rival(grades: Grades) -> str:
+    """Name of the baseline of the least normalized entropy, among those that learn as late as the model."""
+    late = [name for name in grades.comparisons if name.endswith(AS_THE_MODEL)]
+    return min(late, key=lambda name: grades.scores[name].normalized_entropy.value)
 
 
 def grade(examples: Sequence[Graded], rows: Sequence[LoggedImpression], model: ModelConfig) -> Grades:
@@ -182,30 +204,9 @@ def _median_and_p95(schedule: Schedule) -> tuple[int, int]:
     return int(median), int(p95)
 
 
-def _table(grades: Grades) -> list[str]:
-    width = 2 + max(map(len, ["model - " + name for name in grades.comparisons]))
-    lines = [
-        f"{grades.examples} examples, {grades.clicks} clicks, {grades.users} users. 95 % intervals: AUC by DeLong "
-        "(examples taken as independent),",
-        f"normalized entropy by {RESAMPLES} bootstrap resamples of whole users. Baselines learn a label when its time "
-        "has come; as late as",
-        "the model: once the model that served had learned it.",
-        "Not learned of the impressions before one: "
-        f"{grades.lag[0]} by the model (median; p95 {grades.lag[1]}), "
-        f"and of {grades.lag_of_labels[0]} ({grades.lag_of_labels[1]}) the time was not over.",
-        *(f"left out: {name}" for name in grades.left_out),
-        f"{'':{width}} {'AUC':28} normalized entropy",
-        *(f"{name:{width}} {score.auc!s:28} {score.normalized_entropy}" for name, score in grades.scores.items()),
-    ]
-    for name, compared in grades.comparisons.items():
-        lines.append(f"{'model - ' + name:{width}} {compared.auc!s:28} {compared.normalized_entropy}")
-        lines.append(f"{'':{width}} {'; '.join(f'{metric}: {v}' for metric, v in compared.verdicts().items())}")
-    return lines
-
-
 def _verdict(difference: Interval, *, higher_is_better: bool) -> str:
     if not difference.excludes_zero:
-        return "no verdict (the interval holds 0)"
+        return "no difference shown"
     return "better" if (difference.value > 0) == higher_is_better else "worse"
 
 

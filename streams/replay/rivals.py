@@ -36,13 +36,17 @@ class VowpalWabbit:
         self._vw: Any = Workspace(VW_OPTIONS)
 
     def predict(self, row: LoggedImpression) -> float:
-        return float(self._vw.predict(_line(row)))
+        return float(self._vw.predict(self.line(row)))
 
     def learn(self, row: LoggedImpression) -> None:
-        self._vw.learn(("1" if row.clicked else "-1") + _line(row))
+        self._vw.learn(("1" if row.clicked else "-1") + self.line(row))
+
+    def line(self, row: LoggedImpression) -> str:
+        """What it is told of a row."""
+        return line(row)
 
 
-def _line(row: LoggedImpression) -> str:
+def line(row: LoggedImpression) -> str:
     parts = [f" |u {_word('u', row.user)} |i {_word('i', row.item)} "]
     for space, features in (("f", row.user_features), ("g", row.item_features), ("c", row.context)):
         parts.append(f"|{space} " + " ".join(_words(features or {})) + " ")
@@ -54,7 +58,7 @@ def _words(features: FeatureMap) -> Iterator[str]:
         if isinstance(value, float):
             yield f"{_word('', name)}:{np.sign(value) * log1p(abs(value)):.6g}"
         else:
-            yield from (_word(name, one) for one in _values(value))
+            yield from (_word(name, one) for one in values_of(value))
 
 
 def _word(name: str, value: str) -> str:
@@ -139,9 +143,9 @@ class AsOf:
 
     def _keys(self, row: LoggedImpression, values: FeatureMap) -> Iterator[list[tuple[str, ...]]]:
         for name in self._categories:
-            yield [(name, value) for value in _values(values.get(name, ""))]
+            yield [(name, value) for value in values_of(values.get(name, ""))]
         for name in self._of_item:
-            yield [(USER, name, row.user, value) for value in _values(values.get(name, ""))]
+            yield [(USER, name, row.user, value) for value in values_of(values.get(name, ""))]
 
 
 def _of_row(row: LoggedImpression) -> FeatureMap:
@@ -149,7 +153,8 @@ def _of_row(row: LoggedImpression) -> FeatureMap:
     return {**(row.user_features or {}), **(row.item_features or {}), **(row.context or {}), **own}
 
 
-def _values(value: object) -> list[str]:
+def values_of(value: object) -> list[str]:
+    """Categories of a feature."""
     return [str(one) for one in value] if isinstance(value, list) else [str(value)]
 
 

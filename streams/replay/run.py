@@ -1,17 +1,20 @@
 """A replay against running workers: send, wait until all of it is joined and learned, judge."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 
 from feature_store.join import Joiner
-from streams.audit import AuditReport, run_audit
+from streams.audit import run_audit
 from streams.client import RankingClient
 from streams.config.settings import Settings
 from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 from streams.replay.driver import Pace, Replay, Sent, shift_into_the_past
 from streams.replay.graded import Graded
-from streams.replay.report import ReplayReport, grade
+from streams.replay.house import check_house, check_served, known_before, refuse_known
+from streams.replay.recipe_fit import left_aside
+from streams.replay.report import Grades, ReplayReport, grade
 from streams.replay.watch import Watch
 from streams.runtime.redis_client import PATIENT_S, connect
 
@@ -25,41 +28,59 @@ def run_replay(
     *,
     pace: Pace,
     seed: int = 0,
+    again: bool = False,
     bar: Callable[[Sent], None] = lambda sent: None,
 ) -> ReplayReport:
     """Replays the rows, of which there must be one, against running workers; waits until all is joined and learned.
 
-    Raises StreamError where something stalls.
+    Args:
+        settings: with the recipe that the workers run with; its click window counts, not the log's own.
+        again: a house that has learned before is taken, too.
+
+    Raises StartError, before any of the log is sent, where the workers run with another recipe or, unless `again`, the
+    house has learned before; StreamError where something stalls.
     """
+    source = replace(source, click_window_ms=settings.recipe.join.click_window_ms)
+    check_house(settings, source)
+    known = known_before(settings, list(dict.fromkeys(row.user for row in rows)))
+    if not again:
+        refuse_known(known)
     shift_ms = shift_into_the_past(rows[-1].event_ms, source.click_window_ms, time.time_ns() // 1_000_000)
     joiner = Joiner(connect(settings.redis_url, timeout_s=PATIENT_S), settings.recipe.log, settings.recipe.join)
-    prefix = f"replay-{time.time_ns() // 1_000_000:x}"
-    with RankingClient(settings.kafka) as client:
-        watch = Watch(settings.kafka, joiner)
-        try:
-            replay = Replay(
-                client,
-                watch,
-                source,
-                pace=pace,
-                prefix=prefix,
-                shift_ms=shift_ms,
-                seed=seed,
-                tell=bar,
-            )
-            client.await_model(prefix=f"{prefix}-first", event_ms=rows[0].event_ms + shift_ms)
-            sent = replay.run(iter(rows))
-            _settle(watch, sent)
-            graded = [
-                replace(e, learned_by=by)
-                for e, by in zip(watch.graded, watch.learned_by(), strict=True)
-                if e.response_id in replay.place_of  # others may use the same broker
-            ]
-            examples = sorted(graded, key=lambda e: replay.place_of[e.response_id])
-            shown = [rows[replay.place_of[e.response_id]] for e in examples]
-            return _report(source, sent, watch, examples, shown, shift_ms, run_audit(settings))
-        finally:
-            watch.close()
+    prefix, first_ms = f"replay-{time.time_ns() // 1_000_000:x}", rows[0].event_ms + shift_ms
+    with RankingClient(settings.kafka) as client, closing(Watch(settings.kafka, joiner)) as watch:
+        client.await_model(prefix=f"{prefix}-first", event_ms=first_ms)
+        check_served(client, settings.recipe, source, prefix=f"{prefix}-first", event_ms=first_ms)
+        replay = Replay(client, watch, source, pace=pace, prefix=prefix, shift_ms=shift_ms, seed=seed, tell=bar)
+        sent = replay.run(iter(rows))
+        _settle(watch, sent)
+        examples = _of_the_log(watch, replay.place_of)
+        grades, why = _grades(examples, [rows[replay.place_of[e.response_id]] for e in examples], source)
+        return ReplayReport(
+            log=source.name,
+            notes=source.notes,
+            recipe=settings.recipe,
+            left_aside=left_aside(settings.recipe, source),
+            known=known or None,
+            sent=sent,
+            joined=len(examples),
+            joined_clicks=sum(e.label > 0.5 for e in examples),
+            repeated=watch.repeated,
+            unlearned=watch.unlearned(),
+            updates=watch.updates,
+            shift_ms=shift_ms,
+            audit=run_audit(settings),
+            grades=grades,
+            examples=examples,
+            why_no_grades=why,
+        )
+
+
+def _of_the_log(watch: Watch, place_of: Mapping[str, int]) -> list[Graded]:
+    """The examples of the log's impressions, in its order: others may use the same broker."""
+    learned = zip(watch.graded, watch.learned_by(), strict=True)
+    found = [replace(example, learned_by=by) for example, by in learned if example.response_id in place_of]
+    return sorted(found, key=lambda example: place_of[example.response_id])
 
 
 def _settle(watch: Watch, sent: Sent) -> None:
@@ -70,31 +91,9 @@ def _settle(watch: Watch, sent: Sent) -> None:
         time.sleep(0.02)
 
 
-def _report(
-    source: TrafficLog,
-    sent: Sent,
-    watch: Watch,
-    examples: list[Graded],
-    shown: list[LoggedImpression],
-    shift_ms: int,
-    audit: AuditReport,
-) -> ReplayReport:
+def _grades(examples: list[Graded], shown: list[LoggedImpression], source: TrafficLog) -> tuple[Grades | None, str]:
+    """Grades, or None and why there are none."""
     try:
-        grades, why = grade(examples, shown, source.model), ""
+        return grade(examples, shown, source.model), ""
     except ValueError as error:
-        grades, why = None, f"no grades: {error}"
-    return ReplayReport(
-        log=source.name,
-        notes=source.notes,
-        sent=sent,
-        joined=len(watch.graded),
-        joined_clicks=watch.clicked,
-        repeated=watch.repeated,
-        unlearned=watch.unlearned(),
-        updates=watch.updates,
-        shift_ms=shift_ms,
-        audit=audit,
-        grades=grades,
-        examples=examples,
-        why_no_grades=why,
-    )
+        return None, str(error)

@@ -36,7 +36,6 @@ class Watch:
         """Partition and offset of each graded example."""
         self.graded: list[Graded] = []
         """Click examples that carry a prediction, each once, in the order in which they were produced."""
-        self.clicked = 0
         self.repeated = 0
         """Examples that came again under their id."""
         self.updates = 0
@@ -93,15 +92,21 @@ class Watch:
             self.repeated += 1
             return
         self._seen.add(example.example_id)
-        if example.kind == "click":
-            self.clicked += example.label > 0.5
-            graded = Graded(
-                response_id=example.response_id,
-                label=float(example.label),
-                predicted=example.pctr,
-                event_ms=example.event_ms,
-                label_ms=example.label_ms,
-                served_by=in_order(example.model.epoch, example.model.number),
-            )
+        if (graded := to_graded(example)) is not None:
             self.graded.append(graded)
             self._places.append((record.partition, record.offset))
+
+
+def to_graded(example: TrainingExample) -> Graded | None:
+    """What an example says of its impression's click; None where it says nothing, or nothing final."""
+    if example.kind != "click" or example.provisional:
+        return None
+    return Graded(
+        response_id=example.response_id,
+        label=float(example.label),
+        predicted=example.pctr,
+        event_ms=example.event_ms,
+        label_ms=example.label_ms,
+        served_by=in_order(example.model.epoch, example.model.number),
+        tier=example.tier,
+    )

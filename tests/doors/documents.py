@@ -20,7 +20,7 @@ from tests.doors.blocks import Block, blocks, commands, inline
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".cache" / "docs-test"
-DOCUMENTS = ("README.md", "docs/wire.md", "docs/operations.md")
+DOCUMENTS = ("README.md", "docs/own-data.md", "docs/wire.md", "docs/operations.md")
 TIMEOUT_S = 1_800.0
 """Time for one command: as long as a demo may take where other work is done, too."""
 FOLLOWED_S = 30
@@ -35,6 +35,18 @@ for name in ("train", "valid", "test", "new", "seen"):
     rows = [{"user": random.randrange(50), "ad": random.randrange(20), "price": random.random()} for _ in range(500)]
     labels = [row | {"click": int(row["ad"] % 3 == 0 or random.random() < 0.1)} for row in rows]
     pq.write_table(pa.Table.from_pylist(labels), f"{name}.parquet")
+
+def shown(n):
+    category = random.randrange(8)
+    return {
+        "visitor": f"v{random.randrange(200)}", "product": f"p{random.randrange(15)}.{category}",
+        "ts": 1_760_000_000_000 + 3_000 * n, "slot": n % 4, "segment": random.choice("abcd"),
+        "device": random.choice("xy"), "category": f"c{category}", "brand": f"b{category % 3}",
+        "tags": random.sample(["new", "sale"], n % 3), "price": random.random(),
+        "clicked": int(random.random() < 0.1 + 0.03 * category),
+    }
+
+pq.write_table(pa.Table.from_pylist([shown(n) for n in range(3_000)]), "clicks.parquet")
 """
 """The files that documents name as the reader's own."""
 
@@ -226,6 +238,8 @@ def prepare() -> None:
     (HOME / ".venv").symlink_to(ROOT / ".venv")
     (HOME / ".cache" / "kafka").symlink_to(ROOT / ".cache" / "kafka")
     subprocess.run([sys.executable, "-c", TABLES], cwd=HOME, check=True)
+    mapping = next(block for block in blocks(ROOT / "docs/own-data.md") if block.language == "toml")
+    (HOME / "clicks.toml").write_text(mapping.text + "\n")
 
 
 def run(documents: list[str]) -> Iterator[Result]:

@@ -8,7 +8,7 @@ earliest = 1990-01-01       # a time before it is refused, as of another unit
 latest = 2100-01-01         # and so is one after it
 label = "rating"
 click_at_least = 4          # a label from here on is a click; 1 where absent
-position = "slot"           # optional; 0 is the top
+position = "slot"           # optional; 0 is the top, 199 the last that there is
 user_columns = ["age"]
 item_columns = ["brand", "price"]
 context_columns = ["device"]
@@ -22,17 +22,21 @@ sorted = true               # rows are in the order of time: the file is not rea
 import tomllib
 from collections.abc import Collection
 from datetime import UTC, date, datetime, time
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from ranker.config import ModelConfig
+from ranker.config import ANY, ModelConfig
 from streams.datasets.logs.model import log_model
 from streams.datasets.options import NULL_WORDS, TableOptions
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
 PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+PLACES = 200
+"""Candidates that a response returns at most, and so positions that an impression may have: MAX_RETURNED of the
+messages (streams/wire/messages.py), which this room does not import."""
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,10 +70,15 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         features = {*self.user_columns, *self.item_columns, *self.context_columns}
         if stray := set(self.numeric_columns) - features:
             raise ValueError(f"numeric_columns names {sorted(stray)}, which no user, item or context column does")
+        if ANY in features:
+            raise ValueError(
+                f"a feature must not be called {ANY!r}, which stands for all events of a user's log; rename that "
+                "column in the file, or leave it out of user_columns, item_columns and context_columns"
+            )
         if not self.click_window_s > 0:
             raise ValueError(f"click_window_s must be > 0, got {self.click_window_s}")
-        if not 1 <= self.candidates <= 200:
-            raise ValueError(f"candidates must be in 1..200 (all of them are returned), got {self.candidates}")
+        if not 1 <= self.candidates <= PLACES:
+            raise ValueError(f"candidates must be in 1..{PLACES} (all of them are returned), got {self.candidates}")
         if not self.earliest < self.latest:
             raise ValueError(f"earliest must be before latest, got {self.earliest} and {self.latest}")
         _ = self.options  # which checks itself
@@ -113,11 +122,23 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def load_mapping(path: Path) -> Mapping:
     """Raises ValueError naming the file and the field that is missing, unknown or wrong."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8-sig")), Mapping)
+        table = tomllib.loads(path.read_text("utf-8-sig"))
+        _check_names(table)
+        return msgspec.convert(table, Mapping)
     except ValueError as error:  # TOMLDecodeError and msgspec.ValidationError are ValueErrors
         raise ValueError(f"{path}: {error}") from error
     except OSError as error:
         raise ValueError(f"{path}: a column mapping could not be read: {error.strerror}") from error
+
+
+def _check_names(table: dict[str, Any]) -> None:
+    """Raises ValueError for a line that no mapping has, with those that one may have."""
+    known = [field.name for field in msgspec.structs.fields(Mapping)]
+    for name in table:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            meant = f" (did you mean `{close[0]}`?)" if close else ""
+            raise ValueError(f"a mapping has no line `{name}`{meant}; it may have {', '.join(known)}")
 
 
 def _ms(day: date) -> int:

@@ -7,7 +7,7 @@ from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 
 
 def file_log(address: str, mapping: Mapping, name: str) -> TrafficLog:
-    """The log in the file at this address; its model has that name.
+    """The log in the file at this address, called as the file is; its model has that name.
 
     Raises StartError where the file cannot be read, and ValueError where it lacks a column that the mapping names.
     """
@@ -15,13 +15,19 @@ def file_log(address: str, mapping: Mapping, name: str) -> TrafficLog:
 
     mapping.check(column_names(address, mapping.options), address)
     return TrafficLog(
-        name=name,
+        name=_file_name(address),
         read=lambda: _in_order(address, mapping),
         model=mapping.model(name),
         click_window_ms=round(mapping.click_window_s * 1000),
         candidates=mapping.candidates,
         begins_ms=mapping.begins_ms,
     )
+
+
+def _file_name(address: str) -> str:
+    """Without folders, and without what a signed URL has behind it."""
+    name = address.rpartition("/")[2]
+    return name if "://" not in address else name.partition("?")[0]
 
 
 def _in_order(address: str, mapping: Mapping) -> Iterator[LoggedImpression]:

@@ -46,5 +46,6 @@ def log_model(
         crosses=(
             *((feature,) for feature in (USER, ITEM, *of_request, *of_item)),
             *((feature, ITEM) for feature in of_request),
+            *((USER, feature) for feature in of_item),
         ),
     )

@@ -1,5 +1,6 @@
 """Rows of a table as logged impressions, by a column mapping; a cell that cannot be read is named by row and column."""
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -12,7 +13,7 @@ import pyarrow.types as pat
 from ranker.arrays import F64, I64
 from ranker.tabular.columns import numbers, texts
 from ranker.tabular.plain import is_list, plain
-from streams.datasets.logs.columns import PER_S, Mapping
+from streams.datasets.logs.columns import PER_S, PLACES, Mapping
 from streams.datasets.logs.traffic import Feature, FeatureMap, LoggedImpression
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -105,8 +106,13 @@ class Rows:
         name = self._mapping.position or ""
         position_N = self._numbers(name)
         with np.errstate(invalid="ignore"):
-            whole_N = (position_N >= 0) & (position_N == np.floor(position_N))
-        self._require(whole_N, name, "a position must be >= 0, and whole")
+            right_N = (position_N >= 0) & (position_N < PLACES) & (position_N == np.floor(position_N))
+        self._require(
+            right_N,
+            name,
+            f"a position must be >= 0, and whole, and below {PLACES}, as many as a response returns; mend it, or leave "
+            "`position` out of the mapping",
+        )
         return position_N.astype(np.int64)
 
     def _features(self, columns: tuple[str, ...]) -> list[FeatureMap]:
@@ -156,4 +162,4 @@ def _is_number(word: str | None) -> bool:
 
 
 def _year(second: float) -> str:
-    return f"{1970 + second / _YEAR_S:,.0f}"
+    return f"{math.floor(1970 + second / _YEAR_S):,}"

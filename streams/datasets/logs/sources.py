@@ -25,7 +25,10 @@ def open_log(name: str, mapping: Path | None = None) -> TrafficLog:
     Raises ValueError or StartError where there is no such log, and fetch.Unavailable where it cannot be fetched.
     """
     first, *rest = name.split("/")
-    if first == "obd" and len(rest) in (0, 2):
+    known = name == "ml-100k" or (first == "obd" and len(rest) in (0, 2))
+    if known and mapping is not None:
+        raise ValueError(f"{name} has its own columns: leave --map out (a file is given by a path, as ./{name}.csv)")
+    if first == "obd" and known:
         return open_bandit(*rest)
     if name == "ml-100k":
         return movielens()

@@ -15,6 +15,9 @@ import numpy as np
 from ranker.arrays import F32
 from ranker.inputs.hashing import hash64
 
+_MOST = 16.0
+"""Log-odds of a draw, at most: float32 knows no probability below 1 that is nearer to it than 10⁻⁷."""
+
 
 def normal_draws(response_id: str, count: int) -> F32:
     """[count] standard normal numbers, the same for the same response: a draw can be made again from the log."""
@@ -32,5 +35,6 @@ def drawn_probabilities(p_N: F32, shown_N: F32, normal_N: F32, prior_clicks: flo
     """
     p = np.clip(p_N.astype(np.float64), 1e-6, 1 - 1e-6)
     deviation = 1 / np.sqrt((prior_clicks + shown_N * p) * (1 - p))
-    drawn: F32 = (1 / (1 + np.exp(-(np.log(p / (1 - p)) + normal_N * deviation)))).astype(np.float32)
+    logit = np.clip(np.log(p / (1 - p)) + normal_N * deviation, -_MOST, _MOST)
+    drawn: F32 = (1 / (1 + np.exp(-logit))).astype(np.float32)
     return drawn

@@ -137,6 +137,7 @@ def test_the_newest_entry_of_an_item_counts_and_a_cleared_one_does_not() -> None
     a, b = np.uint64(7), np.uint64(8)
     assert catalogue.learn(np.array([2, 2, 1]), np.array([[a], [b], [a]], np.uint64)).tolist() == [1, 2]
     assert catalogue.learn(np.array([2, 1]), np.array([[b], [a]], np.uint64)).tolist() == []
+    assert catalogue.learn(np.array([2, 2]), np.array([[b], [0]], np.uint64)).tolist() == []
     values, known = catalogue.values(np.array([2, -1, 3, 1]))["category"]
     assert (values[[0, 3]].tolist(), known.tolist()) == ([8, 7], [True, False, False, True])
     catalogue.clear(np.array([2]))

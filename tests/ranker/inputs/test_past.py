@@ -48,9 +48,10 @@ def by_hand(request: ScoringRequest, draw: int) -> list[tuple[int, float]]:
 
 
 def ordered(rng: np.random.Generator, events: int) -> ScoringRequest:
-    """A log in the order of time, of pages of several items."""
+    """A log in the order of time, of pages of several items; what came of an impression is behind it."""
     request = drawn(rng, events, 2)
     request.log["time_s"] = np.sort(EVENT_MS // 1000 - rng.integers(0, 3_000, events) // 60 * 60)
+    request.log[:] = request.log[np.lexsort((request.log["action"], request.log["time_s"]))]
     return request
 
 
@@ -99,6 +100,17 @@ def test_what_came_after_the_page_does_not_count() -> None:
     assert not first.evidence_MSC[..., :9].any()
     shown, clicked = 0, len(DECAYS_S)
     assert last.evidence_MSC[0, 0, [shown, clicked]].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("later_s", [0, 1])
+def test_a_click_that_arrived_before_its_impression_is_no_evidence_for_it(later_s: int) -> None:
+    log = np.zeros(2, LOG_DTYPE)
+    log["item"], log["action"] = hash64(KNOWN[0]), [2, 1]
+    log["time_s"] = EVENT_MS // 1000 - np.array([900 - later_s, 900])
+    request = ScoringRequest(user="u", event_ms=EVENT_MS, items=["x"], item_features=[{}], log=log)
+    page = pages_of([request], np.array([[0]], np.uint64))
+    assert page.click_M.tolist() == [1.0]
+    assert not page.evidence_MSC[..., :9].any()
 
 
 def test_young_impressions_and_unknown_items_are_no_examples() -> None:

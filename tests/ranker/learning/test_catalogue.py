@@ -184,6 +184,16 @@ def test_a_candidate_without_features_leaves_the_entry_as_it_was() -> None:
     assert entries(learner.tables) == {key("a", ITEM): key("shoes", "category")}
 
 
+def test_an_item_twice_in_a_step_once_without_features_is_as_in_two_steps() -> None:
+    with_it, without = (labelled(n, request(f"u{n}", ["a"]), [0.0]) for n in range(2))
+    without = replace(without, request=replace(without.request, item_features=[{}]))
+    one, two = tiny_learner(tiny_model()), tiny_learner(tiny_model())
+    one.learn([with_it, without])
+    two.learn([with_it])
+    two.learn([without])
+    assert entries(one.tables) == entries(two.tables) != {}
+
+
 def test_entries_for_a_model_whose_catalogue_has_no_slots_are_refused() -> None:
     model = tiny_model(evidence=(ITEM,))
     learner, image = tiny_learner(model), new_image(model, COMPRESS)

@@ -14,7 +14,10 @@ from ranker.inputs.statistics import CLICKED, CONVERTED, JUDGED, MEMORIES, OF_CL
 from ranker.learning.counting import Maturing, Outcomes, fade, outcomes
 from ranker.learning.learner import Learner
 from ranker.learning.state import restore, training_state
-from tests.ranker.samples import COMPRESS, EVENT_MS, labelled, request, tiny_model, traffic
+from ranker.model.statistics import smoothed_odds
+from ranker.updates.image import new_image
+from ranker.updates.record import Update, UpdateHeader
+from tests.ranker.samples import COMPRESS, EVENT_MS, at, labelled, request, tiny_model, traffic
 
 COUNTING = replace(tiny_model(), statistics=((ITEM,), ("interests", "category")), statistic_rows=1_024)
 PROVISIONAL, CONVERTED_, CORRECTED, CLOSED = Emission
@@ -263,10 +266,31 @@ def test_no_row_makes_a_prediction_that_is_none() -> None:
     learner = learner_of(config)
     with torch.no_grad():
         learner.tiers["light"].statistics.click_SM.fill_(1.0)  # type: ignore[union-attr]
-    learner.tables.weights[STATISTICS][:, 1::2] = 1.0  # clicked, and never shown
     lessons = learner._lessons([labelled(0, request(items=["a", "b"]), [0, 0])], 0.0)
-    logits = learner.tiers["light"](lessons[0].batch, learner.tables, lessons[0].position_N)
-    assert logits.click_N.isfinite().all()
+    for clicked in (1.0, -1.0, 1e30):  # and never shown
+        learner.tables.weights[STATISTICS][:, 1::2] = clicked
+        logits = learner.tiers["light"](lessons[0].batch, learner.tables, lessons[0].position_N)
+        assert logits.click_N.isfinite().all()
+
+
+def test_replicas_read_the_rates_of_popular_values_as_the_trainer_does() -> None:
+    """A share of clicks is small beside one of all impressions: it goes out by what it is itself."""
+    learner, rng = learner_of(replace(COUNTING, statistics=((ITEM,),))), np.random.default_rng(0)
+    image = new_image(learner.config, COMPRESS)
+    furthest = 0.0
+    for number in range(1, 241):
+        rate = 0.005 if number < 120 else 0.04
+        pages = [labelled(20 * number + n, request(f"u{n}", ["hot"]), [float(rng.random() < rate)]) for n in range(20)]
+        learner.learn(pages)
+        changes = learner.take_changes(None if number == 1 else image)
+        header = UpdateHeader(
+            epoch=1, number=number, previous=number - 1, digest=learner.config.digest, trainer="t", reset=number == 1
+        )
+        image.apply(Update(header, changes), at(number))
+        held, known = (weights[STATISTICS] for weights in (image.tables.weights, learner.tables.weights))
+        apart = [smoothed_odds(256 * row_KC[:, 1], 256 * row_KC[:, 0], torch.tensor(-4.0)) for row_KC in (held, known)]
+        furthest = max(furthest, float((apart[0] - apart[1]).abs().max()))
+    assert furthest < 0.05
 
 
 def test_statistics_have_crosses_rules() -> None:

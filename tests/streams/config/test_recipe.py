@@ -1,12 +1,18 @@
 """Recipes: from a file, with every mistake named."""
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from streams.cli import cli
 from streams.config.builtin import RECIPES
 from streams.config.load import from_table, load_recipe
 from streams.config.recipe import Recipe
+from streams.config.settings import BOOTSTRAP, REDIS_URL, from_environment
+from streams.config.text import toml_value
 from streams.errors import StartError
 
 
@@ -37,7 +43,9 @@ LIGHT = "[[model.tiers]]\nname = 'light'\n"
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[join]\nclick_windw_ms = 5", "no such settings: join.click_windw_ms"),
+        ("[join]\nclick_windw_ms = 5", "no such settings: join.click_windw_ms (did you mean click_window_ms?)"),
+        ("[rankng]\nbatch_max = 5", "no such settings: rankng (did you mean ranking?)"),
+        ("far_from_all = 5", "no such settings: far_from_all"),
         ("[join]\nclick_window_ms = 'soon'", "join.click_window_ms"),
         ("[join]\nclick_window_ms = 0", "click_window_ms"),
         ("clock = 'sundial'", "clock"),
@@ -49,7 +57,20 @@ LIGHT = "[[model.tiers]]\nname = 'light'\n"
         ("[model]\nstatistic_rows = 0", "statistic_rows must be 1 to"),
         ("[model]\ncrosses = [['segment', 'nothing']]", "a cross names categorical slots"),
         ("[model]\nevidence = ['nothing']", "evidence is counted for categorical slots of candidates"),
-        ("base = 'nothing'", "base must be one of"),
+        ("[model]\ncrosses = ['segment', 'category']", 'write [["segment", "category"]] for these together'),
+        ("[model]\nstatistics = ['item']", 'model.statistics must be a list of lists of slots, got ["item"]'),
+        ("[[model.slots]]\nname = 'item'\nside = 'ctx'", 'must be one of "user", "context", "candidate"'),
+        ("[[model.slots]]\nname = 'i'\nside = 'user'\nkind = 'multi'", 'must be one of "categorical", "numeric"'),
+        ("[training.learner.updates]\ntensors = {items = 'x'}", 'must be one of "float32", "bfloat16", "int8"'),
+        ("[[model.slots]]\nname = '*'\nside = 'candidate'", "no slot may be called so"),
+        ("[[model.slots]]\nname = 'item'\nside = 'candidate'", "slot 'item' must be of the item table, 'items'"),
+        (
+            "base = 'nothing'",
+            "base must be one of ['default', 'demo', 'tiers'] or log:LOG (of a file log:MAPPING.toml)",
+        ),
+        ("base = 7", "base must be one of"),
+        ("base = 'log:missing.toml'", "missing.toml: a column mapping could not be read"),
+        ("base = 'log:criteo'", "a log is obd"),
         ("[routing]\ntiers = ['huge']", "no tier 'huge'"),
         ("[routing]\ntiers = []\ncascades = []", "routing needs a plan"),
         ("[routing]\ntiers = ['light', 'light']", "must be unique"),
@@ -95,9 +116,12 @@ def test_mistakes_are_named(tmp_path: Path, text: str, named: str) -> None:
 
 
 def test_a_name_that_is_neither_recipe_nor_file(tmp_path: Path) -> None:
-    for name in ("demos", str(tmp_path / "missing.toml")):
-        with pytest.raises(StartError, match="a recipe is one of"):
-            load_recipe(name)
+    with pytest.raises(StartError, match="a recipe is one of"):
+        load_recipe("demos")
+    (tmp_path / "folder.toml").mkdir()
+    for name in ("missing.toml", "folder.toml"):
+        with pytest.raises(StartError, match=rf"^no file at {tmp_path / name}; a recipe is one of"):
+            load_recipe(str(tmp_path / name))
 
 
 def test_model_slots_and_tiers_can_be_replaced() -> None:
@@ -130,3 +154,73 @@ def test_evidence_that_is_named_must_be_there() -> None:
     item = {"name": "item", "side": "candidate", "table": "items"}
     with pytest.raises(ValueError, match="evidence is counted for categorical slots of candidates, \\['item'\\]"):
         from_table({"model": {"slots": [item], "evidence": ["item", "category"]}})
+
+
+MAPPING = 'user = "visitor"\nitem = "product"\ntime = "ts"\nlabel = "bought"\nitem_columns = ["brand"]\n'
+OF_LOG = 'base = "log:maps/shop.toml"\n[training]\nstep_s = 0.7\n'
+
+
+def write_mapping(folder: Path) -> Path:
+    (folder / "maps").mkdir(parents=True)
+    (folder / "maps" / "shop.toml").write_text(MAPPING)
+    return folder / "maps" / "shop.toml"
+
+
+def test_the_recipe_of_a_log_may_be_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = load_recipe(f"log:{write_mapping(tmp_path)}")
+    path = write(tmp_path, OF_LOG)
+    monkeypatch.setenv(BOOTSTRAP, "nowhere:1")
+    monkeypatch.setenv(REDIS_URL, "redis://nowhere:1/0")
+    recipe = from_environment(recipe=path).recipe  # as a worker reads it
+    assert recipe.training.step_s == 0.7
+    assert replace(recipe, name=log.name, training=log.training) == log
+    assert "training.step_s = 0.7" in CliRunner().invoke(cli, ["recipe", "show", "--recipe", path]).output
+
+
+def test_a_mapping_that_is_not_beside_the_recipe_is_where_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mapping(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_recipe(write(tmp_path, OF_LOG)).model.name == "shop"
+
+
+def test_all_events_of_a_log_count_whatever_the_slots(tmp_path: Path) -> None:
+    write_mapping(tmp_path)
+    path = write(tmp_path, OF_LOG + "[[model.slots]]\nname = 'item'\nside = 'candidate'\ntable = 'items'\n")
+    assert load_recipe(path).model.evidence == ("item", "*")
+
+
+SLOTS = [
+    {"name": "item", "side": "candidate", "table": "items"},
+    {"name": "segment", "side": "user"},
+    {"name": "theme", "side": "candidate"},
+    {"name": "price", "side": "candidate", "kind": "numeric"},
+]
+
+
+def shown(folder: Path, model: dict[str, object]) -> tuple[list[str], str]:
+    """Comments of `tiderank recipe show`, and the rest of it."""
+    path = write(folder, "\n".join(f"model.{name} = {toml_value(value)}" for name, value in model.items()))
+    result = CliRunner().invoke(cli, ["recipe", "show", "--recipe", path])
+    assert result.exception is None
+    lines = result.output.splitlines()
+    comments = [line for line in lines if line.startswith("#")]
+    assert lines[: len(comments)] == comments
+    return comments, "\n".join(lines[len(comments) :])
+
+
+def test_what_does_not_fit_slots_of_ones_own_is_told(tmp_path: Path) -> None:
+    comments, settings = shown(tmp_path, {"slots": SLOTS, "crosses": [["segment", "item"]]})
+    assert comments == [
+        '# model.evidence is the base\'s without what does not fit these slots: "category", "campaign", "advertiser"',
+        '# model.statistics is the base\'s without what does not fit these slots: ["campaign"], ["category"], '
+        '["segment", "category"]',
+        '# no evidence, cross or statistic names "theme"',
+    ]
+    assert from_table(tomllib.loads(settings)) == load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_nothing_is_told_of_what_a_file_names_itself(tmp_path: Path) -> None:
+    assert shown(tmp_path, {"slots": SLOTS, "evidence": [], "crosses": [], "statistics": [["item"]]})[0] == []
+    assert shown(tmp_path, {"width": 8})[0] == []

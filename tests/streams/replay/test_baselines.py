@@ -78,7 +78,7 @@ MODEL = ModelConfig(
     name="log",
     slots=(
         Slot(name=USER, side="user"),
-        Slot(name=ITEM, side="candidate"),
+        Slot(name=ITEM, side="candidate", table="items"),
         Slot(name="kind", side="candidate"),
         Slot(name="price", side="candidate", kind="numeric"),
     ),

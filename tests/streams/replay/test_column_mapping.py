@@ -7,10 +7,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from streams.datasets.logs.columns import load_mapping
+from streams.datasets.logs.columns import PLACES, load_mapping
 from streams.datasets.logs.files import file_log
+from streams.datasets.logs.sources import open_log
 from streams.datasets.logs.traffic import LoggedImpression
 from streams.errors import StartError
+from streams.wire.messages import MAX_RETURNED
 
 MAPPING = """
 user = "visitor"
@@ -96,6 +98,7 @@ def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path, m
         (("4.5,", "good,"), r"row 2: column 'stars' holds 'good'"),
         (("1700000000", "yesterday"), r"row 2: column 'ts' holds 'yesterday'"),
         ((",2,", ",-2,"), r"row 2: column 'slot' holds '-2'.*must be >= 0"),
+        ((",2,", ",200,"), r"row 2: column 'slot' holds '200'.* below 200.* leave `position` out"),
         (("9.5", "cheap"), r"row 1: column 'price' holds 'cheap'"),
     ],
 )
@@ -108,7 +111,8 @@ def test_a_wrong_cell_is_named(tmp_path: Path, mapping_file: Path, change: tuple
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("colour = 3", "mapping.toml: .*unknown field `colour`"),
+        ("colour = 3", "mapping.toml: a mapping has no line `colour`; it may have user, item, time, label, "),
+        ('positon = "slot"', "mapping.toml: .* no line `positon` .did you mean `position`..; it may have user, item"),
         ('time_unit = "h"', "mapping.toml: .*time_unit"),
         ("candidates = 500", r"mapping.toml: candidates must be in 1\.\.200"),
         ("click_window_s = 0.0", "mapping.toml: click_window_s must be > 0"),
@@ -138,6 +142,29 @@ def test_features_may_not_take_the_names_of_slots_that_fill_themselves(tmp_path:
     (tmp_path / "log.csv").write_text(CSV.replace("device", "surface"))
     with pytest.raises(ValueError, match=r"must not be named \['surface'\]"):
         file_log(str(tmp_path / "log.csv"), load_mapping(mapping_file), "shop")
+
+
+@pytest.mark.parametrize("side", ["user", "item", "context"])
+def test_a_feature_may_not_be_called_as_all_events_are(side: str, mapping_file: Path) -> None:
+    lines = [line for line in MAPPING.splitlines() if not line.startswith(f"{side}_columns")]
+    mapping_file.write_text("\n".join([*lines, f'{side}_columns = ["*", "price"]']))
+    with pytest.raises(ValueError, match=r"mapping.toml: a feature must not be called '\*'.* rename that column"):
+        load_mapping(mapping_file)
+
+
+def test_positions_are_those_that_ingest_takes(tmp_path: Path, mapping_file: Path) -> None:
+    assert PLACES == MAX_RETURNED
+    assert read(tmp_path, mapping_file, CSV.replace(",2,", ",199,"))[0].position == 199
+
+
+@pytest.mark.parametrize("folder", ["", "deep/er/"])
+def test_a_log_is_called_as_its_file_and_its_model_as_the_mapping(
+    folder: str, tmp_path: Path, mapping_file: Path
+) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / "log.csv").write_text(CSV)
+    log = open_log(str(tmp_path / folder / "log.csv"), mapping_file)
+    assert (log.name, log.model.name) == ("log.csv", "mapping")
 
 
 def test_a_file_that_is_said_to_be_sorted_and_is_not_is_refused(tmp_path: Path, mapping_file: Path) -> None:

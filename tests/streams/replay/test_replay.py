@@ -1,23 +1,32 @@
 """A log through the whole house, in event time; and the pieces of a replay that need no servers."""
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 from streams.config.load import load_recipe
-from streams.config.settings import Settings
 from streams.datasets.logs.sources import open_log
-from streams.datasets.logs.traffic import LoggedImpression
+from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
 from streams.errors import StartError
-from streams.kafka.connection import Kafka
-from streams.local.stack import local_stack
-from streams.local.workers import WorkerProcess
+from streams.kafka.connection import watermarks
+from streams.local.house import House, open_house
+from streams.replay.command import WORKERS, replay_command
 from streams.replay.driver import DAY_MS, Pace, shift_into_the_past
 from streams.replay.graded import Graded, as_the_model, at_its_time
-from streams.replay.report import AS_THE_MODEL, BASELINES, Grades, grade
+from streams.replay.house import Known, known_before
+from streams.replay.printed import as_text
+from streams.replay.report import AS_THE_MODEL, BASELINES, Grades, ReplayReport, grade
 from streams.replay.run import run_replay
+from streams.replay.watch import to_graded
+from streams.wire.topics import REQUESTS
+from tests.streams.samples import example
 
 MAPPING = """
 user = "visitor"
@@ -43,35 +52,43 @@ def write_log(folder: Path) -> tuple[Path, Path]:
     return folder / "shop.csv", folder / "shop.toml"
 
 
-@pytest.mark.e2e
-def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> None:
-    csv_file, mapping = write_log(tmp_path)
+@dataclass(frozen=True)
+class Replayed:
+    house: House
+    log: TrafficLog
+    folder: Path
+    """Where the log and its mapping lie."""
+    report: ReplayReport
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replayed]:
+    """A house into which the log was replayed once."""
+    folder = tmp_path_factory.mktemp("shop")
+    csv_file, mapping = write_log(folder)
     log = open_log(str(csv_file), mapping)
-    recipe = f"log:{mapping}"
-    home = tmp_path / "house"
-    with local_stack(home) as stack:
-        Kafka(stack.bootstrap, {}).create_topics()
-        workers = [
-            WorkerProcess(name, home=home, recipe=recipe, bootstrap=stack.bootstrap, redis_url=stack.redis_url)
-            for name in ("rank", "ingest", "train")
-        ]
-        try:
-            for worker in workers:
-                worker.child.start()
-            for worker in workers:
-                worker.await_ready()
-            settings = Settings(
-                bootstrap=stack.bootstrap,
-                redis_url=stack.redis_url,
-                recipe=load_recipe(recipe),
-                snapshots=str(home / "snapshots"),
-                instance="test",
-            )
-            rows = list(log.read())
-            report = run_replay(settings, log, rows, pace=Pace())
-        finally:
-            for worker in workers:
-                worker.child.stop()
+    with open_house(folder / "house", recipe=f"log:{mapping}", workers=WORKERS) as house:
+        report = run_replay(house.settings, log, list(log.read()), pace=Pace())
+        yield Replayed(house, log, folder, report)
+
+
+def sent_to(house: House) -> int:
+    """Requests that were ever sent there."""
+    with closing(house.kafka.reader()) as reader:
+        return sum(watermarks(reader, REQUESTS, p)[1] for p in house.kafka.partitions(REQUESTS))
+
+
+def replay(replayed: Replayed, csv_file: Path, *options: str) -> Result:
+    """What the command does at the house."""
+    house = replayed.house
+    env = {"TIDERANK_BOOTSTRAP": house.stack.bootstrap, "TIDERANK_REDIS_URL": house.stack.redis_url}
+    mapping = str(replayed.folder / "shop.toml")
+    return CliRunner().invoke(replay_command, [str(csv_file), "--map", mapping, *options], env=env)
+
+
+@pytest.mark.e2e
+def test_every_line_is_answered_joined_learned_and_graded(replayed: Replayed) -> None:
+    report, rows = replayed.report, list(replayed.log.read())
     clicks = sum(row.clicked for row in rows)
     assert report.sent.requests == report.sent.impressions == LINES
     assert report.sent.responses == {"ok": LINES}
@@ -80,11 +97,74 @@ def test_every_line_is_answered_joined_learned_and_graded(tmp_path: Path) -> Non
     assert report.unlearned == 0
     assert report.audit.ok, report.audit.text()
     assert report.updates > 0
+    assert report.known is None
     assert report.grades is not None
     assert report.grades.examples == LINES
-    assert "model - base rate" in report.text()
+    assert "model - base rate" in as_text(report)
     assert set(report.as_dict()["model_minus"]) == {*BASELINES, *(name + AS_THE_MODEL for name in BASELINES)}
     assert report.grades.lag[0] >= report.grades.lag_of_labels[0]  # no label is learned before its time is over
+
+
+@pytest.mark.e2e
+def test_a_house_that_has_learned_before_is_refused_before_the_first_request(replayed: Replayed) -> None:
+    before = sent_to(replayed.house)
+    result = replay(replayed, replayed.folder / "shop.csv")
+    assert isinstance(result.exception, StartError)
+    said = r"this house has learned before: 20 of the log's 20 users .*, and \d+ training examples .*--up.*--again"
+    assert re.match(said, str(result.exception))
+    assert sent_to(replayed.house) == before
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            '[model]\nevidence = ["item"]',
+            r"the trainer publishes model \w+, that of the log's own .*they differ in model.evidence",
+        ),
+        ("[join]\nskew_ms = 7", "ingest joins by skew_ms = 5000, and mine has 7"),
+    ],
+)
+def test_workers_with_another_recipe_are_found_out_before_the_first_request(
+    lines: str, said: str, replayed: Replayed
+) -> None:
+    (replayed.folder / "mine.toml").write_text(f'base = "log:{replayed.folder / "shop.toml"}"\n{lines}\n')
+    before = sent_to(replayed.house)
+    recipe = ("--recipe", str(replayed.folder / "mine.toml"))
+    result = replay(replayed, replayed.folder / "shop.csv", "--again", *recipe)
+    assert isinstance(result.exception, StartError)
+    assert re.search(said, str(result.exception))
+    assert "b'" not in str(result.exception)
+    assert sent_to(replayed.house) == before
+
+
+@pytest.mark.e2e
+def test_a_house_that_has_learned_before_is_taken_again_and_nothing_graded_is_a_failure(replayed: Replayed) -> None:
+    lines = (replayed.folder / "shop.csv").read_text().splitlines()
+    few = replayed.folder / "few.csv"
+    few.write_text("\n".join([lines[0], *(line.replace(",1,k", ",0,k") for line in lines[1:9])]))
+    result = replay(replayed, few, "--again")
+    assert result.exit_code == 1, result.output
+    assert "log       few.csv" in result.output
+    assert "AGAIN: " in result.output
+    assert "NOT GRADED: 8 labels came, 0 of them clicks" in result.output
+    assert result.output.index("AGAIN") < result.output.index("NOT GRADED")
+
+
+@pytest.mark.e2e
+def test_users_without_events_are_counted_apart_from_examples(replayed: Replayed) -> None:
+    known = known_before(replayed.house.settings, ["v1", "nobody"])
+    assert (known.users, known.asked) == (1, 2)
+    assert known.examples >= LINES
+    assert not Known(users=0, asked=2, examples=0)
+    assert Known(users=0, asked=2, examples=1)
+
+
+def test_an_example_is_graded_by_its_final_click_alone() -> None:
+    assert to_graded(example(label=1.0)) is not None
+    assert to_graded(example(provisional=True)) is None
+    assert to_graded(example("conversion")) is None
 
 
 def graded(number: int, *, signal: float) -> Grades:
@@ -129,7 +209,7 @@ def test_a_model_that_is_wrong_is_called_worse() -> None:
 
 def test_too_few_data_give_no_verdict() -> None:
     compared = graded(40, signal=0.0).comparisons["user and item means"]
-    assert compared.verdicts()["auc"] == "no verdict (the interval holds 0)"
+    assert compared.verdicts()["auc"] == "no difference shown"
 
 
 def test_times_are_moved_only_where_windows_would_close_in_the_future() -> None:

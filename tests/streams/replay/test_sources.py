@@ -101,3 +101,9 @@ def test_while_a_log_is_replayed_its_times_are_taken_and_none_in_seconds(log: st
     assert times.check(first.event_ms, record) == first.event_ms
     with pytest.raises(Refused, match="min_event_ms"):
         times.check(first.event_ms // 1000, record)
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "obd", "obd/bts/men"])
+def test_a_log_with_columns_of_its_own_takes_no_mapping(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} has its own columns: leave --map out"):
+        open_log(name, tmp_path / "shop.toml")

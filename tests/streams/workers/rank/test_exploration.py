@@ -37,5 +37,6 @@ def test_draws_are_of_the_response_alone() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 1e-9, 1.0])
 def test_certain_predictions_stay_probabilities(p: float) -> None:
-    found = drawn_probabilities(np.array([p], np.float32), np.zeros(1, np.float32), np.full(1, 5, np.float32), 0.01)
-    assert 0 <= found[0] <= 1
+    for normal in (-5, 5):
+        z_N = np.full(1, normal, np.float32)
+        assert 0 < drawn_probabilities(np.array([p], np.float32), np.zeros(1, np.float32), z_N, 1e-9)[0] < 1
