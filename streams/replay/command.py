@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 
 from streams.config.logged import PREFIX
-from streams.config.settings import from_environment, named_recipe
+from streams.config.settings import BOOTSTRAP, REDIS_URL, from_environment, named_recipe
 from streams.datasets.logs.fetch import Unavailable
 from streams.datasets.logs.sources import open_log
 from streams.errors import StartError
@@ -79,6 +80,11 @@ def replay_command(
     from streams.replay.run import run_replay
 
     pace = _pace(speed, lag)
+    if up and (named := [name for name in (BOOTSTRAP, REDIS_URL) if os.environ.get(name)]):
+        raise StartError(
+            f"--up starts a broker and a Redis for this run alone, and {' and '.join(named)} name running ones, whose "
+            f"workers its own would drive out: unset {' '.join(named)}, or leave out --up to replay into that house"
+        )
     try:
         source = open_log(log, mapping)
         rows = list(itertools.islice(source.read(), limit))

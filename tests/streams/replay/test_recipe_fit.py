@@ -78,6 +78,18 @@ def test_settings_by_which_the_log_could_not_be_joined_are_named(shop: tuple[Tra
         check_recipe(wrong, log, first_ms=FIRST_MS, own="log:shop.toml")
 
 
+@pytest.mark.parametrize("name", ["TIDERANK_BOOTSTRAP", "TIDERANK_REDIS_URL"])
+def test_a_house_of_its_own_is_refused_where_servers_are_named(
+    name: str, tmp_path: Path, shop: tuple[TrafficLog, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "127.0.0.1:1")
+    result = CliRunner().invoke(
+        replay_command, [str(tmp_path / "shop.csv"), "--map", str(tmp_path / "shop.toml"), "--up"]
+    )
+    assert isinstance(result.exception, StartError)
+    assert f"and {name} name running ones" in str(result.exception)
+
+
 @pytest.mark.parametrize("where", [["--up"], []])
 def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_started(
     where: list[str], tmp_path: Path, shop: tuple[TrafficLog, Recipe]
