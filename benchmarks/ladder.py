@@ -36,6 +36,7 @@ from benchmarks.lab.arguments import settings
 from benchmarks.lab.ceiling import ideal_reader
 from benchmarks.lab.grades import entropy
 from benchmarks.lab.records import NEW, is_new
+from benchmarks.lab.report import cell
 from benchmarks.lab.rivals import rivals
 from benchmarks.lab.simulated import Plan, simulated
 from benchmarks.lab.stream import Stream
@@ -81,10 +82,14 @@ def main() -> None:
             means.setdefault(group, {})[name] = {grade: statistics.fmean(each) for grade, each in drawn.items()}
             print(
                 f"{group:<12}{name:<12}"
-                + "".join(f"{statistics.fmean(each):>10.4f}{np.ptp(each):>9.4f}" for each in drawn.values())
+                + "".join(cell(statistics.fmean(e), "10.4f") + cell(_spread(e), "9.4f") for e in drawn.values())
             )
     if args.json:
         print(json.dumps(_as_json(means)))
+
+
+def _spread(values: list[float]) -> float:
+    return float(np.ptp(values)) if len(values) > 1 else math.nan
 
 
 def ladder(seed: int, args: argparse.Namespace) -> dict[str, Found]:
@@ -95,7 +100,8 @@ def ladder(seed: int, args: argparse.Namespace) -> dict[str, Found]:
 
     def add(group: str, name: str, grade: Grade) -> None:
         found.setdefault(group, {})[name] = grade
-        print(f"seed {seed}: {group:<12}{name:<12}{grade}", flush=True)
+        said = "  ".join(f"{what} {cell(value, '7.4f')}" for what, value in grade.items())
+        print(f"seed {seed}: {group:<12}{name:<12}{said}", flush=True)
 
     add("truth", "", graded(stream.truth_N))
     ideal = ideal_reader(plan, list(LENGTHS))

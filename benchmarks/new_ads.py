@@ -32,7 +32,7 @@ import torch
 
 from benchmarks.lab.closed import Asked, House, Policy, one_tier, visits
 from benchmarks.lab.newcomers import Learned, Newcomers
-from benchmarks.lab.report import machine
+from benchmarks.lab.report import cell, machine
 from ranker.arrays import F32, F64
 from streams.simulate.config import WorldConfig, catalogue
 from streams.simulate.outcomes import uniform
@@ -192,8 +192,9 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
         cells = []
         for each in found.values():
             values = [one[figure] for one in each]
-            spread = max(values) - min(values) if all(map(math.isfinite, values)) else math.nan
-            cells.append(f"{statistics.fmean(values):>11.4g} {spread:>8.3g}")
+            known = len(values) > 1 and all(map(math.isfinite, values))
+            spread = max(values) - min(values) if known else math.nan
+            cells.append(f"{cell(statistics.fmean(values), '11.4g')} {cell(spread, '8.3g')}")
         print(f"{words:<35}" + "".join(cells))
 
 

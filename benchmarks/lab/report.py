@@ -1,5 +1,6 @@
 """Variants against a reference on the same streams, several seeds each, as a table that grows while it runs."""
 
+import math
 import os
 import platform
 import statistics
@@ -51,6 +52,11 @@ class Result:
 HEADER = (
     f"{'variant':<34}{'NE':>8}{'- reference':>13}{'spread':>9}  {'95 % of each seed':<44}{'calib.':>7}{'step ms':>9}"
 )
+
+
+def cell(value: float, form: str) -> str:
+    """The number in this form, or a dash as wide where there is none."""
+    return f"{value:{form}}" if math.isfinite(value) else f"{'–':>{int(form.split('.')[0])}}"
 
 
 def compare(
