@@ -5,9 +5,12 @@ wrong but never believed: what is damaged is dropped, and every error of the cac
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+
+from fsspec.implementations.local import LocalFileSystem
 
 from ranker.snapshots.byte_streams import ByteStreams
 from ranker.snapshots.shards import Damaged, Shard, read_shard
@@ -51,8 +54,9 @@ class ShardCache:
         except OSError as error:
             log.warning("cache %s: %s cannot be read: %s", self.url, path, error)
             return None
-        with suppress(OSError, ValueError, NotImplementedError):  # most object stores keep no time of use
-            self._fs.touch(path, truncate=False)
+        if isinstance(self._fs, LocalFileSystem):  # object stores keep no time of use
+            with suppress(OSError):
+                os.utime(path)  # and not fsspec's touch: it makes anew, empty, what another process has just removed
         return data
 
     def put(self, shard: Shard, data: Buffer) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from ranker.snapshots.cache import SUFFIX, ShardCache
 from ranker.snapshots.reader import ShardReader
 from ranker.snapshots.retention import Retention
+from ranker.snapshots.shards import read_shard
 from ranker.snapshots.snapshot import Snapshot, load_training_state, write_state
 from tests.ranker.snapshots import stores
 from tests.ranker.snapshots.stores import CountedStore, state
@@ -132,6 +134,22 @@ def work(folder: str, urls: list[str], seed: int) -> None:
         number = snapshots[index].manifest.position.number
         found = load_training_state(snapshots[index], ShardReader(2, [cache]))
         assert all(torch.equal(found[name], t) for name, t in state(number).training().items())
+
+
+def test_an_entry_that_another_process_removes_while_it_is_read_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, cache = origin(), ShardCache(str(tmp_path), LARGE)
+    load(snapshot, cache)
+
+    def read_and_lose(*given: Any) -> Any:
+        data = read_shard(*given)
+        Path(given[2]).unlink()
+        return data
+
+    monkeypatch.setattr("ranker.snapshots.cache.read_shard", read_and_lose)
+    assert load(snapshot, cache) == 0
+    assert entries(tmp_path) == []
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:
