@@ -62,3 +62,8 @@ def test_what_an_item_is_needs_a_row_to_be_known_by() -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, tables=ROWLESS)
     assert replace(CONFIG, tables=ROWLESS, evidence=(ITEM, ANY)).evidence == (ITEM, ANY)
+
+
+def test_a_plain_table_may_have_a_column_called_log() -> None:
+    plain = replace(CONFIG, tiers=tuple(replace(tier, log_length=0) for tier in CONFIG.tiers), evidence=())
+    assert replace(plain, slots=(*plain.slots, Slot(name=LOG, side="candidate"))).slots[-1].name == LOG
