@@ -93,6 +93,7 @@ def request(model: ModelConfig, candidates: int, log: int, *, copies: int = 1) -
         log_surface_E=ints(32, log).repeat(copies),
         log_age_E=torch.rand(log, generator=generator).mul(10).repeat(copies),
         log_value_E=torch.rand(log, generator=generator).repeat(copies),
+        longest=log,
     )
 
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from ranker.arrays import F32, I64
 from ranker.config import ITEM, LOG, ModelConfig
-from ranker.inputs.features import Featurizer, KeyedBatch, SlotKeys
+from ranker.inputs.features import Featurizer, KeyedBatch
 from ranker.inputs.hashing import salted
 from ranker.inputs.requests import ScoringRequest
+from ranker.inputs.slot_keys import SlotKeys
 
 CACHE = Path(".cache/lab")
 

@@ -45,6 +45,8 @@ class Batch:
     """float32: log1p of seconds between event and request."""
     log_value_E: Tensor
     """float32."""
+    longest: int
+    """The longest log's length: known to who makes the batch, so that nobody waits for a device to learn it."""
     evidence_NSC: Tensor | None = None
     """float32: what the log says of each candidate's values of the configured slots (ranker/inputs/evidence.py). None
     where no slot is configured."""
@@ -53,21 +55,26 @@ class Batch:
         """The same on another device; itself where it is there."""
         if self.request_of_N.device == device:
             return self
-        tensors: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "slots"}
+        tensors: dict[str, Tensor | None] = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NO_TENSOR
+        }
         moved: dict[str, Any] = {name: t if t is None else t.to(device) for name, t in tensors.items()}
         slots = {
             name: SlotValues(v.rows_T.to(device), None if v.lengths is None else v.lengths.to(device))
             for name, v in self.slots.items()
         }
-        return Batch(slots=slots, **moved)
+        return Batch(slots=slots, longest=self.longest, **moved)
 
     @property
     def num_requests(self) -> int:
-        return int(self.dense_user_BF.shape[0])
+        return self.dense_user_BF.shape[0]
 
     @property
     def num_candidates(self) -> int:
-        return int(self.request_of_N.shape[0])
+        return self.request_of_N.shape[0]
+
+
+_NO_TENSOR = ("slots", "longest")
 
 
 @dataclass(frozen=True, slots=True)

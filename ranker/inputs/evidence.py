@@ -102,14 +102,40 @@ def _groups(
     distinct, number_A = np.unique(value_A, return_inverse=True)
     if not len(distinct):
         return np.empty(0, np.int64), np.full(len(value_F), -1)
-    number_F = np.minimum(np.searchsorted(distinct, value_F), len(distinct) - 1)
-    known_F = known_F & (distinct[number_F] == value_F)
+    number_F = _find(distinct, value_F)
+    known_F = known_F & (number_F >= 0)
     if not request_A[-1] and not request_F[-1:].any():  # a single request: its values are the pairs
         return number_A, np.where(known_F, number_F, -1)
     pairs, group_A = np.unique(request_A * len(distinct) + number_A, return_inverse=True)
     pair_F = request_F * len(distinct) + number_F
     group_F = np.minimum(np.searchsorted(pairs, pair_F), len(pairs) - 1)
     return group_A, np.where(known_F & (pairs[group_F] == pair_F), group_F, -1)
+
+
+def _find(distinct: U64, value_F: U64) -> I64:
+    """Place of each value in `distinct`, which ascends; -1: it is not there.
+
+    Values are hashes, so a table by their high bits finds nearly all in one look, a search only those that share a
+    place: an eighth of the time of a search for all.
+    """
+    bits = max(10, int(len(distinct) - 1).bit_length() + 4)
+    shift = np.uint64(64 - bits)
+    number_of = np.full(1 << bits, -1, np.int32)
+    place_V = (distinct >> shift).astype(np.int64)
+    numbers = np.arange(len(distinct), dtype=np.int32)
+    number_of[place_V] = numbers
+    place_F = (value_F >> shift).astype(np.int64)
+    number_F = number_of[place_F].astype(np.int64)
+    found_F = distinct[number_F] == value_F  # of -1 the last: not found, as its own place holds it or a neighbour
+    number_F[~found_F] = -1
+    crowded = place_V[number_of[place_V] != numbers]
+    if len(crowded):
+        shared = np.zeros(1 << bits, np.bool_)
+        shared[crowded] = True
+        (again,) = np.nonzero(shared[place_F] & ~found_F)
+        at = np.minimum(np.searchsorted(distinct, value_F[again]), len(distinct) - 1)
+        number_F[again] = np.where(distinct[at] == value_F[again], at, -1)
+    return number_F
 
 
 class Catalogue:

@@ -10,23 +10,23 @@ candidates' own). What is sent is taken as it comes, because a caller's odd feat
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import xxhash
 
 from ranker.arrays import F32, I64, U64
 from ranker.config import ANY, CROSSES, HOUR, ITEM, LOG, STATISTICS, SURFACE, USER, ModelConfig, Slot
 from ranker.inputs.batch import Batch, PastBatch, SlotValues
 from ranker.inputs.evidence import Catalogue, Events, count_evidence
-from ranker.inputs.hashing import number_category, salted
+from ranker.inputs.hashing import salted
 from ranker.inputs.keymap import KeyMap
 from ranker.inputs.past import least_ages, past_pages
 from ranker.inputs.requests import LOG_DTYPE, Features, ScoringRequest
+from ranker.inputs.slot_keys import Crosses, SlotKeys, first_values, keys_of
 from ranker.inputs.tables import table_of_slots
 
 MAX_CODE = 32
@@ -34,15 +34,6 @@ MAX_CODE = 32
 _MS_PER_HOUR = 3_600_000
 _PLAIN = {float, type(None)}
 """Types of which numpy makes numbers as `_number` does: None is NaN, and what is not finite becomes 0 with it."""
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True, slots=True)
-class SlotKeys:
-    """keys_T: salted keys, back to back; lengths: int64, None where each has exactly one (see SlotValues)."""
-
-    keys_T: U64
-    lengths: I64 | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +87,22 @@ class Featurizer:
         self._tables = {t.name: t for t in config.every_table}
         self._evidence_slots = config.evidence
         crossed = (CROSSES, config.crosses), (STATISTICS, config.statistics)
-        self._crossed = [(name, crosses) for name, crosses in crossed if crosses]
-        self._past_crosses = [config.crosses[place] for place in config.past_crosses]
+        self._crossed = {name: Crosses(name, crosses) for name, crosses in crossed if crosses}
+        past = [config.crosses[place] for place in config.past_crosses]
+        self._past_crosses = Crosses(CROSSES, past) if past else None
 
     def table_of(self, slot: str) -> str:
         return self._table_of[slot]
 
     def keys(self, requests: Sequence[ScoringRequest], log_length: int) -> KeyedBatch:
         """The newest `log_length` events of each log count. Raises ValueError if a log holds a code >= 32."""
-        slots: dict[str, SlotKeys] = {}
-        for slot in self._user_slots:
-            slots[slot.name] = _keys_of(slot.name, _user_values(slot, requests))
-        for slot in self._context_slots:
-            slots[slot.name] = _keys_of(slot.name, _context_values(slot, requests))
-        for slot in self._item_slots:
-            slots[slot.name] = _keys_of(slot.name, _item_values(slot, requests))
+        values = {slot.name: _user_values(slot, requests) for slot in self._user_slots}
+        values |= {slot.name: _context_values(slot, requests) for slot in self._context_slots}
+        values |= {slot.name: _item_values(slot, requests) for slot in self._item_slots}
+        slots = keys_of(values)
         request_of_N = np.repeat(np.arange(len(requests)), [len(r.items) for r in requests])
         item_slots = frozenset(s.name for s in self._item_slots)
-        slots |= {name: cross_keys(name, crosses, slots, request_of_N, item_slots) for name, crosses in self._crossed}
+        slots |= {name: crosses.keys(slots, request_of_N, item_slots) for name, crosses in self._crossed.items()}
         log = self.log(requests, log_length)
         slots[LOG] = log.items
         return KeyedBatch(
@@ -136,7 +125,7 @@ class Featurizer:
     def log(self, requests: Sequence[ScoringRequest], log_length: int) -> LogKeys:
         """The newest `log_length` events of each log. Raises ValueError if one holds a code >= 32."""
         logs = [r.log[max(0, len(r.log) - log_length) :] for r in requests]
-        events = np.concatenate([np.empty(0, LOG_DTYPE), *logs])
+        events = logs[0] if len(logs) == 1 else np.concatenate([np.empty(0, LOG_DTYPE), *logs])
         lengths = np.array([len(log) for log in logs], np.int64)
         event_s = np.repeat(np.array([r.event_ms for r in requests], np.int64), lengths) / 1000
         return LogKeys(
@@ -169,6 +158,7 @@ class Featurizer:
             log_surface_E=torch.from_numpy(keyed.log_surface_E),
             log_age_E=torch.from_numpy(keyed.log_age_E),
             log_value_E=torch.from_numpy(keyed.log_value_E),
+            longest=_longest(keyed.slots[LOG]),
             evidence_NSC=self._evidence(keyed, tables),
         )
 
@@ -220,14 +210,13 @@ class Featurizer:
         evidence_MSC = count_evidence(before, values_X, shown, pages.page_of_M)
         request_of_M = pages.request_of_P[pages.page_of_M]
         crosses = None
-        if self._past_crosses:
+        if self._past_crosses is not None:
             then_s_M = event_ms_B[request_of_M] / 1000 - np.expm1(log.age_E[pages.event_M].astype(np.float64))
             if HOUR in {slot.name for slot in self._context_slots}:
                 shown[HOUR] = _HOUR_KEYS[(then_s_M // 3_600 % 24).astype(np.int64)]
             slots = {slot.name: users[slot.name] for slot in self._user_slots}
             slots |= {name: SlotKeys(value_M, None) for name, value_M in shown.items()}
-            keys = cross_keys(CROSSES, self._past_crosses, slots, request_of_M, frozenset(shown))
-            crosses = self._crosses_of(keys)
+            crosses = self._crosses_of(self._past_crosses.keys(slots, request_of_M, frozenset(shown)))
         return PastBatch(
             evidence_MSC=torch.from_numpy(evidence_MSC),
             crosses=crosses,
@@ -259,6 +248,11 @@ class Featurizer:
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
 
 
+def _longest(log: SlotKeys) -> int:
+    assert log.lengths is not None
+    return int(log.lengths.max(initial=0))
+
+
 def _by_time(log: LogKeys) -> LogKeys:
     """The same events, of each request the oldest first. They lie as they arrived: a click may be before what it is of,
     which comes before it in the same second too (actions are numbered so)."""
@@ -272,40 +266,6 @@ def _by_time(log: LogKeys) -> LogKeys:
         age_E=log.age_E[order],
         value_E=log.value_E[order],
     )
-
-
-def cross_keys(
-    salt: str,
-    crosses: Sequence[Sequence[str]],
-    slots: Mapping[str, SlotKeys],
-    request_of_N: I64,
-    item_slots: frozenset[str],
-) -> SlotKeys:
-    """Returns a key for each cross of each candidate, in order. Of a slot with several values the first counts."""
-    first = {name: first_values(slots[name]) for name in {name for cross in crosses for name in cross}}
-    key_of = {name: key if name in item_slots else key[request_of_N] for name, key in first.items()}
-    mixed_NC = np.empty((len(request_of_N), len(crosses)), np.uint64)
-    for column, cross in enumerate(crosses):
-        name, *others = sorted(cross)
-        mixed_N = key_of[name]
-        for name in others:
-            mixed_N = mixed_N * _ODD + key_of[name]
-        mixed_NC[:, column] = mixed_N
-    lengths = np.full(len(request_of_N), len(crosses), np.int64)
-    return SlotKeys(salted(mixed_NC.ravel(), salt), lengths)
-
-
-def missing_key(slot: str) -> int:
-    """Returns the key of a category that is missing."""
-    return int(salted(_hashes([""]), slot)[0])
-
-
-def first_values(slot: SlotKeys) -> U64:
-    """Returns the first value of each."""
-    if slot.lengths is None:
-        return slot.keys_T
-    first: U64 = slot.keys_T[np.cumsum(slot.lengths) - slot.lengths]
-    return first
 
 
 def _user_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:
@@ -327,31 +287,6 @@ def _item_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]
         return [item for r in requests for item in r.items]
     name = slot.name
     return [features.get(name, "") for r in requests for features in r.item_features]
-
-
-def _keys_of(slot: str, values: list[object]) -> SlotKeys:
-    try:
-        return SlotKeys(salted(_hashes(values), slot), None)
-    except AttributeError:  # not all are strings, which is rare: say so by trying, not by looking at each
-        sets = [_categories(value) for value in values]
-        flat = [category for categories in sets for category in categories]
-        return SlotKeys(salted(_hashes(flat), slot), np.array([len(s) for s in sets], np.int64))
-
-
-def _hashes(values: Sequence[object]) -> U64:
-    """hash64 of each, the call in between spared: this is the hot loop of a large request."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter((digest(v.encode()) for v in values), np.uint64, len(values))  # type: ignore[attr-defined]
-
-
-def _categories(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, (int, float)):
-        return [number_category(value)]
-    if isinstance(value, Iterable):
-        return [str(v) for v in value] or [""]
-    return [""]
 
 
 def _numbers(slots: tuple[Slot, ...], features: Sequence[Features]) -> F32:
@@ -383,5 +318,5 @@ def _codes(codes: npt.NDArray[np.uint8], name: str) -> I64:
     return codes.astype(np.int64)
 
 
-_HOUR_KEYS = salted(_hashes([str(hour) for hour in range(24)]), HOUR)
+_HOUR_KEYS = keys_of({HOUR: [str(hour) for hour in range(24)]})[HOUR].keys_T
 """Keys of the hours, from 0."""

@@ -1,5 +1,7 @@
 """Ids of categories. Knows nothing of torch: workers that only need ids import this alone."""
 
+from functools import cache
+
 import numpy as np
 import xxhash
 
@@ -14,16 +16,25 @@ def hash64(value: str) -> int:
     return xxhash.xxh3_64_intdigest(value.encode())
 
 
-def salted(ids: U64, feature: str) -> U64:
-    """Table keys of a feature's ids: features that share a table do not share keys.
+@cache
+def salt_of(feature: str) -> np.uint64:
+    """What the ids of a feature are xored with: features that share a table do not share keys."""
+    return np.uint64(xxhash.xxh3_64_intdigest(f"salt:{feature}".encode()))
 
-    The finalizer of SplitMix64 (Steele et al., 2014) over id xor salt: a bijection, so no two ids of one feature
-    collide here.
-    """
-    x = ids ^ np.uint64(xxhash.xxh3_64_intdigest(f"salt:{feature}".encode()))
-    x = (x ^ (x >> np.uint64(30))) * _MIX_1
-    x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    return x ^ (x >> np.uint64(31))
+
+def mixed(x: U64) -> U64:
+    """The finalizer of SplitMix64 (Steele et al., 2014), in place: a bijection, so nothing collides here."""
+    x ^= x >> np.uint64(30)
+    x *= _MIX_1
+    x ^= x >> np.uint64(27)
+    x *= _MIX_2
+    x ^= x >> np.uint64(31)
+    return x
+
+
+def salted(ids: U64, feature: str) -> U64:
+    """Table keys of a feature's ids; no two ids of one feature have the same."""
+    return mixed(ids ^ salt_of(feature))
 
 
 def number_category(value: int | float) -> str:

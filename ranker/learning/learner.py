@@ -17,8 +17,9 @@ from ranker.config import CROSSES, ITEM, STATISTICS, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
-from ranker.inputs.features import Featurizer, first_values, missing_key
+from ranker.inputs.features import Featurizer
 from ranker.inputs.requests import LabelledRequest
+from ranker.inputs.slot_keys import first_values, missing_key
 from ranker.learning.adagrad import adagrad, rowwise_adagrad
 from ranker.learning.counting import Counter
 from ranker.learning.distillation import distillation_loss

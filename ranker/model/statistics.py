@@ -44,7 +44,7 @@ class Statistics(nn.Module):
 
     def forward(self, statistics_NSC: Tensor, expected_N: Tensor) -> Tensor:
         """Logits [N, H]. expected_N: log-odds of a click by what is known besides, without gradient."""
-        N, clicks = len(expected_N), len(MEMORIES)
+        N, clicks = expected_N.shape[0], len(MEMORIES)
         tried_NSM = statistics_NSC[..., 0::2] * self.memory_M
         positive_NSM = statistics_NSC[..., 1::2] * self.memory_M
         expected_N1 = expected_N.clamp(*_BOUNDS).unsqueeze(1)

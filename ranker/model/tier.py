@@ -67,6 +67,7 @@ class Tier(nn.Module):
     """
 
     calibration: Tensor
+    lasting: Tensor
 
     def __init__(self, model: ModelConfig, tier: TierConfig, *, compress: Compress) -> None:
         """Weights are drawn from model.seed and the tier's name, whatever the state of torch's generator.
@@ -77,7 +78,7 @@ class Tier(nn.Module):
         self.config = tier
         self.crosses, self.past_crosses = len(model.crosses), len(model.past_crosses)
         self.counted = len(model.statistics)
-        self.lasting = list(model.lasting_crosses)
+        self.register_buffer("lasting", torch.tensor(model.lasting_crosses, dtype=torch.int64), persistent=False)
         self.lasting_of_past = [model.past_crosses.index(place) for place in model.lasting_crosses]
         self.user_slots = model.side("user", "categorical") + model.side("context", "categorical")
         self.item_slots = model.side("candidate", "categorical")
@@ -202,7 +203,7 @@ class Tier(nn.Module):
         if self.crosses:
             weights_NCH = cross_weights(batch.slots[CROSSES], self.crosses, embedder)
             plain_NH = weights_NCH.sum(dim=1)
-            expected_N = weights_NCH[:, self.lasting, CLICK].sum(dim=1).detach()
+            expected_N = weights_NCH[:, :, CLICK].index_select(1, self.lasting).sum(dim=1).detach()
         if self.evidence is not None:
             if batch.evidence_NSC is None:
                 raise ValueError(f"tier {self.config.name!r} reads evidence, and the batch has none (Featurizer.batch)")

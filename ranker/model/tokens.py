@@ -54,11 +54,11 @@ class Log:
 
 
 def newest(batch: Batch, limit: int) -> Log:
-    """The newest `limit` events of each log. Waits for the device, once, to learn the longest log's length."""
+    """The newest `limit` events of each log."""
     items = batch.slots[LOG]
     if items.lengths is None:
         raise ValueError(f"slot {LOG!r} needs lengths [B]: its logs are back to back")
-    longest = int(items.lengths.max())
+    longest = batch.longest
     if longest <= limit:
         fields = (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
         return Log(items, items.lengths, longest, *fields)

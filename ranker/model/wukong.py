@@ -45,7 +45,7 @@ class AttentiveY(nn.Module):
 
     def forward(self, x_nTD: Tensor) -> Tensor:
         """[n, R, D]."""
-        y_nRT = self.mlp(torch.matmul(self.summary, x_nTD).flatten(1)).view(len(x_nTD), -1, x_nTD.shape[1])
+        y_nRT = self.mlp(torch.matmul(self.summary, x_nTD).flatten(1)).view(x_nTD.shape[0], -1, x_nTD.shape[1])
         added_nRD: Tensor = (y_nRT @ x_nTD) * self.scale
         return added_nRD
 

@@ -51,6 +51,7 @@ class TabularModel(nn.Module):
             log_surface_E=no_ids,
             log_age_E=none,
             log_value_E=none,
+            longest=0,
         )
         # There is one position, so what training adds for it is what serving adds.
         position_n = torch.zeros(n, dtype=torch.int64) if self.training else None

@@ -106,6 +106,7 @@ def make_batch(
         log_surface_E=ints(32, E),
         log_age_E=floats(E).abs() * 6,
         log_value_E=floats(E),
+        longest=max(logs),
         evidence_NSC=(floats(N, len(model.evidence), COLUMNS).abs() * 3).round() if model.evidence else None,
     )
 
@@ -140,5 +141,6 @@ def take(batch: Batch, requests: list[int], candidates: list[int], *, model: Mod
         log_surface_E=batch.log_surface_E[events],
         log_age_E=batch.log_age_E[events],
         log_value_E=batch.log_value_E[events],
+        longest=int(log_lengths[requests].max()),
         evidence_NSC=None if batch.evidence_NSC is None else batch.evidence_NSC[candidates],
     )
