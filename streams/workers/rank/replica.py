@@ -40,6 +40,7 @@ class Replica:
         self._looked = float("-inf")
         self.caught_up = False
         """It has been at the end of the log."""
+        self._shown: tuple[bool, int | None] | None = None
         self._clicks: dict[str, list[int]] = {tier.name: [] for tier in engine.config.tiers}
         self._load_newer()
         engine.warm_up()
@@ -139,9 +140,15 @@ class Replica:
         for reason, count in self._follower.skipped.items():
             metric.UPDATES_SKIPPED.labels(reason).inc(count)
         self._follower.skipped.clear()
-        metric.MODEL_FAULT.set(self._follower.fault is not None)
-        if self._engine.position is not None:
-            metric.MODEL_NUMBER.set(self._engine.position.number)
+        shown = (
+            self._follower.fault is not None,
+            None if self._engine.position is None else self._engine.position.number,
+        )
+        if shown != self._shown:  # each tick asks, and a gauge that is set is written to a file
+            self._shown = shown
+            metric.MODEL_FAULT.set(shown[0])
+            if shown[1] is not None:
+                metric.MODEL_NUMBER.set(shown[1])
 
     def close(self) -> None:
         self._reader.close()
