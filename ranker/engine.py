@@ -14,6 +14,8 @@ import torch
 
 from kernels.linear_compress import Compress
 from ranker.arrays import F32
+from ranker.compiled.graph import TierGraph
+from ranker.compiled.load import CompiledTier
 from ranker.config import ITEM, STATISTICS, ModelConfig
 from ranker.inputs.features import Featurizer, KeyedBatch
 from ranker.inputs.requests import ScoringRequest
@@ -50,7 +52,10 @@ class Engine:
         for tier in self._tiers.values():
             tier.to(device).requires_grad_(False).eval()
         self.image = Image(config, dense_tensors(self._tiers))
+        self._compiled: dict[str, CompiledTier] = {}
         self._low_precision: list[LowPrecisionLinear] = []
+        self.precision: dict[str, Mapping[str, Kind]] = {}
+        """The layers in low precision, by tier and path."""
         self.image.after_change = partial(refresh_all, self._low_precision)
 
     def use_precision(self, layers: Mapping[str, Mapping[str, Kind]]) -> None:
@@ -60,7 +65,16 @@ class Engine:
         """
         for tier, chosen in layers.items():
             self.config.tier(tier)
+            self.precision[tier] = chosen
             self._low_precision += convert(self._tiers[tier], chosen)
+
+    def graph(self, tier: str) -> TierGraph:
+        """What there is to compile of a tier, over this engine's weights; of its layers in the precision they have."""
+        return TierGraph(self.config, self._tiers[tier], self.image.tables.weights)
+
+    def use_compiled(self, tier: str, compiled: CompiledTier) -> None:
+        """Score a request of this tier by the graph, compiled from `graph`, wherever it knows such a request."""
+        self._compiled[tier] = compiled
 
     @property
     def position(self) -> Position | None:
@@ -86,6 +100,12 @@ class Engine:
             raise NotReady("no weights yet: load an image, or apply a new model's first update")
         if not requests:
             return []
+        if tier in self._compiled:
+            fits = [self._compiled[tier].graph.fits(request) for request in requests]
+            if any(fits) and not all(fits):  # one that the graph does not take is not to keep it from the others
+                parts = [[r for r, fit in zip(requests, fits, strict=True) if fit is which] for which in (True, False)]
+                scored = [iter(self.score(tier, part)) for part in parts]
+                return [next(scored[not fit]) for fit in fits]
         keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
         pctr_N, pcvr_N = self.predict(tier, keyed)
         ends = np.cumsum([len(r.items) for r in requests])[:-1]
@@ -98,7 +118,7 @@ class Engine:
 
     def predict(self, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
         """pCTR and pCVR [N] of requests whose keys are known already."""
-        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed)
+        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed, self._compiled.get(tier))
 
     def warm_up(self) -> None:
         """Score one made-up request with every tier, so that the first real one does not pay for first calls."""
@@ -108,13 +128,28 @@ class Engine:
             self.predict(tier, keyed)
 
 
-def predict(featurizer: Featurizer, tiers: Tiers, tables: PlainTables, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
-    """pCTR and pCVR [N] as serving predicts them: calibrated, at an average position."""
+def predict(
+    featurizer: Featurizer,
+    tiers: Tiers,
+    tables: PlainTables,
+    tier: str,
+    keyed: KeyedBatch,
+    compiled: CompiledTier | None = None,
+) -> tuple[F32, F32]:
+    """pCTR and pCVR [N] as serving predicts them: calibrated, at an average position.
+
+    compiled: of the same tier, and used where it knows such a batch.
+    """
     if len(keyed.request_of_N) == 0:
         return np.empty(0, np.float32), np.empty(0, np.float32)
     with torch.inference_mode():
+        batch = featurizer.batch(keyed, tables)
+        inputs = None if compiled is None else compiled.graph.inputs(batch)
+        if compiled is not None and inputs is not None:
+            pctr_N, pcvr_N = np.concatenate([compiled(given).numpy() for given in inputs], axis=1)
+            return pctr_N, pcvr_N
         device = next(iter(tables.weights.values())).device
-        logits = tiers[tier](featurizer.batch(keyed, tables).to(device), tables, None)
+        logits = tiers[tier](batch.to(device), tables, None)
         return torch.sigmoid(logits.click_N).cpu().numpy(), torch.sigmoid(logits.conversion_N).cpu().numpy()
 
 

@@ -71,6 +71,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "score": "Score a table by a model that fit saved",
         "tiers": "Parameters, operations and time of the tiers",
         "prune": "Remove the hidden units that matter least",
+        "compile": "A graph of each tier for this processor",
         "precision": "Layers that are faster in low precision",
         "plan-embeddings": "Size the embedding tables under a budget",
     },
@@ -104,6 +105,7 @@ class _Commands(click.Group):
         "rollback": "streams.operations.rollback",
         "tiers": "streams.tuning.tiers",
         "prune": "streams.tuning.prune",
+        "compile": "streams.tuning.compile",
         "precision": "streams.tuning.precision",
     }
 

@@ -28,7 +28,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "options": {"datasets", "errors"},
         "kafka": {"errors", "runtime", "wire"},
         "fit": {"datasets", "errors", "options", "runtime"},
-        "config": {"datasets", "errors", "kafka", "wire"},
+        "config": {"datasets", "errors", "kafka", "machine", "wire"},
         "client": {"errors", "kafka", "wire"},
         "freshness": {"config", "errors", "kafka", "options", "wire"},
         "workers.ingest": {"config", *GROUND},
@@ -57,7 +57,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "planning": {"arrays", "inputs"},
         "tabular": {"arrays", "config", "grades", "inputs", "model"},
         "updates": {"arrays", "config", "inputs", "model"},
-        "engine": {"arrays", "config", "inputs", "model", "updates"},
+        "compiled": {"config", "inputs", "model"},
+        "engine": {"arrays", "compiled", "config", "inputs", "model", "updates"},
         "snapshots": {"inputs", "updates"},
         "learning": {
             "arrays",
@@ -75,7 +76,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
 }
 """Rooms of each package, and which others each may import: all are above it in the list, so there is no circle."""
-TOP_MAX = {"streams": 22, "ranker": 15}
+TOP_MAX = {"streams": 22, "ranker": 16}
 HEAVY = {"torch", "torchrec", "fbgemm_gpu", "triton", "vowpalwabbit", "faust"}
 
 

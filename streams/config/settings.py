@@ -21,6 +21,7 @@ SNAPSHOT_CACHE_SHARED = "TIDERANK_SNAPSHOT_CACHE_SHARED"
 SNAPSHOT_CACHE_BYTES = "TIDERANK_SNAPSHOT_CACHE_BYTES"
 INSTANCE = "TIDERANK_INSTANCE"
 NEW_MODEL = "TIDERANK_NEW_MODEL"
+COMPILED = "TIDERANK_COMPILED"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,13 @@ class Settings:
 
 def data_dir() -> Path:
     return Path(os.environ.get(DATA, ".data"))
+
+
+def compiled_folder() -> Path:
+    """Where compiled graphs are: at TIDERANK_COMPILED, or else in the user's cache. They are code that is run, so not
+    beside the snapshots, which others may write."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(COMPILED) or Path(cache) / "tiderank" / "compiled")
 
 
 def snapshots_url() -> str:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ranker.inputs.memory import usable_memory
-from streams.config.settings import BOOTSTRAP, REDIS_URL, data_dir
+from streams.config.settings import BOOTSTRAP, REDIS_URL, compiled_folder, data_dir
 from streams.errors import StartError
 from streams.kafka.connection import Kafka, topic_settings
 from streams.local import kafka as local_kafka
@@ -106,10 +106,21 @@ def _processor() -> list[Finding]:
     found.append(Finding("GPU", None, gpu or "none"))
     if gpu and version("fbgemm-gpu") is None:
         found[-1] = Finding("GPU", None, gpu, GPU_INSTALL)
+    found.append(_graphs())
     threads = os.environ.get("OMP_NUM_THREADS")
     mend = None if threads == "1" else "export OMP_NUM_THREADS=1: several threads a process collapse on busy cores"
     found.append(Finding("OMP_NUM_THREADS", True if mend is None else None, threads or "not set", mend))
     return found
+
+
+def _graphs() -> Finding:
+    folder, cxx = compiled_folder(), os.environ.get("CXX", "g++")
+    compiler = shutil.which(cxx)
+    number = len(list(folder.glob("*.pt2")))
+    mend = "for faster ranking: tiderank compile" + (
+        "" if compiler else f" (where there is a C++ compiler: no {cxx} here)"
+    )
+    return Finding("compiled tiers", None, f"{number} in {folder}", None if number else mend)
 
 
 def _local_broker() -> list[Finding]:

@@ -29,6 +29,12 @@ FRESHNESS_SECONDS = Histogram(
 )
 UPDATES_APPLIED = Counter("tiderank_updates_applied", "Weight updates applied in place")
 UPDATES_SKIPPED = Counter("tiderank_updates_skipped", "Records of model.updates not applied, by reason", ["reason"])
+COMPILED = Gauge(
+    "tiderank_compiled_tier",
+    "1 for a tier that is scored by its compiled graph, 0 for one that runs operator by operator",
+    ["tier"],
+    multiprocess_mode="mostrecent",
+)
 MODEL_NUMBER = Gauge("tiderank_model_number", "Update number of the weights in force", multiprocess_mode="mostrecent")
 MODEL_FAULT = Gauge(
     "tiderank_model_fault", "1 while a fault in the update log keeps updates out", multiprocess_mode="mostrecent"

@@ -14,7 +14,8 @@ import torch
 from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from streams.config.settings import Settings
+from streams.config.low_precision import use_measured_precision
+from streams.config.settings import Settings, compiled_folder
 from streams.errors import start_errors
 from streams.kafka.connection import Kafka
 from streams.kafka.dead_letters import bury
@@ -30,8 +31,8 @@ from streams.wire.messages import RankingResponse
 from streams.wire.record import Record, next_offsets
 from streams.wire.topics import DECISIONS, GROUPS, REQUESTS, RESPONSES, ROUTER_MODEL, SERVED, TOPICS, UPDATES
 from streams.workers.rank.answers import to_error
+from streams.workers.rank.compiled import use_compiled_graphs
 from streams.workers.rank.intake import Intake, Refusal, TopicNames, Work
-from streams.workers.rank.low_precision import use_measured_precision
 from streams.workers.rank.ranking import Answer, Ranking
 from streams.workers.rank.replica import Replica
 from streams.workers.rank.routing import Router, RouterModelSource
@@ -167,6 +168,7 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         engine = Engine(recipe.model, bind(impl), device)
     if device.type == "cpu":
         use_measured_precision(engine, settings.snapshots)
+        use_compiled_graphs(engine, compiled_folder())
     redis = connect(settings.redis_url)
     check(redis, settings.redis_url, may_be_away=True)
     outbox = Outbox(kafka.producer(), max_batches=MAX_BATCHES)

@@ -17,6 +17,7 @@ from ranker.tuning.precision import Precision, write_precision
 from ranker.updates.log import Position
 from streams.config.builtin import RECIPES
 from streams.config.load import from_table, load_recipe
+from streams.config.low_precision import use_measured_precision
 from streams.errors import StartError
 from streams.machine import cpu_info
 from streams.tuning.precision import precision_command
@@ -24,7 +25,6 @@ from streams.tuning.prune import prune_command, recipe_toml
 from streams.tuning.sample import COMPRESS, SimulatedTraffic, newest_weights, take_sample
 from streams.tuning.sample_options import SampleOptions
 from streams.tuning.tiers import tiers_command
-from streams.workers.rank.low_precision import use_measured_precision
 
 SMALL = """
 base = "demo"

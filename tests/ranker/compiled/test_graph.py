@@ -1,0 +1,76 @@
+"""What a graph computes, without compiling it."""
+
+import numpy as np
+import pytest
+import torch
+
+from ranker.compiled.graph import TierGraph
+from ranker.engine import Engine
+from ranker.inputs.features import Featurizer
+from ranker.inputs.requests import ScoringRequest
+from tests.ranker.compiled.cases import engine_after, plain_request
+from tests.ranker.samples import COMPRESS, request
+
+ENGINE = engine_after()
+FEATURIZER = Featurizer(ENGINE.config)
+
+
+def inputs(graph: TierGraph, *requests: ScoringRequest) -> list[tuple[torch.Tensor, ...]] | None:
+    keyed = FEATURIZER.keys(requests, graph.log_length)
+    return graph.inputs(FEATURIZER.batch(keyed, ENGINE.image.tables))
+
+
+@pytest.mark.parametrize("tier", ["light", "heavy"])
+@pytest.mark.parametrize(("candidates", "events"), [(2, 2), (3, 4), (50, 8), (7, 30)])
+def test_a_graph_gives_what_its_tier_gives(tier: str, candidates: int, events: int) -> None:
+    graph, scoring = ENGINE.graph(tier), plain_request(candidates, events)
+    given = inputs(graph, scoring)
+    assert given is not None
+    with torch.inference_mode():
+        pctr, pcvr = graph(*given[0]).numpy()
+    scores = ENGINE.score(tier, [scoring])[0]
+    np.testing.assert_allclose(pctr, scores.pctr, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(pcvr, scores.pcvr, rtol=0, atol=1e-6)
+
+
+def test_what_it_does_not_know_is_left_to_the_tier() -> None:
+    graph = ENGINE.graph("light")
+    assert inputs(graph, request(items=["a", "b"], log=["a", "b"])) is None, "a slot with two values"
+    assert inputs(graph, plain_request(1, 3)) is None, "one candidate"
+    assert inputs(graph, plain_request(3, 1)) is None, "one event"
+    assert inputs(graph, plain_request(3, 0)) is None, "no log"
+    assert inputs(graph, plain_request(3, 3), plain_request(3, 1)) is None, "one of two has one event"
+    assert inputs(graph, plain_request(3, 3)) is not None
+
+
+def test_each_request_of_a_batch_gets_its_own() -> None:
+    graph, requests = ENGINE.graph("heavy"), [plain_request(5, 4), plain_request(2, 8), plain_request(9, 2)]
+    together = inputs(graph, *requests)
+    assert together is not None
+    for given, request_alone in zip(together, requests, strict=True):
+        alone = inputs(graph, request_alone)
+        assert alone is not None
+        assert [t.shape for t in given] == [t.shape for t in alone[0]]
+        assert all(torch.equal(a, b) for a, b in zip(given, alone[0], strict=True))
+
+
+def test_a_name_is_of_model_precision_and_tier() -> None:
+    from pathlib import Path
+
+    from ranker.compiled.folder import graph_file
+
+    folder = Path("folder")
+    names = {
+        graph_file(folder, "d1", "light", {}),
+        graph_file(folder, "d2", "light", {}),
+        graph_file(folder, "d1", "heavy", {}),
+        graph_file(folder, "d1", "light", {"heads.user": "bf16"}),
+    }
+    assert len(names) == 4
+    assert graph_file(folder, "d1", "light", {}) == graph_file(folder, "d1", "light", {})
+
+
+def test_an_engine_tells_the_precision_of_its_layers() -> None:
+    engine = Engine(ENGINE.config, COMPRESS)
+    engine.use_precision({"heavy": {"stack.readers.0.kv": "bf16"}})
+    assert engine.precision == {"heavy": {"stack.readers.0.kv": "bf16"}}
