@@ -20,7 +20,6 @@ from benchmarks.lab.report import Variant, compare, machine, oracle
 from benchmarks.lab.training import Patch, alone
 from ranker.config import LearnerConfig, ModelConfig
 from ranker.model.mlp import Mlp
-from ranker.model.reader import Grouping, StateReader
 from ranker.model.tier import Tier
 from ranker.model.wukong import Blocks
 from ranker.recipes import three_tiers
@@ -38,29 +37,6 @@ class _Zeros(nn.Module):
         return pairs_nP.new_zeros(len(pairs_nP), self.outputs)
 
 
-class _Deaf(nn.Module):
-    """In place of a reader: reads nothing."""
-
-    def forward(
-        self, states: Tensor, mask: Tensor | None, user_BUD: Tensor, item_NVD: Tensor, grouping: Grouping
-    ) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(user_BUD[:, :1]), torch.zeros_like(item_NVD[:, :1])
-
-
-class _CandidatesOnly(nn.Module):
-    """A reader whose request has no query of its own."""
-
-    def __init__(self, reader: StateReader) -> None:
-        super().__init__()
-        self.reader = reader
-
-    def forward(
-        self, states: Tensor, mask: Tensor | None, user_BUD: Tensor, item_NVD: Tensor, grouping: Grouping
-    ) -> tuple[Tensor, Tensor]:
-        user_B1D, item_N1D = self.reader(states, mask, user_BUD, item_NVD, grouping)
-        return torch.zeros_like(user_B1D), item_N1D
-
-
 def zero_factorization(tier: Tier) -> None:
     for module in list(tier.modules()):
         if isinstance(module, Blocks) and isinstance(module.fm, Mlp):
@@ -70,22 +46,6 @@ def zero_factorization(tier: Tier) -> None:
 def no_pairs(tier: Tier) -> None:
     """Pairs start at zero; frozen, they stay there."""
     tier.direct.pairs_PU.requires_grad_(False)
-
-
-def read_nothing(tier: Tier) -> None:
-    for depth in range(len(tier.stack.readers)):
-        tier.stack.readers[depth] = _Deaf()
-
-
-def read_at_first_layer_only(tier: Tier) -> None:
-    for depth in range(1, len(tier.stack.readers)):
-        tier.stack.readers[depth] = _Deaf()
-
-
-def no_request_query(tier: Tier) -> None:
-    for depth, reader in enumerate(list(tier.stack.readers)):
-        assert isinstance(reader, StateReader)
-        tier.stack.readers[depth] = _CandidatesOnly(reader)
 
 
 def biases_back(tier: Tier) -> None:
@@ -105,12 +65,11 @@ def variants(model: ModelConfig, name: str) -> Iterator[tuple[str, ModelConfig, 
     yield "factorization machine zeroed", of(), zero_factorization
     yield "no pairwise terms", of(), no_pairs
     yield "no log", of(log_length=0), None
-    yield "log counted, not read", of(), read_nothing
-    yield "log read at the first layer only", of(), read_at_first_layer_only
-    yield "no request query", of(), no_request_query
     yield "biases put back", of(), biases_back
-    yield "encoder: softmax, 1 layer", of(encoder_layers=1, encoder="softmax"), None
-    yield "encoder: gated, 1 layer", of(encoder_layers=1, encoder="gated"), None
+    yield "log read, newest 64", of(read_length=min(64, tier.log_length), encoder_layers=0), None
+    yield "log read, all of it", of(read_length=tier.log_length, encoder_layers=0), None
+    yield "log read, softmax encoder", of(read_length=tier.log_length, encoder_layers=1), None
+    yield "log read, gated encoder", of(read_length=tier.log_length, encoder_layers=1, encoder="gated"), None
     yield "other form", of(form="exact" if tier.form == "two_stack" else "two_stack"), None
     yield "attentive Y", of(attentive=True), None
     yield "2 layers", of(layers=2), None

@@ -54,6 +54,7 @@ def model_of(args: argparse.Namespace, form: str) -> ModelConfig:
         layers=args.layers,
         encoder_layers=args.layers,
         log_length=args.log,
+        read_length=args.log,
         user_tokens=args.user_tokens,
         fm_tokens=_ITEM_TOKENS // 2,
         compressed_tokens=_ITEM_TOKENS // 2,

@@ -6,10 +6,10 @@ from ranker.config import HOUR, ITEM, SURFACE, USER, ModelConfig, Slot, TableCon
 
 
 def demo_model() -> ModelConfig:
-    """Two tiers on a laptop: what the demo, and the tests of the whole, run. They differ by the log that they read.
+    """Two tiers on a laptop: what the demo, and the tests of the whole, run. They differ by the log that they count.
 
-    Small enough that an update with all dense tensors stays in one record of Kafka's default size. No encoder layers:
-    they take half the time of a step, and were not better by more than their spread (docs/decisions.md).
+    Small enough that an update with all dense tensors stays in one record of Kafka's default size. The log is counted
+    and not read: attention over it takes time and was not better by more than its spread (docs/decisions.md).
     """
     return ModelConfig(
         name="demo",
@@ -27,8 +27,8 @@ def demo_model() -> ModelConfig:
         ),
         tables=(TableConfig(name="items", rows=20_000), TableConfig(name="shared", rows=20_000)),
         tiers=(
-            TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),
-            TierConfig(name="heavy", layers=1, log_length=256, encoder_layers=0, hidden=32),
+            TierConfig(name="light", layers=1, log_length=64, hidden=32),
+            TierConfig(name="heavy", layers=1, log_length=256, hidden=32),
         ),
         width=16,
         evidence=(ITEM, "category", "campaign", "advertiser"),
@@ -43,10 +43,10 @@ def demo_model() -> ModelConfig:
 
 
 def three_tiers() -> ModelConfig:
-    """Light, medium and heavy: each reads a longer log, and costs more; what a router chooses from.
+    """Light, medium and heavy: each counts a longer log, and costs more; what a router chooses from.
 
-    Nothing else differs. More layers, wider ones, encoder layers and distillation cost more and were not better by more
-    than their spread (docs/results/tiers.md).
+    Nothing else differs. More layers, wider ones, attention over the log and distillation cost more and were not better
+    by more than their spread (docs/results/tiers.md).
     """
     demo = demo_model()
     return replace(
@@ -56,7 +56,7 @@ def three_tiers() -> ModelConfig:
         evidence=(*demo.evidence, "theme"),
         crosses=(*demo.crosses, ("theme",), *((name, "theme") for name in ("segment", SURFACE, HOUR, "device"))),
         tiers=tuple(
-            TierConfig(name=name, layers=1, log_length=log_length, encoder_layers=0, hidden=32)
+            TierConfig(name=name, layers=1, log_length=log_length, hidden=32)
             for name, log_length in (("light", 64), ("medium", 512), ("heavy", 2_048))
         ),
     )

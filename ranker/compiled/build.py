@@ -32,8 +32,9 @@ def build(graph: TierGraph, example: Sequence[Tensor], path: Path) -> None:
     """
     candidates = torch.export.Dim("candidates", min=SMALLEST)
     sizes = {"candidates": {0: candidates}}
-    if graph.log_length:
-        sizes["events"] = {0: torch.export.Dim("events", min=SMALLEST, max=graph.log_length)}
+    if graph.read_length:
+        # A Dim wants room: no request of a tier that reads fewer gets here.
+        sizes["events"] = {0: torch.export.Dim("events", min=SMALLEST, max=max(graph.read_length, SMALLEST + 1))}
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as folder,

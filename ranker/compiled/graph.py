@@ -1,7 +1,7 @@
 """What is compiled of a tier: its forward for one request in serving, over weights that stay where they are.
 
 A graph takes a request's numbers as a few tensors and gives both probabilities of each candidate. Requests that it does
-not know (with several values in a slot, without a log) are the tier's own to score: `inputs` says which.
+not know (with several values in a slot, or too short a log) are the tier's own to score: `inputs` says which.
 """
 
 # N candidates, E log events.
@@ -17,6 +17,7 @@ from ranker.inputs.batch import Batch, SlotValues
 from ranker.inputs.requests import ScoringRequest
 from ranker.inputs.tables import table_of_slots
 from ranker.model.tier import Tier
+from ranker.model.tokens import newest
 
 SMALLEST = 2
 """Candidates, and log events, that a graph takes at least: of 0 and of 1 it would be another graph."""
@@ -30,7 +31,7 @@ class TierGraph(nn.Module):
         super().__init__()
         self.tier = tier
         self.tables = _Tables(model, weights)
-        self._log_length = tier.config.log_length
+        self._read_length = tier.config.read_length
         self._slots = [slot.name for slot in (*tier.user_slots, *tier.item_slots)]
         counts = {CROSSES: tier.crosses, STATISTICS: tier.counted}
         self._hashed = {name: count for name, count in counts.items() if count}
@@ -38,16 +39,16 @@ class TierGraph(nn.Module):
         candidates = ["candidates"] * (len(tier.item_slots) + len(self._hashed))
         self.sizes = [*requests, *candidates, "request", "candidates"]
         """What the first size of each input counts: "request" (one), "candidates" or "events"."""
-        if self._log_length:
-            self.sizes += ["events"] * 5 + ["candidates"] * (tier.evidence is not None)
+        self.sizes += ["events"] * (5 if self._read_length else 0) + ["candidates"] * (tier.evidence is not None)
 
     @property
-    def log_length(self) -> int:
-        return self._log_length
+    def read_length(self) -> int:
+        """Most events of a log that the graph takes."""
+        return self._read_length
 
     def fits(self, request: ScoringRequest) -> bool:
         """Whether the request is of a size that the graph takes."""
-        enough = not self._log_length or len(request.log) >= SMALLEST
+        enough = not self._read_length or len(request.log) >= SMALLEST
         return enough and len(request.items) >= SMALLEST
 
     def inputs(self, batch: Batch) -> list[tuple[Tensor, ...]] | None:
@@ -58,14 +59,15 @@ class TierGraph(nn.Module):
         tensors = [slots[name].rows_T for name in self._slots]
         tensors += [slots[name].rows_T.view(-1, count) for name, count in self._hashed.items()]
         tensors += [batch.dense_user_BF, batch.dense_item_NF]
-        events = slots[LOG].lengths
-        if self._log_length:
-            assert events is not None
-            if batch.longest > self._log_length or int(events.min()) < SMALLEST:
+        events: list[int] = []
+        if self._read_length:
+            log = newest(batch, self._read_length)
+            events = log.lengths_B.tolist()
+            if min(events) < SMALLEST:
                 return None
-            log = batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E
-            tensors += [slots[LOG].rows_T, *log]
-            tensors += [] if batch.evidence_NSC is None else [batch.evidence_NSC]
+            tensors += [log.items.rows_T, log.action_E, log.surface_E, log.age_E, log.value_E]
+        if self.tier.evidence is not None and batch.evidence_NSC is not None:
+            tensors.append(batch.evidence_NSC)
         if batch.num_requests == 1:
             return [tuple(tensors)] if batch.num_candidates >= SMALLEST else None
         candidates = torch.bincount(batch.request_of_N, minlength=batch.num_requests).tolist()
@@ -74,7 +76,7 @@ class TierGraph(nn.Module):
         parts: dict[str, int | list[int]] = {
             "request": 1,
             "candidates": candidates,
-            "events": [] if events is None else events.tolist(),
+            "events": events,
         }
         split = [torch.split(tensor, parts[of]) for tensor, of in zip(tensors, self.sizes, strict=True)]
         return list(zip(*split, strict=True))
@@ -88,7 +90,7 @@ class TierGraph(nn.Module):
             slots[name] = SlotValues(rows_NC.flatten(), rows_NC.new_full((rows_NC.shape[0],), count))
         dense_user_BF, dense_item_NF = next(given), next(given)
         log = [torch.empty(0, dtype=torch.int64)] * 3 + [torch.empty(0)] * 2
-        if self._log_length:
+        if self._read_length:
             log = [next(given) for _ in range(5)]
         rows_E, action_E, surface_E, age_E, value_E = log
         longest = rows_E.shape[0]

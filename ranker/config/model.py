@@ -27,7 +27,7 @@ CROSSES = "crosses"
 STATISTICS = "statistics"
 """The slot of the candidates' statistics, and the table of their counts."""
 
-ARCHITECTURE = 4
+ARCHITECTURE = 5
 """Version of what ranker/model makes of a configuration: raised where its parameters get other names or shapes, or the
 same ones come to mean something else. Weights of another version are another model's."""
 
@@ -53,6 +53,7 @@ TIER_SIZES: Final[Sizes] = MappingProxyType(
         "layers": (1, 256),
         "width": (0, 4_096),
         "log_length": (0, 16_384),
+        "read_length": (0, 16_384),
         "encoder_layers": (0, 256),
         "user_tokens": (2, 4_096),
         "fm_tokens": (1, 4_096),
@@ -118,7 +119,9 @@ class TierConfig:
     width: int = 0
     """Width of the tier's tokens; 0: as wide as the embeddings."""
     log_length: int = 64
-    """Newest events of the log that the encoder reads; 0: no log at all."""
+    """Newest events of the log that evidence counts; 0: no log at all."""
+    read_length: int = 0
+    """Newest of those events that attention reads too, as states behind the encoder; 0: the log is counted alone."""
     encoder: Literal["softmax", "gated"] = "softmax"
     encoder_layers: int = 1
     user_tokens: int = 8
@@ -143,6 +146,10 @@ class TierConfig:
 
     def __post_init__(self) -> None:
         _check_sizes(f"tier {self.name!r}", self, TIER_SIZES)
+        if self.read_length > self.log_length:
+            raise ValueError(
+                f"tier {self.name!r}: read_length must be at most log_length, {self.log_length}, got {self.read_length}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"tier {self.name!r}: dropout must be in [0, 1), got {self.dropout}")
         for pruned in self.pruned:
@@ -340,5 +347,8 @@ def _digest(config: ModelConfig, architecture: int) -> str:
         del fields["crosses"], fields["cross_rows"]
     if not config.statistics:
         del fields["statistics"], fields["statistic_rows"]
+    for tier in fields["tiers"]:
+        if not tier["read_length"]:
+            del tier["read_length"]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

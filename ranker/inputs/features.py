@@ -142,9 +142,13 @@ class Featurizer:
         for name in keyed.slots:
             by_table.setdefault(self._table_of[name], []).append(name)
         slots: dict[str, SlotValues] = {}
+        rows_of_log = np.empty(0, np.int64)
         for table, names in by_table.items():
             keys = np.concatenate([keyed.slots[name].keys_T for name in names])
-            rows_T = torch.from_numpy(self.rows(table, keys, tables.key_maps[table]))
+            own_T = own_rows(keys, tables.key_maps[table])
+            if names[-1] == LOG:  # last of all slots, and so of its table's
+                rows_of_log = own_T[len(keys) - len(keyed.slots[LOG].keys_T) :]
+            rows_T = torch.from_numpy(np.where(own_T >= 0, own_T, self.tail(table, keys)))
             parts = torch.split(rows_T, [len(keyed.slots[name].keys_T) for name in names])
             for name, part_T in zip(names, parts, strict=True):
                 lengths = keyed.slots[name].lengths
@@ -159,16 +163,16 @@ class Featurizer:
             log_age_E=torch.from_numpy(keyed.log_age_E),
             log_value_E=torch.from_numpy(keyed.log_value_E),
             longest=_longest(keyed.slots[LOG]),
-            evidence_NSC=self._evidence(keyed, tables),
+            evidence_NSC=self._evidence(keyed, rows_of_log, tables.catalogue),
         )
 
-    def _evidence(self, keyed: KeyedBatch, tables: Lookup) -> torch.Tensor | None:
+    def _evidence(self, keyed: KeyedBatch, row_E: I64, catalogue: Catalogue) -> torch.Tensor | None:
         log = keyed.slots[LOG]
         assert log.lengths is not None
         if not self._evidence_slots:
             return None
         events = Events(np.repeat(np.arange(len(log.lengths)), log.lengths), keyed.log_action_E, keyed.log_age_E)
-        values_E = self._values_of_log(log.keys_T, tables)
+        values_E = values_of_log(log.keys_T, row_E, catalogue)
         everything_N = np.zeros(len(keyed.request_of_N), np.uint64)
         candidates = {
             name: everything_N if name == ANY else first_values(keyed.slots[name]) for name in self._evidence_slots
@@ -192,7 +196,8 @@ class Featurizer:
         log = _by_time(log)
         lengths = log.items.lengths
         assert lengths is not None
-        values_E = self._values_of_log(log.items.keys_T, tables)
+        items_E, catalogue = log.items.keys_T, tables.catalogue
+        values_E = values_of_log(items_E, own_rows(items_E, tables.key_maps[catalogue.table]), catalogue)
         known_E = np.logical_and.reduce([known for _, known in values_E.values()])
         pages = past_pages(
             log.action_E,
@@ -228,24 +233,23 @@ class Featurizer:
         rows_T = self.tail(CROSSES, keys.keys_T)
         return SlotValues(torch.from_numpy(rows_T), torch.from_numpy(keys.lengths))
 
-    def _values_of_log(self, item_E: U64, tables: Lookup) -> dict[str, tuple[U64, npt.NDArray[np.bool_]]]:
-        catalogue = tables.catalogue
-        values_E = catalogue.values(tables.key_maps[catalogue.table].find(item_E)) if catalogue.slots else {}
-        values_E[ITEM] = item_E, np.ones(len(item_E), np.bool_)
-        values_E[ANY] = np.zeros(len(item_E), np.uint64), np.ones(len(item_E), np.bool_)
-        return values_E
-
-    def rows(self, table: str, keys: U64, key_map: KeyMap) -> I64:
-        """Returns the row of each key: its own, or else the tail row that it shares."""
-        if not key_map.num_rows:
-            return self.tail(table, keys)
-        rows = key_map.find(keys)
-        return np.where(rows >= 0, rows, self.tail(table, keys))
-
     def tail(self, table: str, keys: U64) -> I64:
         """The tail row that each key reads while it has none of its own."""
         config = self._tables[table]
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
+
+
+def own_rows(keys: U64, key_map: KeyMap) -> I64:
+    """Returns the row of each key; -1 where it has none of its own."""
+    return key_map.find(keys) if key_map.num_rows else np.full(len(keys), -1)
+
+
+def values_of_log(item_E: U64, row_E: I64, catalogue: Catalogue) -> dict[str, tuple[U64, npt.NDArray[np.bool_]]]:
+    """Returns, by slot, the value of each event's item, and whether it is known. row_E: rows of the items, -1: none."""
+    values_E = catalogue.values(row_E) if catalogue.slots else {}
+    values_E[ITEM] = item_E, np.ones(len(item_E), np.bool_)
+    values_E[ANY] = np.zeros(len(item_E), np.uint64), np.ones(len(item_E), np.bool_)
+    return values_E
 
 
 def _longest(log: SlotKeys) -> int:

@@ -38,7 +38,7 @@ class Stack(nn.Module):
     def __init__(self, tier: TierConfig) -> None:
         super().__init__()
         self.readers = nn.ModuleList()
-        self.reads = int(tier.log_length > 0)
+        self.reads = int(tier.read_length > 0)
         self.depths = tier.layers
         self.item_tokens = tier.fm_tokens + tier.compressed_tokens
 

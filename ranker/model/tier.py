@@ -101,7 +101,7 @@ class Tier(nn.Module):
         sent = len(self.user_slots) + bool(user_features)
         self.request_token = normal(D, fan_in=1, gain=BESIDE_EMBEDDINGS)
         self.request = linear(sent * D, D) if sent else None
-        self.events = EventTokens(D) if tier.log_length else None
+        self.events = EventTokens(D) if tier.read_length else None
         self.encoder = (
             LogEncoder(
                 tier.encoder,
@@ -111,7 +111,7 @@ class Tier(nn.Module):
                 hidden=tier.hidden,
                 dropout=tier.dropout,
             )
-            if tier.log_length
+            if tier.read_length
             else None
         )
         self.evidence = (
@@ -176,7 +176,7 @@ class Tier(nn.Module):
 
     def tokens(self, batch: Batch, embedder: Embedder) -> Tokens:
         """What the batch says, as tokens; in training with some of them zeroed, as dropout asks."""
-        log = newest(batch, self.config.log_length) if self.config.log_length else None
+        log = newest(batch, self.config.read_length) if self.config.read_length else None
         slots: dict[str, SlotValues] = {s.name: batch.slots[s.name] for s in (*self.user_slots, *self.item_slots)}
         embedded = embedder.embed(slots if log is None else {**slots, LOG: log.items})
         if self.widen is not None:

@@ -62,6 +62,10 @@ def newest(batch: Batch, limit: int) -> Log:
     if longest <= limit:
         fields = (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
         return Log(items, items.lengths, longest, *fields)
+    if batch.num_requests == 1:
+        fields = (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
+        kept_1 = items.lengths.new_full((1,), limit)
+        return Log(SlotValues(items.rows_T[-limit:], kept_1), kept_1, limit, *(field_E[-limit:] for field_E in fields))
     kept_B = items.lengths.clamp(max=limit)
     # Event e of the result lies, in the batch, behind all that was dropped of its log and of those before it.
     dropped_B = (items.lengths - kept_B).cumsum(0)

@@ -28,7 +28,14 @@ STEP = Settings(batch=8)
 def small_model() -> ModelConfig:
     """Returns a model of two small tiers, with the simulated world's slots."""
     light = TierConfig(
-        name="light", log_length=8, hidden=8, user_tokens=4, fm_tokens=2, compressed_tokens=2, encoder_layers=0
+        name="light",
+        log_length=8,
+        read_length=8,
+        hidden=8,
+        user_tokens=4,
+        fm_tokens=2,
+        compressed_tokens=2,
+        encoder_layers=0,
     )
     return replace(demo_model(), tiers=(light, replace(light, name="heavy", layers=2, encoder_layers=1)))
 

@@ -36,9 +36,18 @@ def tiny_model(
             TableConfig(name="shared", rows=rows, tail_rows=tail_rows),
         ),
         tiers=(
-            TierConfig(name="light", log_length=4, user_tokens=4, fm_tokens=2, compressed_tokens=2, hidden=16),
             TierConfig(
-                name="heavy", layers=2, log_length=8, user_tokens=4, fm_tokens=2, compressed_tokens=2, hidden=16
+                name="light", log_length=4, read_length=4, user_tokens=4, fm_tokens=2, compressed_tokens=2, hidden=16
+            ),
+            TierConfig(
+                name="heavy",
+                layers=2,
+                log_length=8,
+                read_length=8,
+                user_tokens=4,
+                fm_tokens=2,
+                compressed_tokens=2,
+                hidden=16,
             ),
         ),
         width=8,

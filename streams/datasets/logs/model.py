@@ -41,7 +41,7 @@ def log_model(
         name=name,
         slots=tuple(slots),
         tables=(TableConfig(name="items", rows=rows), TableConfig(name="shared", rows=rows)),
-        tiers=(TierConfig(name="light", layers=1, log_length=64, encoder_layers=0, hidden=32),),
+        tiers=(TierConfig(name="light", layers=1, log_length=64, hidden=32),),
         evidence=(ITEM, ANY, *of_item),
         crosses=(
             *((feature,) for feature in (USER, ITEM, *of_request, *of_item)),

@@ -31,7 +31,7 @@ def graph_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def inputs(engine: Engine, candidates: int, events: int) -> tuple[Tensor, ...]:
     featurizer, graph = Featurizer(CONFIG), engine.graph(TIER)
-    keyed = featurizer.keys([plain_request(candidates, events)], graph.log_length)
+    keyed = featurizer.keys([plain_request(candidates, events)], CONFIG.tier(TIER).log_length)
     found = graph.inputs(featurizer.batch(keyed, engine.image.tables))
     assert found is not None
     return found[0]
@@ -110,7 +110,7 @@ def test_a_file_of_another_graph_is_refused(graph_path: Path, tmp_path: Path) ->
 class Small(nn.Module):
     """In place of a TierGraph: a weight so small that torch would copy it into the code."""
 
-    sizes, log_length = ["candidates"], 0
+    sizes, read_length = ["candidates"], 0
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ FEATURIZER = Featurizer(ENGINE.config)
 
 
 def inputs(graph: TierGraph, *requests: ScoringRequest) -> list[tuple[torch.Tensor, ...]] | None:
-    keyed = FEATURIZER.keys(requests, graph.log_length)
+    keyed = FEATURIZER.keys(requests, graph.tier.config.log_length)
     return graph.inputs(FEATURIZER.batch(keyed, ENGINE.image.tables))
 
 

@@ -49,7 +49,7 @@ def test_candidates_and_events_of_the_log_share_rows() -> None:
 def test_without_a_log_or_evidence_an_item_is_a_category_like_any_other() -> None:
     """As a column of a table is, which may be called so by chance."""
     unread: ModelConfig = replace(
-        CONFIG, tiers=tuple(replace(tier, log_length=0) for tier in CONFIG.tiers), evidence=()
+        CONFIG, tiers=tuple(replace(tier, log_length=0, read_length=0) for tier in CONFIG.tiers), evidence=()
     )
     astray = with_item(Slot(name=ITEM, side="candidate", table="shared"))
     assert replace(unread, slots=astray).item_table == "items"
@@ -65,5 +65,7 @@ def test_what_an_item_is_needs_a_row_to_be_known_by() -> None:
 
 
 def test_a_plain_table_may_have_a_column_called_log() -> None:
-    plain = replace(CONFIG, tiers=tuple(replace(tier, log_length=0) for tier in CONFIG.tiers), evidence=())
+    plain = replace(
+        CONFIG, tiers=tuple(replace(tier, log_length=0, read_length=0) for tier in CONFIG.tiers), evidence=()
+    )
     assert replace(plain, slots=(*plain.slots, Slot(name=LOG, side="candidate"))).slots[-1].name == LOG

@@ -11,16 +11,19 @@ from ranker.inputs.batch import Batch, SlotValues
 from ranker.inputs.evidence import COLUMNS
 from ranker.inputs.tables import table_of_slots
 
-LIGHT = TierConfig(name="light")
-HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, user_tokens=10, hidden=32)
-EXACT = TierConfig(name="exact", form="exact", layers=2, log_length=24, hidden=32)
-GATED = TierConfig(name="gated", encoder="gated", encoder_layers=2, log_length=24, width=8, hidden=32)
-ATTENTIVE = TierConfig(name="attentive", attentive=True, log_length=24, hidden=32, distilled=True)
-ATTENTIVE_EXACT = TierConfig(name="attentive exact", form="exact", attentive=True, layers=2, log_length=24)
+LIGHT = TierConfig(name="light", read_length=64)
+HEAVY = TierConfig(name="heavy", layers=3, encoder_layers=2, log_length=24, read_length=24, user_tokens=10, hidden=32)
+EXACT = TierConfig(name="exact", form="exact", layers=2, log_length=24, read_length=24, hidden=32)
+GATED = TierConfig(name="gated", encoder="gated", encoder_layers=2, log_length=24, read_length=24, width=8, hidden=32)
+ATTENTIVE = TierConfig(name="attentive", attentive=True, log_length=24, read_length=24, hidden=32, distilled=True)
+ATTENTIVE_EXACT = TierConfig(
+    name="attentive exact", form="exact", attentive=True, layers=2, log_length=24, read_length=24
+)
 WITHOUT_LOG = TierConfig(name="without log", log_length=0, layers=2, hidden=32)
 EXACT_WITHOUT_LOG = TierConfig(name="exact without log", form="exact", log_length=0, layers=2, hidden=32)
-ALL = (LIGHT, HEAVY, EXACT, GATED, ATTENTIVE, ATTENTIVE_EXACT, WITHOUT_LOG, EXACT_WITHOUT_LOG)
-WITH_LOG = tuple(tier for tier in ALL if tier.log_length)
+COUNTED = TierConfig(name="counted, not read", log_length=24, layers=2, hidden=32)
+ALL = (LIGHT, HEAVY, EXACT, GATED, ATTENTIVE, ATTENTIVE_EXACT, COUNTED, WITHOUT_LOG, EXACT_WITHOUT_LOG)
+WITH_LOG = tuple(tier for tier in ALL if tier.read_length)
 
 MODEL = ModelConfig(
     name="tests",

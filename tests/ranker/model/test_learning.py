@@ -15,7 +15,7 @@ from ranker.model.tier import Tier
 from tests.ranker.model.cases import PlainEmbedder, make_batch
 
 ITEMS, TOPICS = 40, 4
-TIER = TierConfig(name="learner", log_length=16, hidden=32)
+TIER = TierConfig(name="learner", log_length=16, read_length=16, hidden=32)
 EXACT = replace(TIER, name="exact", form="exact")
 GATED = replace(TIER, name="gated", encoder="gated")
 MODEL = ModelConfig(

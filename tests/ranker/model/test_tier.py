@@ -136,7 +136,7 @@ def test_nothing_of_log_or_user_width_is_repeated_for_candidates(
 ) -> None:
     B, C, L = 4, 300, 256
     width, wide = MODEL.width, 400
-    config = TierConfig(name="wide", form=form, log_length=L, user_tokens=wide, fm_rank=2, hidden=8)
+    config = TierConfig(name="wide", form=form, log_length=L, read_length=L, user_tokens=wide, fm_rank=2, hidden=8)
     model = MODEL
     if form == "exact":  # its user side is as wide as the request has slots; of its pairs, rank numbers a token remain
         more = tuple(Slot(name=f"more {i}", side="user") for i in range(wide))

@@ -14,7 +14,10 @@ from ranker.tuning.cost import count_operations, linear_operations, made_up_batc
 from tests.ranker.samples import tiny_model
 
 COMPRESS = bind("decomposed")
-FORMS = [TierConfig(name="two", layers=2), TierConfig(name="exact", form="exact", layers=2, encoder="gated")]
+FORMS = [
+    TierConfig(name="two", layers=2, read_length=64),
+    TierConfig(name="exact", form="exact", layers=2, encoder="gated", read_length=64),
+]
 
 
 def built(config: TierConfig) -> tuple[ModelConfig, Tier, PlainTables]:
@@ -51,7 +54,7 @@ def test_a_weight_counts_two_operations_for_each_row_it_meets() -> None:
 
 def test_attention_is_counted() -> None:
     """Doubling the log more than doubles the encoder's part: scores grow with its square."""
-    model, tier, tables = built(TierConfig(name="long", log_length=400))
+    model, tier, tables = built(TierConfig(name="long", log_length=400, read_length=400))
     counts = [count_operations(model, tier, tables, log_length=n).request for n in (100, 200, 400)]
     assert counts[2] - counts[1] > 2.5 * (counts[1] - counts[0])
 

@@ -29,8 +29,8 @@ from tests.ranker.samples import COMPRESS, at, tiny_learner, tiny_model, traffic
 
 FM = "stack.item_layers.0.blocks.fm"
 TIERS = [
-    TierConfig(name="light", log_length=8, hidden=12, user_tokens=4, distilled=True),
-    TierConfig(name="light", form="exact", layers=2, log_length=8, hidden=12, attentive=True),
+    TierConfig(name="light", log_length=8, read_length=8, hidden=12, user_tokens=4, distilled=True),
+    TierConfig(name="light", form="exact", layers=2, log_length=8, read_length=8, hidden=12, attentive=True),
 ]
 
 

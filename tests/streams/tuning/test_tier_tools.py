@@ -37,6 +37,7 @@ hidden = 16
 name = "heavy"
 layers = 2
 log_length = 16
+read_length = 16
 hidden = 16
 """
 _START = Position(epoch=1, number=1, trainer="t", offset=0)
