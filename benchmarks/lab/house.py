@@ -46,8 +46,21 @@ def house(
 
 def cpu_s(up: House) -> float:
     """Seconds of processor that all of it has used, this process included; of those that live."""
-    servers = (up.stack.broker.pid, up.stack.redis.pid)
-    return sum(map(_cpu_s, (*servers, *(w.child.pid for w in up.workers.values())))) + time.process_time()
+    return sum(_by_process(up).values()) + time.process_time()
+
+
+def shares_of_a_core(up: House, seconds: float) -> dict[str, float]:
+    """Percent of a core that each server and worker uses in the next seconds, by name."""
+    before, began = _by_process(up), time.monotonic()
+    time.sleep(seconds)
+    after, elapsed = _by_process(up), time.monotonic() - began
+    return {name: 100 * (after[name] - before[name]) / elapsed for name in before}
+
+
+def _by_process(up: House) -> dict[str, float]:
+    pids = {"broker": up.stack.broker.pid, "redis": up.stack.redis.pid}
+    pids |= {name: worker.child.pid for name, worker in up.workers.items()}
+    return {name: _cpu_s(pid) for name, pid in pids.items()}
 
 
 @dataclass
