@@ -31,7 +31,8 @@ class TierGraph(nn.Module):
         super().__init__()
         self.tier = tier
         self.tables = _Tables(model, weights)
-        self._read_length = tier.config.read_length
+        self.read_length = tier.config.read_length
+        """Most events of a log that the graph takes."""
         self._slots = [slot.name for slot in (*tier.user_slots, *tier.item_slots)]
         counts = {CROSSES: tier.crosses, STATISTICS: tier.counted}
         self._hashed = {name: count for name, count in counts.items() if count}
@@ -39,16 +40,11 @@ class TierGraph(nn.Module):
         candidates = ["candidates"] * (len(tier.item_slots) + len(self._hashed))
         self.sizes = [*requests, *candidates, "request", "candidates"]
         """What the first size of each input counts: "request" (one), "candidates" or "events"."""
-        self.sizes += ["events"] * (5 if self._read_length else 0) + ["candidates"] * (tier.evidence is not None)
-
-    @property
-    def read_length(self) -> int:
-        """Most events of a log that the graph takes."""
-        return self._read_length
+        self.sizes += ["events"] * (5 if self.read_length else 0) + ["candidates"] * (tier.evidence is not None)
 
     def fits(self, request: ScoringRequest) -> bool:
         """Whether the request is of a size that the graph takes."""
-        enough = not self._read_length or len(request.log) >= SMALLEST
+        enough = not self.read_length or len(request.log) >= SMALLEST
         return enough and len(request.items) >= SMALLEST
 
     def inputs(self, batch: Batch) -> list[tuple[Tensor, ...]] | None:
@@ -60,8 +56,8 @@ class TierGraph(nn.Module):
         tensors += [slots[name].rows_T.view(-1, count) for name, count in self._hashed.items()]
         tensors += [batch.dense_user_BF, batch.dense_item_NF]
         events: list[int] = []
-        if self._read_length:
-            log = newest(batch, self._read_length)
+        if self.read_length:
+            log = newest(batch, self.read_length)
             events = log.lengths_B.tolist()
             if min(events) < SMALLEST:
                 return None
@@ -90,7 +86,7 @@ class TierGraph(nn.Module):
             slots[name] = SlotValues(rows_NC.flatten(), rows_NC.new_full((rows_NC.shape[0],), count))
         dense_user_BF, dense_item_NF = next(given), next(given)
         log = [torch.empty(0, dtype=torch.int64)] * 3 + [torch.empty(0)] * 2
-        if self._read_length:
+        if self.read_length:
             log = [next(given) for _ in range(5)]
         rows_E, action_E, surface_E, age_E, value_E = log
         longest = rows_E.shape[0]

@@ -58,12 +58,10 @@ def newest(batch: Batch, limit: int) -> Log:
     items = batch.slots[LOG]
     if items.lengths is None:
         raise ValueError(f"slot {LOG!r} needs lengths [B]: its logs are back to back")
-    longest = batch.longest
-    if longest <= limit:
-        fields = (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
-        return Log(items, items.lengths, longest, *fields)
+    fields = (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
+    if batch.longest <= limit:
+        return Log(items, items.lengths, batch.longest, *fields)
     if batch.num_requests == 1:
-        fields = (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
         kept_1 = items.lengths.new_full((1,), limit)
         return Log(SlotValues(items.rows_T[-limit:], kept_1), kept_1, limit, *(field_E[-limit:] for field_E in fields))
     kept_B = items.lengths.clamp(max=limit)
@@ -75,10 +73,7 @@ def newest(batch: Batch, limit: int) -> Log:
         SlotValues(items.rows_T.index_select(0, index_E), kept_B),
         kept_B,
         limit,
-        *(
-            field_E.index_select(0, index_E)
-            for field_E in (batch.log_action_E, batch.log_surface_E, batch.log_age_E, batch.log_value_E)
-        ),
+        *(field_E.index_select(0, index_E) for field_E in fields),
     )
 
 
