@@ -37,6 +37,8 @@ class Replica:
         self._follower = UpdateFollower(self._digest)
         self._reader = UpdateReader(kafka, start=0)
         self._said = Sparing()
+        self._others = 0
+        """Records of other models read so far: the log's end is often known only after all of them were counted."""
         self._looked = float("-inf")
         self.caught_up = False
         """It has been at the end of the log."""
@@ -61,8 +63,8 @@ class Replica:
             if self._reader.next == before or time.perf_counter() >= deadline:
                 break
         self.caught_up = self.caught_up or self._reader.at_end
-        self._tell_of_other_models()
         self._count()
+        self._tell_of_other_models()
         return applied
 
     def clicks_ms(self, tier: str) -> list[int]:
@@ -97,13 +99,12 @@ class Replica:
 
     def _tell_of_other_models(self) -> None:
         """A ranking worker with another recipe than the trainer's takes partitions, and has nothing to answer with."""
-        others = self._follower.skipped["other_model"]
-        if self._engine.position is None and self.caught_up and others and self._said.due("other models"):
+        if self._engine.position is None and self.caught_up and self._others and self._said.due("other models"):
             log.warning(
                 "no weights: the log holds %d records of other models and none of %s, %r: each request gets a "
                 "fallback. Start the trainer and all ranking workers with one recipe, or another model's workers on "
                 "topics of their own",
-                others,
+                self._others,
                 self._digest,
                 self._engine.config.name,
             )
@@ -139,6 +140,7 @@ class Replica:
     def _count(self) -> None:
         for reason, count in self._follower.skipped.items():
             metric.UPDATES_SKIPPED.labels(reason).inc(count)
+        self._others += self._follower.skipped["other_model"]
         self._follower.skipped.clear()
         shown = (
             self._follower.fault is not None,

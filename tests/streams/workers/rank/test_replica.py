@@ -179,9 +179,12 @@ def test_clicks_are_told_once_to_each_tier_and_only_of_what_came_while_it_follow
     replica.close()
 
 
+@pytest.mark.parametrize("gap_s", [replica_module.GAP_S, 0.0], ids=["at once", "in single records"])
 def test_it_says_when_the_log_is_of_another_model(
-    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, gap_s: float
 ) -> None:
+    """However the records fall into calls: the end of the log may be seen in a call that reads none of them."""
+    monkeypatch.setattr(replica_module, "GAP_S", gap_s)
     Trainer(kafka).publish()
     engine = Engine(tiny_model(seed=1), COMPRESS)
     replica, deadline = Replica(engine, kafka, str(tmp_path)), time.monotonic() + 20
