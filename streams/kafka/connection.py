@@ -29,10 +29,10 @@ SESSION_TIMEOUT_MS = 6_000
 MAX_POLL_MS = 3_600_000
 """How long a member may work on one batch. That a process lives is told by its heartbeats, which need no poll, and that
 its loop does by the health check; so a slow step, or a wait for Redis, is not to cost a member its partitions."""
-MEMBER_FETCH_WAIT_MS = 500
-"""How long Kafka holds a group member's fetch that finds nothing; so long may a new partition's first record wait."""
-READER_FETCH_WAIT_MS = 50
-"""The same of a reader outside groups: it is told by such a fetch that it has read all."""
+FETCH_WAIT_MS = 1_000
+"""How long Kafka holds a fetch that finds nothing; so long may a new partition's first record wait."""
+END_FETCH_WAIT_MS = 500
+"""The same of a reader outside groups that wants to know of the end: it is told by such a fetch that it is there."""
 LEADER_TIMEOUT_S = 30.0
 """How long a partition may be without a leader: a broker that starts on a busy machine takes its time."""
 MAX_RECORD_BYTES = 5_000_000
@@ -114,7 +114,7 @@ class Kafka:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": self._fetch_wait_ms(MEMBER_FETCH_WAIT_MS),
+                "fetch.wait.max.ms": self._fetch_wait_ms(FETCH_WAIT_MS),
                 "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
                 "topic.metadata.refresh.interval.ms": 30_000,
             }
@@ -133,7 +133,7 @@ class Kafka:
                 "enable.auto.commit": False,
                 "enable.partition.eof": eof,
                 "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
-                "fetch.wait.max.ms": self._fetch_wait_ms(READER_FETCH_WAIT_MS),
+                "fetch.wait.max.ms": self._fetch_wait_ms(END_FETCH_WAIT_MS if eof else FETCH_WAIT_MS),
             }
         )
 

@@ -8,6 +8,7 @@ keyed by an id of its record. An exception from the worker ends the loop with no
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -21,6 +22,9 @@ from streams.runtime.outage import Outage
 from streams.wire.record import Place, Record
 
 log = logging.getLogger(__name__)
+
+REST_AFTER_S = 5.0
+"""A worker to which nothing has come for so long rests: it is ticked less often. A record wakes it at once."""
 
 
 class ReadAgain(Exception):
@@ -39,7 +43,7 @@ class Worker(Protocol):
         ...
 
     def tick(self) -> None:
-        """Called between batches, at least every `idle_s`: timers, weight updates, windows."""
+        """Called between batches, at least every `idle_s`, at rest every `rest_s`: timers, weight updates, windows."""
         ...
 
     def at_end(self, topic: str, partition: int, offset: int) -> None:
@@ -82,8 +86,12 @@ def run(
     stop: threading.Event,
     batch_max: int,
     idle_s: float,
+    rest_s: float | None = None,
 ) -> None:
-    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept."""
+    """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept.
+
+    rest_s: None stands for `idle_s`.
+    """
     _freeze_what_is_there()
     gaps = GapWatch(consumer)
 
@@ -109,15 +117,20 @@ def run(
         member.incremental_unassign(partitions)
 
     said: Mapping[Place, int] = {}
+    heard = time.monotonic()
     kafka = Outage("kafka", "the client tries again by itself")
     consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
     try:
         while not stop.is_set():
-            records, ended = _poll(consumer, batch_max, idle_s, kafka)
+            rested = time.monotonic() - heard > REST_AFTER_S
+            records, ended = _poll(consumer, batch_max, rest_s if rested and rest_s else idle_s, kafka)
             gaps.see(records)
             check_topics()
             try:
                 if records:
+                    heard = time.monotonic()
+                    if rested:
+                        worker.tick()  # first what it would have met meanwhile, such as newer weights
                     worker.handle(records)
                 for place, offset in ended.items():  # after their records: they are what the worker has seen of it
                     worker.at_end(*place, offset)

@@ -339,4 +339,4 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         heartbeat=heartbeat,
     )
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
-    run(consumer, INPUTS, worker, outbox, check_topics=ids.check, stop=stop, batch_max=500, idle_s=0.05)
+    run(consumer, INPUTS, worker, outbox, check_topics=ids.check, stop=stop, batch_max=500, idle_s=0.05, rest_s=0.5)

@@ -203,7 +203,17 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
     ids, batch_max = TopicIds(kafka, [REQUESTS, UPDATES, ROUTER_MODEL]), recipe.ranking.batch_max
     # An aborted request that is answered harms nobody; one sender's open transaction would hold up all others.
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance), uncommitted=True)
-    run(consumer, [REQUESTS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.01)
+    run(
+        consumer,
+        [REQUESTS],
+        worker,
+        outbox,
+        check_topics=ids.check,
+        stop=stop,
+        batch_max=batch_max,
+        idle_s=0.01,
+        rest_s=0.1,
+    )
 
 
 def _intake(settings: Settings, kafka: Kafka) -> Intake:

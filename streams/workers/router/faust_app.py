@@ -131,7 +131,7 @@ def run_app(
             while not any(event.is_set() for event in until) and not app.should_stop:
                 heartbeat.beat()
                 check()
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.25)
         finally:
             crash = app.crash_reason
             await app.stop()

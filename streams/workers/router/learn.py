@@ -238,4 +238,14 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
     ids = TopicIds(kafka, [REWARDS, ROUTER_MODEL])
     consumer = kafka.group_consumer(GROUP, OWNER)
-    run(consumer, [REWARDS], worker, outbox, check_topics=ids.check, stop=stop, batch_max=BATCH_MAX, idle_s=0.1)
+    run(
+        consumer,
+        [REWARDS],
+        worker,
+        outbox,
+        check_topics=ids.check,
+        stop=stop,
+        batch_max=BATCH_MAX,
+        idle_s=0.1,
+        rest_s=0.25,
+    )

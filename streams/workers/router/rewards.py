@@ -43,6 +43,7 @@ from streams.kafka.connection import Kafka
 from streams.kafka.dead_letters import letter_headers, letter_value
 from streams.kafka.ends import EndsQuestion
 from streams.kafka.gaps import GapWatch
+from streams.kafka.loop import REST_AFTER_S
 from streams.kafka.scan import ends, read_topic
 from streams.kafka.topic_ids import TopicIds
 from streams.runtime import metrics as metric
@@ -65,6 +66,8 @@ GROUP = GROUPS["rewards"]
 INPUTS = (DECISIONS, OUTCOMES)
 BATCH_MAX = 500
 TICK_S = 0.1
+REST_S = 0.5
+"""Instead of TICK_S while nothing comes: windows then close by the wall clock alone, if at all."""
 LINGER_S = 0.02
 """An event waits so long for others to come: rewards are in no hurry, and Redis is asked once a batch."""
 SWEEP_LIMIT = 500
@@ -117,6 +120,7 @@ class RewardsWorker:
         self._at: dict[Place, int] = {}
         """Offset of each assigned partition at which Redis stands, as this process left it."""
         self._first: asyncio.Task[Any] | None = None
+        self._heard = time.monotonic()
         self._tick_due = 0.0
 
     async def work(self) -> None:
@@ -141,21 +145,24 @@ class RewardsWorker:
                     event.ack()
             self._clock.handled(records, max((d.event_ms for d in batch.decisions), default=0))
             if time.monotonic() >= self._tick_due:
-                self._tick_due = time.monotonic() + TICK_S
+                self._tick_due = time.monotonic() + self._period_s()
                 await self._until_redis_answers(self._clock.look)
                 await self._pay()
 
     async def _next_events(self) -> list[Any]:
         """Waits for one event and takes what else is there; nothing, if none comes for a while."""
         self._first = self._first or asyncio.ensure_future(self.inbox.get())
-        await asyncio.wait({self._first}, timeout=TICK_S)
+        await asyncio.wait({self._first}, timeout=self._period_s())
         if not self._first.done():
             return []
-        events, self._first = [self._first.result()], None
+        events, self._first, self._heard = [self._first.result()], None, time.monotonic()
         await asyncio.sleep(LINGER_S)
         while len(events) < BATCH_MAX and not self.inbox.empty():
             events.append(self.inbox.get_nowait())
         return events
+
+    def _period_s(self) -> float:
+        return REST_S if time.monotonic() - self._heard > REST_AFTER_S else TICK_S
 
     def _sort(self, records: Sequence[Record]) -> _Batch:
         batch = _Batch()

@@ -394,4 +394,14 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     ids, batch_max = TopicIds(kafka, [EXAMPLES, UPDATES]), recipe.training.batch_max
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
     with schedule:
-        run(consumer, [EXAMPLES], worker, outbox, check_topics=ids.check, stop=stop, batch_max=batch_max, idle_s=0.02)
+        run(
+            consumer,
+            [EXAMPLES],
+            worker,
+            outbox,
+            check_topics=ids.check,
+            stop=stop,
+            batch_max=batch_max,
+            idle_s=0.02,
+            rest_s=0.1,
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from streams.kafka import loop
 from streams.kafka.loop import BaseWorker, ReadAgain, fatal_error, run
 from streams.wire.record import Record, next_offsets
 
@@ -55,12 +56,14 @@ class ScriptedConsumer:
         self._batches = [list(batch) for batch in batches]
         self._stop = stop
         self.steps: list[str] = []
+        self.waits: set[float] = set()
         self.kept = 0
 
     def subscribe(self, topics: list[str], **_: Any) -> None:
         self.steps.append(f"subscribe {topics}")
 
     def poll(self, timeout: float) -> ScriptedMessage | None:
+        self.waits.add(timeout)
         if not self._batches:
             self._stop.set()
             return None
@@ -124,7 +127,7 @@ def play(*batches: Sequence[ScriptedMessage], fail: Exception | None = None) -> 
     worker = Recorder(consumer.steps, outbox)
     worker.fail = fail
     try:
-        run(consumer, ["t"], worker, outbox, stop=stop, batch_max=10, idle_s=0.0)
+        run(consumer, ["t"], worker, outbox, stop=stop, batch_max=10, idle_s=0.0, rest_s=0.0)
     finally:
         steps: list[str] = consumer.steps
         play.steps = steps  # type: ignore[attr-defined]
@@ -154,6 +157,24 @@ def test_an_exception_ends_the_loop_unsealed() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         play([message(4)], fail=RuntimeError("broken"))
     assert play.steps == ["subscribe ['t']", "handle [4]", "close"]  # type: ignore[attr-defined]
+
+
+class Ticked(Recorder):
+    def tick(self) -> None:
+        self._steps.append("tick")
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_at_rest_it_waits_longer_and_ticks_before_the_first_record(
+    rests: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REST_AFTER_S", -1.0 if rests else 60.0)
+    stop = threading.Event()
+    consumer: Any = ScriptedConsumer([[message(4)]], stop)
+    outbox: Any = ScriptedOutbox(consumer.steps)
+    run(consumer, ["t"], Ticked(consumer.steps, outbox), outbox, stop=stop, batch_max=10, idle_s=0.0, rest_s=0.01)
+    assert consumer.steps[1 : consumer.steps.index("handle [4]")] == (["tick"] if rests else [])
+    assert consumer.waits == {0.01 if rests else 0.0}
 
 
 def test_passing_errors_are_passed_over_and_fatal_ones_raised() -> None:
