@@ -4,7 +4,8 @@
 
 Sizes of one tier, user and candidate side grown together and apart: executed operations (a request's shared by its 100
 candidates, and the candidate's own; counted by running the tier) against normalized entropy on the same streams. Then
-the log: normalized entropy and the time to score 100 candidates, at each length (long ones want --history 8000).
+the log: normalized entropy and the time to score 100 candidates, features to probabilities, at each length (long ones
+want --history 8000).
 
 spend: plain Wukong pair by pair, where all operations are each candidate's own, beside two stacks that execute no more
 of them, what is shared having been spent on the request's side and its log.
@@ -15,10 +16,11 @@ from dataclasses import replace
 
 from benchmarks.lab.arguments import parser, settings, streams
 from benchmarks.lab.report import Variant, compare, machine, oracle
-from benchmarks.lab.scoring import operations, score_ms
 from benchmarks.lab.training import alone
+from kernels.linear_compress import bind
 from ranker.config import ModelConfig, TierConfig
 from ranker.recipes import three_tiers
+from ranker.tuning.cost import measure_tiers
 
 _SMALL = TierConfig(name="size", encoder_layers=0)
 _CANDIDATES = 100
@@ -87,12 +89,12 @@ def main() -> None:
     print(f"\n{'thousand operations of':<26}" + "".join(f"{name:>12}" for name in head))
     for (name, tier), result in zip(tiers, results, strict=True):
         config = alone(model, tier)
-        request, candidate = (count / 1000 for count in operations(config, "size"))
+        (cost,) = measure_tiers(config, bind("decomposed"), candidates=_CANDIDATES)
+        request, candidate = cost.operations.request / 1000, cost.operations.candidate / 1000
         shared_by = 1 if name.startswith(_PER_PAIR) else _CANDIDATES
         counts = (request, candidate, request + candidate, request / shared_by + candidate)
-        took_ms = score_ms(config, "size", candidates=_CANDIDATES)
         print(
-            f"{name:<26}" + "".join(f"{c:>12.1f}" for c in counts) + f"{took_ms:>12.2f}"
+            f"{name:<26}" + "".join(f"{c:>12.1f}" for c in counts) + f"{cost.median_ms:>12.2f}"
             f"{result.mean:>12.4f}{result.spread:>12.4f}"
         )
 

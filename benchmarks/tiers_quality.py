@@ -14,10 +14,11 @@ from dataclasses import replace
 from benchmarks.lab.arguments import parser, settings, streams
 from benchmarks.lab.ceiling import ceilings
 from benchmarks.lab.report import Variant, compare, machine, oracle
-from benchmarks.lab.scoring import score_ms
 from benchmarks.lab.simulated import Plan
 from benchmarks.lab.training import alone
+from kernels.linear_compress import bind
 from ranker.recipes import three_tiers
+from ranker.tuning.cost import measure_tiers
 
 _LENGTHS = [0, 64, 512, 2048]
 
@@ -41,8 +42,8 @@ def main() -> None:
     ]
     compare(variants, data, chain=True)
     for name in names:
-        config = alone(model, model.tier(name))
-        print(f"{name}: {score_ms(config, name, candidates=100):.2f} ms at 100 candidates")
+        (cost,) = measure_tiers(alone(model, model.tier(name)), bind("decomposed"), candidates=100)
+        print(f"{name}: {cost.median_ms:.2f} ms at 100 candidates")
     if args.no_distillation:
         return
     pair = replace(model, tiers=(replace(model.tiers[0], distilled=True), model.tiers[-1]))
