@@ -18,6 +18,7 @@ from ranker.compiled.graph import TierGraph
 from ranker.compiled.load import CompiledTier
 from ranker.config import ITEM, STATISTICS, ModelConfig
 from ranker.inputs.features import Featurizer, KeyedBatch
+from ranker.inputs.laps import Lap, no_lap
 from ranker.inputs.requests import ScoringRequest
 from ranker.inputs.statistics import MEMORIES, SHOWN
 from ranker.inputs.tables import PlainTables
@@ -57,6 +58,8 @@ class Engine:
         self.precision: dict[str, Mapping[str, Kind]] = {}
         """The layers in low precision, by tier and path."""
         self.image.after_change = partial(refresh_all, self._low_precision)
+        self.lap: Lap = no_lap
+        """Told of each phase of scoring when it ends: "keys", "batch", "forward"."""
 
     def use_precision(self, layers: Mapping[str, Mapping[str, Kind]]) -> None:
         """Score with these layers, by tier and path, in low precision. Once, and before weights are there or after.
@@ -107,6 +110,7 @@ class Engine:
                 scored = [iter(self.score(tier, part)) for part in parts]
                 return [next(scored[not fit]) for fit in fits]
         keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
+        self.lap("keys")
         pctr_N, pcvr_N = self.predict(tier, keyed)
         ends = np.cumsum([len(r.items) for r in requests])[:-1]
         shown_N = impressions(self._featurizer, self.image.tables, self.config, keyed)
@@ -118,7 +122,8 @@ class Engine:
 
     def predict(self, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
         """pCTR and pCVR [N] of requests whose keys are known already."""
-        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed, self._compiled.get(tier))
+        compiled = self._compiled.get(tier)
+        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed, compiled, self.lap)
 
     def warm_up(self) -> None:
         """Score one made-up request with every tier, so that the first real one does not pay for first calls."""
@@ -135,22 +140,27 @@ def predict(
     tier: str,
     keyed: KeyedBatch,
     compiled: CompiledTier | None = None,
+    lap: Lap = no_lap,
 ) -> tuple[F32, F32]:
     """pCTR and pCVR [N] as serving predicts them: calibrated, at an average position.
 
-    compiled: of the same tier, and used where it knows such a batch.
+    compiled: of the same tier, and used where it knows such a batch. lap: as in Engine.
     """
     if len(keyed.request_of_N) == 0:
         return np.empty(0, np.float32), np.empty(0, np.float32)
     with torch.inference_mode():
         batch = featurizer.batch(keyed, tables)
         inputs = None if compiled is None else compiled.graph.inputs(batch)
+        lap("batch")
         if compiled is not None and inputs is not None:
             pctr_N, pcvr_N = np.concatenate([compiled(given).numpy() for given in inputs], axis=1)
-            return pctr_N, pcvr_N
-        device = next(iter(tables.weights.values())).device
-        logits = tiers[tier](batch.to(device), tables, None)
-        return torch.sigmoid(logits.click_N).cpu().numpy(), torch.sigmoid(logits.conversion_N).cpu().numpy()
+        else:
+            device = next(iter(tables.weights.values())).device
+            logits = tiers[tier](batch.to(device), tables, None)
+            pctr_N = torch.sigmoid(logits.click_N).cpu().numpy()
+            pcvr_N = torch.sigmoid(logits.conversion_N).cpu().numpy()
+        lap("forward")
+    return pctr_N, pcvr_N
 
 
 def impressions(featurizer: Featurizer, tables: PlainTables, config: ModelConfig, keyed: KeyedBatch) -> F32 | None:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LABORATORY = "--requests 400 --seeds 1"
 SMALLEST = {
+    "account": "--rate 3 --log-length 16 --seconds 3 --warm-up 2 --json",
     "ablations": f"{LABORATORY} --only log --log-length 16",
     "alarms": "--seeds 1 --clean-h 0.02 --poisoned 0.5",
     "audit_running": "--audits 1 --rate 5",

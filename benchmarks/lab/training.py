@@ -15,7 +15,8 @@ from ranker.arrays import F32, I64
 from ranker.config import LearnerConfig, ModelConfig, TierConfig
 from ranker.delayed.policies import final_emissions
 from ranker.inputs.features import Featurizer
-from ranker.learning.learner import Learner, new_adam
+from ranker.learning.adam import new_adam
+from ranker.learning.learner import Learner
 from ranker.learning.lessons import Lesson, past_draws
 from ranker.model.heads import calibrate
 from ranker.model.tier import Logits, Tier

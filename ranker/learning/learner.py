@@ -3,7 +3,7 @@
 # B requests, N candidates, K distinct keys, R rows of a table, D embedding width.
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,11 @@ from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
 from ranker.grades import BaseRate, Compared, LossSums, compare, grade
 from ranker.inputs.features import Featurizer
+from ranker.inputs.laps import Lap, no_lap
 from ranker.inputs.requests import LabelledRequest
 from ranker.inputs.slot_keys import first_values, missing_key
 from ranker.learning.adagrad import adagrad, rowwise_adagrad
+from ranker.learning.adam import new_adam
 from ranker.learning.counting import Counter
 from ranker.learning.distillation import distillation_loss
 from ranker.learning.eviction import Admission
@@ -31,7 +33,7 @@ from ranker.learning.taught import Taught, teaches
 from ranker.learning.trained_tables import trained_tables
 from ranker.model.heads import CLICK
 from ranker.model.init import log_odds
-from ranker.model.tier import Logits, is_plain
+from ranker.model.tier import Logits
 from ranker.updates.changes import Changes
 from ranker.updates.image import Image, build_tiers, dense_tensors
 from ranker.updates.log import Dirty
@@ -95,6 +97,8 @@ class Learner:
         self.elder: ModelCopy | None = None
         """The reference before it, which is asked besides."""
         self._frozen: ModelCopy | None = None
+        self.lap: Lap = no_lap
+        """Told of each phase of a step when it ends: "lessons", "grade", "forward", "backward", "step"."""
 
     def freeze(self) -> None:
         """Keep a copy of the model as it is now, to be graded beside the served predictions from here on."""
@@ -119,7 +123,9 @@ class Learner:
         if before is None and taught:
             self.began_ms = min(example.request.event_ms for example in taught)
         lessons = self._lessons(taught, self._settings.dearer_share, self.past_pages)
+        self.lap("lessons")
         graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
+        self.lap("grade")
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
         if not report.applied:
             self.began_ms = before
@@ -153,8 +159,10 @@ class Learner:
         losses.extend(self._past_loss(lesson) for lesson in lessons if lesson.past is not None)
         losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
         loss = torch.stack(losses).sum() / labels
+        self.lap("forward")
         self._zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.lap("backward")
         # A row's step must not depend on how many examples happen to share the batch: rows take the sum over labels.
         rows = [(table, rows_K, g_KD * labels) for table, rows_K, g_KD in self.tables.gradients()]
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
@@ -180,6 +188,7 @@ class Learner:
         self._observe_rates(click_N, conversion_N)
         self._start_from_base_rates()
         self.step += 1
+        self.lap("step")
         return StepReport(applied=True, loss=float(loss), grad_norm=float(norm), admitted=admitted, evicted=evicted)
 
     def take_changes(self, published: Image | None = None) -> Changes:
@@ -344,16 +353,6 @@ class Learner:
     def _zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)
         self.tables.zero_grad()
-
-
-def new_adam(parameters: Mapping[str, Tensor], settings: LearnerConfig) -> torch.optim.Adam:
-    """Over dense parameters, named by tier and name within it."""
-    plain = {name: is_plain(name.partition("/")[2]) for name in parameters}
-    groups = [
-        {"params": [p for name, p in parameters.items() if plain[name] is wanted], "lr": rate, "full_rate": rate}
-        for wanted, rate in ((False, settings.dense_rate), (True, settings.plain_rate))
-    ]
-    return torch.optim.Adam(groups, fused=True)
 
 
 FULL_STEP = 128

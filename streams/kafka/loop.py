@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
@@ -18,6 +19,7 @@ from streams.errors import StreamError
 from streams.kafka.connection import CONNECT_TIMEOUT_S, denied, is_denied, topic_partitions
 from streams.kafka.gaps import GapWatch
 from streams.kafka.outbox import Outbox
+from streams.runtime.laps import Laps
 from streams.runtime.outage import Outage
 from streams.wire.record import Place, Record
 
@@ -76,54 +78,45 @@ class BaseWorker:
         return
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How many records at once, and how often a worker is ticked to which none come."""
+
+    batch_max: int
+    idle_s: float
+    rest_s: float | None = None
+    """Instead of `idle_s` at rest; None: as that."""
+
+    def wait_s(self, *, rested: bool) -> float:
+        return self.rest_s if rested and self.rest_s else self.idle_s
+
+
 def run(
     consumer: Consumer,
     topics: Sequence[str],
     worker: Worker,
     outbox: Outbox,
+    pace: Pace,
     *,
     check_topics: Callable[[], None] = lambda: None,
     stop: threading.Event,
-    batch_max: int,
-    idle_s: float,
-    rest_s: float | None = None,
+    laps: Laps | None = None,
 ) -> None:
     """Runs until `stop` is set, then waits up to 5 s for deliveries, commits, and leaves the group's place kept.
 
-    rest_s: None stands for `idle_s`.
+    laps: where the worker counts its phases; all that it does not count is "handle" or "tick".
     """
     _freeze_what_is_there()
-    gaps = GapWatch(consumer)
-
-    def on_assign(member: Consumer, partitions: list[TopicPartition]) -> None:
-        places = [(p.topic, p.partition) for p in partitions]
-        starts = _starts(member, places, worker.assigned(member, places))
-        log.info("assigned %s", ", ".join(f"{topic}[{p}] from {at}" for (topic, p), at in starts.items()) or "nothing")
-        gaps.start(starts)
-        member.incremental_assign(topic_partitions(starts))
-
-    def on_revoke(member: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("revoked %s", _names(partitions))
-        outbox.drain(member, 1.0)
-        give_up(member, partitions)
-
-    def on_lost(member: Consumer, partitions: list[TopicPartition]) -> None:
-        log.warning("lost %s", _names(partitions))
-        give_up(member, partitions)
-
-    def give_up(member: Consumer, partitions: list[TopicPartition]) -> None:
-        worker.revoked(partitions)
-        gaps.drop((p.topic, p.partition) for p in partitions)
-        member.incremental_unassign(partitions)
-
-    said: Mapping[Place, int] = {}
-    heard = time.monotonic()
+    gaps, said = GapWatch(consumer), dict[Place, int]()
+    heard, laps = time.monotonic(), laps or Laps()
     kafka = Outage("kafka", "the client tries again by itself")
-    consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
+    moves = _Moves(worker, outbox, gaps)
+    consumer.subscribe(list(topics), on_assign=moves.assigned, on_revoke=moves.revoked, on_lost=moves.lost)
     try:
         while not stop.is_set():
             rested = time.monotonic() - heard > REST_AFTER_S
-            records, ended = _poll(consumer, batch_max, rest_s if rested and rest_s else idle_s, kafka)
+            records, ended = _poll(consumer, pace.batch_max, pace.wait_s(rested=rested), kafka)
+            laps.lap("poll")
             gaps.see(records)
             check_topics()
             try:
@@ -132,19 +125,53 @@ def run(
                     if rested:
                         worker.tick()  # first what it would have met meanwhile, such as newer weights
                     worker.handle(records)
+                    laps.lap("handle")
                 for place, offset in ended.items():  # after their records: they are what the worker has seen of it
                     worker.at_end(*place, offset)
                 worker.tick()
+                laps.lap("tick")
             except ReadAgain as again:
                 if again.places != said:  # where the same fails again, the same is not said again
-                    said = again.places
+                    said = dict(again.places)
                     log.warning("reading again from %s", ", ".join(f"{t}[{p}]@{at}" for (t, p), at in said.items()))
                 _go_back(consumer, outbox, gaps, again.places)
             outbox.commit(consumer)
+            laps.lap("commit")
+            laps.publish()
         if not outbox.drain(consumer, 5.0):
             log.warning("stopped with deliveries under way: their records will be read again")
     finally:
         consumer.close()
+
+
+class _Moves:
+    """Partitions that come and go, as the group's leader shares them out."""
+
+    def __init__(self, worker: Worker, outbox: Outbox, gaps: GapWatch) -> None:
+        self._worker = worker
+        self._outbox = outbox
+        self._gaps = gaps
+
+    def assigned(self, member: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [(p.topic, p.partition) for p in partitions]
+        starts = _starts(member, places, self._worker.assigned(member, places))
+        log.info("assigned %s", ", ".join(f"{topic}[{p}] from {at}" for (topic, p), at in starts.items()) or "nothing")
+        self._gaps.start(starts)
+        member.incremental_assign(topic_partitions(starts))
+
+    def revoked(self, member: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("revoked %s", _names(partitions))
+        self._outbox.drain(member, 1.0)
+        self._give_up(member, partitions)
+
+    def lost(self, member: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("lost %s", _names(partitions))
+        self._give_up(member, partitions)
+
+    def _give_up(self, member: Consumer, partitions: list[TopicPartition]) -> None:
+        self._worker.revoked(partitions)
+        self._gaps.drop((p.topic, p.partition) for p in partitions)
+        member.incremental_unassign(partitions)
 
 
 def _freeze_what_is_there() -> None:

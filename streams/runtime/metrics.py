@@ -13,6 +13,9 @@ OPEN_TRANSACTION_SECONDS = Gauge(
     ["topic"],
     multiprocess_mode="max",
 )
+PROCESSOR_SECONDS = Counter(
+    "tiderank_processor_seconds", "Processor time of the worker's own thread, by phase of its loop", ["phase"]
+)
 REFUSED = Counter("tiderank_refused_records", "Records sent to the dead-letter topic", ["worker"])
 RESPONSES = Counter("tiderank_responses", "Responses by status, with the reason of those not ok", ["status", "reason"])
 DEADLINE_LIMITED = Counter(

@@ -21,7 +21,7 @@ from streams.cli import cli
 from streams.client import RankingClient
 from streams.errors import StartError
 from streams.kafka.connection import Kafka
-from streams.kafka.loop import BaseWorker, run
+from streams.kafka.loop import BaseWorker, Pace, run
 from streams.kafka.outbox import Outbox
 from streams.kafka.scan import read_topic
 from streams.local.kafka import kafka_server, why_not
@@ -251,7 +251,7 @@ def test_a_sender_reads_no_other_topic_and_joins_no_group_of_ours(house: SecureH
             sender.partitions(topic)
     consumer = sender.group_consumer("tiderank-rank", "thief")
     with pytest.raises(StartError, match="forbids"):
-        run(consumer, [REQUESTS], BaseWorker(), Outbox(sender.producer()), stop=Event(), batch_max=1, idle_s=0.1)  # type: ignore[arg-type]
+        run(consumer, [REQUESTS], BaseWorker(), Outbox(sender.producer()), Pace(batch_max=1, idle_s=0.1), stop=Event())  # type: ignore[arg-type]
 
 
 def test_redis_users_touch_nothing_but_their_own(house: SecureHouse) -> None:

@@ -33,6 +33,7 @@ from streams.kafka.loop import Worker
 from streams.kafka.open_transactions import OpenTransactions
 from streams.kafka.outbox import Headers, Outbox
 from streams.local.stack import LocalStack, local_stack
+from streams.runtime.laps import Laps
 from streams.runtime.redis_client import ReconnectGuard, connect
 from streams.runtime.service import Heartbeat
 from streams.wire.codec import decode
@@ -233,6 +234,7 @@ def test_rank(stack: LocalStack, kafka: Kafka, tmp_path: Path) -> None:
         router_models=RouterModelSource(kafka),
         outbox=outbox,
         heartbeat=Heartbeat(None),
+        laps=Laps(),
         name="test",
     )  # fmt: skip
     sent, letters = fuzz(worker, outbox, [REQUESTS])

@@ -27,7 +27,7 @@ from streams.errors import Refused, StreamError
 from streams.kafka.connection import CONNECT_TIMEOUT_S
 from streams.kafka.dead_letters import bury
 from streams.kafka.ends import Ends, EndsQuestion
-from streams.kafka.loop import ReadAgain, run
+from streams.kafka.loop import Pace, ReadAgain, run
 from streams.kafka.open_transactions import OpenTransactions
 from streams.kafka.outbox import Outbox
 from streams.kafka.topic_ids import TopicIds
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 GROUP = GROUPS["ingest"]
 INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
+PACE = Pace(batch_max=500, idle_s=0.05, rest_s=0.5)
 SWEEP_EVERY_S = 0.1
 SWEEP_LIMIT = 1000
 HOLD_S = 10.0
@@ -339,4 +340,4 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
         heartbeat=heartbeat,
     )
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
-    run(consumer, INPUTS, worker, outbox, check_topics=ids.check, stop=stop, batch_max=500, idle_s=0.05, rest_s=0.5)
+    run(consumer, INPUTS, worker, outbox, PACE, check_topics=ids.check, stop=stop)

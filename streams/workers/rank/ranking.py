@@ -93,6 +93,9 @@ class Ranking:
         self._said = Sparing()
         self.load = 0.0
 
+    def _lap(self, phase: str) -> None:
+        self._engine.lap(phase)
+
     def answer(self, works: Sequence[Work], *, decode_ms: float = 0.0) -> list[Answer]:
         """One answer for each, in their order."""
         polled_ms = time.time() * 1000
@@ -121,13 +124,16 @@ class Ranking:
             self._outage.failed(*reason_of(error))
             return [self._unranked(work, "fallback", "redis_away") for work in works]
         self._outage.worked()
+        self._lap("redis")
         marks.append(time.perf_counter())
         jobs = self._route_all(works, slices)
+        self._lap("route")
         marks.append(time.perf_counter())
         failed = self._score(jobs)
         marks.append(time.perf_counter())
         fetch, route, score = (1000 * (b - a) for a, b in pairwise(marks))
         timings = Timings(decode=decode_ms, fetch=fetch, route=route, score=score)
+        self._lap("order")
         return [
             self._unranked(job.work, "fallback", "fault") if id(job) in failed else self._ranked(job, timings)
             for job in jobs

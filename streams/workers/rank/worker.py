@@ -19,15 +19,16 @@ from streams.config.settings import Settings, compiled_folder
 from streams.errors import start_errors
 from streams.kafka.connection import Kafka
 from streams.kafka.dead_letters import bury
-from streams.kafka.loop import BaseWorker, run
+from streams.kafka.loop import BaseWorker, Pace, run
 from streams.kafka.outbox import Outbox
 from streams.kafka.topic_ids import TopicIds
 from streams.runtime import metrics as metric
+from streams.runtime.laps import Laps
 from streams.runtime.redis_client import check, connect
 from streams.runtime.service import Heartbeat
 from streams.wire.codec import encode
 from streams.wire.headers import CONTENT_TYPE, JSON, MSGPACK
-from streams.wire.messages import RankingResponse
+from streams.wire.messages import Decision, RankingResponse, Served
 from streams.wire.record import Record, next_offsets
 from streams.wire.topics import DECISIONS, GROUPS, REQUESTS, RESPONSES, ROUTER_MODEL, SERVED, TOPICS, UPDATES
 from streams.workers.rank.answers import to_error
@@ -55,9 +56,11 @@ class RankWorker(BaseWorker):
         router_models: RouterModelSource,
         outbox: Outbox,
         heartbeat: Heartbeat,
+        laps: Laps,
         name: str,
     ) -> None:
         self._name = name
+        self._laps = laps
         self._intake = intake
         self._ranking = ranking
         self._replica = replica
@@ -70,11 +73,13 @@ class RankWorker(BaseWorker):
     def handle(self, records: Sequence[Record]) -> None:
         began = time.perf_counter()
         taken = [self._intake.take(record) for record in records]
+        self._laps.lap("decode")
         decode_ms = 1000 * (time.perf_counter() - began)
         for refusal in taken:
             if isinstance(refusal, Refusal):
                 self._refuse(refusal)
         answers = self._ranking.answer([work for work in taken if isinstance(work, Work)], decode_ms=decode_ms)
+        self._laps.lap("answer")
         for answer in answers:
             self._send(answer)
         self._outbox.seal(next_offsets(records))
@@ -84,6 +89,7 @@ class RankWorker(BaseWorker):
         """Between two micro-batches, never inside one: so one response never mixes versions."""
         self._heartbeat.beat()
         applied = self._replica.apply_waiting()
+        self._laps.lap("apply")
         if applied:
             metric.UPDATES_APPLIED.inc(applied)
         message = self._router_models.poll()
@@ -101,15 +107,22 @@ class RankWorker(BaseWorker):
         self._respond(response, work.reply_topic, work.content_type, work.record)
         user = response.user
         if answer.served is not None:
-            self._outbox.send(SERVED, encode(TOPICS[SERVED], answer.served), key=user)
+            self._put(SERVED, answer.served, user)
         if answer.decision is not None:
             if answer.decision.reason == "deadline":
                 metric.DEADLINE_LIMITED.inc()
-            self._outbox.send(DECISIONS, encode(TOPICS[DECISIONS], answer.decision), key=user)
+            self._put(DECISIONS, answer.decision, user)
+
+    def _put(self, topic: str, message: Served | Decision, user: str) -> None:
+        value = encode(TOPICS[topic], message)
+        self._laps.lap("encode")
+        self._outbox.send(topic, value, key=user)
+        self._laps.lap("produce")
 
     def _respond(self, response: RankingResponse, topic: str, content_type: str | None, record: Record) -> None:
         headers = {} if content_type is None else {CONTENT_TYPE: content_type}
         value = encode(TOPICS[RESPONSES], response, content_type)
+        self._laps.lap("encode")
 
         def refuse(reason: str) -> None:
             reason = f"its response cannot be sent to {topic}: {reason}"
@@ -118,6 +131,7 @@ class RankWorker(BaseWorker):
         # A reply topic is its owner's: it may be gone, closed to us or too narrow, and must not stop the others.
         undelivered = None if topic == RESPONSES else refuse
         self._outbox.send(topic, value, key=response.user or None, headers=headers, undelivered=undelivered)
+        self._laps.lap("produce")
 
     def _refuse(self, refusal: Refusal) -> None:
         metric.REFUSED.labels("rank").inc()
@@ -190,6 +204,8 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         # A GPU computes while this thread waits.
         compute_clock=time.thread_time if device.type == "cpu" else time.perf_counter,
     )
+    laps = Laps()
+    engine.lap = laps.lap
     worker = RankWorker(
         intake=_intake(settings, kafka),
         ranking=ranking,
@@ -198,22 +214,14 @@ def run_rank(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) ->
         router_models=RouterModelSource(kafka),
         outbox=outbox,
         heartbeat=heartbeat,
+        laps=laps,
         name=settings.instance,
     )
-    ids, batch_max = TopicIds(kafka, [REQUESTS, UPDATES, ROUTER_MODEL]), recipe.ranking.batch_max
+    ids = TopicIds(kafka, [REQUESTS, UPDATES, ROUTER_MODEL])
+    pace = Pace(batch_max=recipe.ranking.batch_max, idle_s=0.01, rest_s=0.1)
     # An aborted request that is answered harms nobody; one sender's open transaction would hold up all others.
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance), uncommitted=True)
-    run(
-        consumer,
-        [REQUESTS],
-        worker,
-        outbox,
-        check_topics=ids.check,
-        stop=stop,
-        batch_max=batch_max,
-        idle_s=0.01,
-        rest_s=0.1,
-    )
+    run(consumer, [REQUESTS], worker, outbox, pace, check_topics=ids.check, stop=stop, laps=laps)
 
 
 def _intake(settings: Settings, kafka: Kafka) -> Intake:

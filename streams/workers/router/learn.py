@@ -22,7 +22,7 @@ from streams.config.settings import Settings
 from streams.errors import Refused, StartError
 from streams.kafka.connection import CONNECT_TIMEOUT_S, Kafka, watermarks
 from streams.kafka.dead_letters import bury
-from streams.kafka.loop import BaseWorker, run
+from streams.kafka.loop import BaseWorker, Pace, run
 from streams.kafka.outbox import Outbox
 from streams.kafka.seen import SeenIds
 from streams.kafka.topic_ids import TopicIds
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 GROUP = GROUPS["learn"]
 OWNER = "owner"
 """The one member's name, whatever its process is called: a second learner takes its place, and does not join it."""
-BATCH_MAX = 1000
+PACE = Pace(batch_max=1000, idle_s=0.1, rest_s=0.25)
 KNOWN_IDS = 50_000
 """Rewards whose second delivery is recognized."""
 READ_BEFORE = 5_000
@@ -238,14 +238,4 @@ def run_learn(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     worker = LearnWorker(knowledge, outbox, publish_s=routing.publish_s, heartbeat=heartbeat)
     ids = TopicIds(kafka, [REWARDS, ROUTER_MODEL])
     consumer = kafka.group_consumer(GROUP, OWNER)
-    run(
-        consumer,
-        [REWARDS],
-        worker,
-        outbox,
-        check_topics=ids.check,
-        stop=stop,
-        batch_max=BATCH_MAX,
-        idle_s=0.1,
-        rest_s=0.25,
-    )
+    run(consumer, [REWARDS], worker, outbox, PACE, check_topics=ids.check, stop=stop)

@@ -1,14 +1,16 @@
-"""When the trainer takes a snapshot, and what became of it."""
+"""When the trainer takes a snapshot, what became of it, and from which it starts."""
 
 import logging
 import time
 
 from ranker.inputs.copies import Copies
 from ranker.learning.learner import Learner
-from ranker.learning.state import copied_state
-from ranker.snapshots.snapshot import State
+from ranker.learning.state import copied_state, restore
+from ranker.snapshots.snapshot import Manifest, SnapshotError, State, list_snapshots, load_image, load_training_state
 from ranker.snapshots.writer import Failure, SnapshotWriter
+from ranker.updates.image import Image
 from streams.config.recipe import TrainingConfig
+from streams.config.snapshots import shard_reader
 from streams.errors import StreamError
 from streams.runtime import metrics as metric
 from streams.workers.train.gatekeeper import Gatekeeper
@@ -106,3 +108,20 @@ class SnapshotSchedule:
         self._newest = position.place
         log.info("snapshot of update %d: written in %.1f s beside the training", position.number, now - self._began)
         return True
+
+
+def take_up(snapshots: str, learner: Learner, image: Image) -> Manifest | None:
+    """Loads the newest snapshot that is whole; None where there is none."""
+    shards = shard_reader()
+    for snapshot in reversed(list_snapshots(snapshots, learner.config.digest)):
+        try:
+            state = load_training_state(snapshot, shards)
+            load_image(snapshot, image, shards)
+        except SnapshotError as error:
+            log.warning("snapshot: %s", error)
+            continue
+        restore(learner, state)
+        position = snapshot.manifest.position
+        log.info("from the snapshot of epoch %d, update %d", position.epoch, position.number)
+        return snapshot.manifest
+    return None

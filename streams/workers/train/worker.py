@@ -24,21 +24,20 @@ from ranker.gate.checks import WEIGHTS, Breach
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner, StepReport
 from ranker.learning.rollback import go_back, void_after
-from ranker.learning.state import restore
-from ranker.snapshots.snapshot import Manifest, Snapshot, SnapshotError, list_snapshots, load_image, load_training_state
-from ranker.updates.image import Image, NotApplicable
+from ranker.snapshots.snapshot import Snapshot, SnapshotError, list_snapshots
+from ranker.updates.image import NotApplicable
 from ranker.updates.log import TrainerLog
 from streams.config.recipe import Recipe, TrainingConfig
 from streams.config.settings import Settings
-from streams.config.snapshots import shard_reader
 from streams.errors import Refused, StreamError, start_errors
 from streams.kafka.dead_letters import bury
-from streams.kafka.loop import BaseWorker, run
+from streams.kafka.loop import BaseWorker, Pace, run
 from streams.kafka.outbox import Offsets, Outbox
 from streams.kafka.seen import SeenIds
 from streams.kafka.topic_ids import TopicIds
 from streams.kafka.update_reader import UpdateReader
 from streams.runtime import metrics as metric
+from streams.runtime.laps import Laps
 from streams.runtime.outage import RedisOutage
 from streams.runtime.redis_client import check, connect
 from streams.runtime.service import Heartbeat
@@ -51,7 +50,7 @@ from streams.workers.train.counterparts import Counterparts
 from streams.workers.train.examples import labelled_requests, once, windows_closed_ms
 from streams.workers.train.gatekeeper import Gatekeeper
 from streams.workers.train.join_hold import JoinHold
-from streams.workers.train.snapshot_schedule import SnapshotSchedule
+from streams.workers.train.snapshot_schedule import SnapshotSchedule, take_up
 from streams.workers.train.update_writer import UpdateWriter, now_ms
 
 log = logging.getLogger(__name__)
@@ -81,6 +80,7 @@ class TrainWorker(BaseWorker):
         outbox: Outbox,
         stop: threading.Event,
         heartbeat: Heartbeat,
+        laps: Laps,
     ) -> None:
         self._learner = learner
         self._writer = writer
@@ -94,6 +94,7 @@ class TrainWorker(BaseWorker):
         self._outbox = outbox
         self._stop = stop
         self._heartbeat = heartbeat
+        self._laps = laps
         self._outage = RedisOutage("train", "training pauses")
         self._clock = EventClock()
         """Event time of the labels that were read: how far the world is known."""
@@ -136,6 +137,7 @@ class TrainWorker(BaseWorker):
     def tick(self) -> None:
         self._heartbeat.beat()
         self._writer.follow()
+        self._laps.lap("follow")
         full = len(self._waiting) >= self._config.batch_max
         if self._waiting_offsets and (full or time.monotonic() >= self._step_due) and not self._one_sided():
             self._step()
@@ -193,6 +195,7 @@ class TrainWorker(BaseWorker):
         counts = {"examples": len(examples), "responses": len(requests), "learned": self._learned}
         clicks_ms = [e.trigger_ms for e in examples if e.kind == "click" and e.label > 0 and e.trigger_ms]
         breach = self._publish(report, counts, clicks_ms) or self._gate.judge_labels(judged, self._closed.now_ms())
+        self._laps.lap("gate")
         if breach is not None:
             self._roll_back(breach)
 
@@ -208,6 +211,7 @@ class TrainWorker(BaseWorker):
                     raise StreamError("asked to stop while Redis was away; the open step was not committed") from error
             else:
                 self._outage.worked()
+                self._laps.lap("redis")
                 return requests
 
     def _publish(self, report: StepReport, counts: Mapping[str, int], clicks_ms: Sequence[int]) -> Breach | None:
@@ -234,6 +238,7 @@ class TrainWorker(BaseWorker):
             self._schedule.soon()  # the newest snapshot says that the gate is closed
         self._gate.published()
         metric.UPDATE_BYTES.inc(self._writer.send(records))
+        self._laps.lap("publish")
         for kind, sums in (("click", report.click), ("conversion", report.conversion)):
             metric.PREDICTED.labels(kind).inc(sums.predicted)
             metric.POSITIVES.labels(kind).inc(sums.positives)
@@ -320,23 +325,6 @@ def _grades(report: StepReport, counts: Mapping[str, int]) -> dict[str, float]:
     return grades
 
 
-def _take_up(snapshots: str, learner: Learner, image: Image) -> Manifest | None:
-    """Loads the newest snapshot that is whole; None where there is none."""
-    shards = shard_reader()
-    for snapshot in reversed(list_snapshots(snapshots, learner.config.digest)):
-        try:
-            state = load_training_state(snapshot, shards)
-            load_image(snapshot, image, shards)
-        except SnapshotError as error:
-            log.warning("snapshot: %s", error)
-            continue
-        restore(learner, state)
-        position = snapshot.manifest.position
-        log.info("from the snapshot of epoch %d, update %d", position.epoch, position.number)
-        return snapshot.manifest
-    return None
-
-
 def _windows_ms(recipe: Recipe) -> dict[str, int]:
     return {"click": recipe.join.click_window_ms, "conversion": recipe.join.attribution_window_ms}
 
@@ -357,8 +345,10 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
     with start_errors():
         learner = Learner(recipe.model, recipe.training.learner, compress)
         published = Engine(recipe.model, compress)
+    laps = Laps()
+    learner.lap = laps.lap
     image = published.image
-    taken_up = _take_up(settings.snapshots, learner, image)
+    taken_up = take_up(settings.snapshots, learner, image)
     since = taken_up.position if taken_up is not None else None
     gate = Gatekeeper(recipe.training.gate, learner, published, _windows_ms(recipe))
     if taken_up is not None:
@@ -390,18 +380,10 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         outbox=outbox,
         stop=stop,
         heartbeat=heartbeat,
+        laps=laps,
     )
-    ids, batch_max = TopicIds(kafka, [EXAMPLES, UPDATES]), recipe.training.batch_max
+    ids = TopicIds(kafka, [EXAMPLES, UPDATES])
+    pace = Pace(batch_max=recipe.training.batch_max, idle_s=0.02, rest_s=0.1)
     consumer = kafka.group_consumer(GROUP, ids.member_name(settings.instance))
     with schedule:
-        run(
-            consumer,
-            [EXAMPLES],
-            worker,
-            outbox,
-            check_topics=ids.check,
-            stop=stop,
-            batch_max=batch_max,
-            idle_s=0.02,
-            rest_s=0.1,
-        )
+        run(consumer, [EXAMPLES], worker, outbox, pace, check_topics=ids.check, stop=stop, laps=laps)

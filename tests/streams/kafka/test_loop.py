@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.kafka import loop
-from streams.kafka.loop import BaseWorker, ReadAgain, fatal_error, run
+from streams.kafka.loop import BaseWorker, Pace, ReadAgain, fatal_error, run
 from streams.wire.record import Record, next_offsets
 
 
@@ -127,7 +127,7 @@ def play(*batches: Sequence[ScriptedMessage], fail: Exception | None = None) -> 
     worker = Recorder(consumer.steps, outbox)
     worker.fail = fail
     try:
-        run(consumer, ["t"], worker, outbox, stop=stop, batch_max=10, idle_s=0.0, rest_s=0.0)
+        run(consumer, ["t"], worker, outbox, Pace(batch_max=10, idle_s=0.0), stop=stop)
     finally:
         steps: list[str] = consumer.steps
         play.steps = steps  # type: ignore[attr-defined]
@@ -172,7 +172,8 @@ def test_at_rest_it_waits_longer_and_ticks_before_the_first_record(
     stop = threading.Event()
     consumer: Any = ScriptedConsumer([[message(4)]], stop)
     outbox: Any = ScriptedOutbox(consumer.steps)
-    run(consumer, ["t"], Ticked(consumer.steps, outbox), outbox, stop=stop, batch_max=10, idle_s=0.0, rest_s=0.01)
+    pace = Pace(batch_max=10, idle_s=0.0, rest_s=0.01)
+    run(consumer, ["t"], Ticked(consumer.steps, outbox), outbox, pace, stop=stop)
     assert consumer.steps[1 : consumer.steps.index("handle [4]")] == (["tick"] if rests else [])
     assert consumer.waits == {0.01 if rests else 0.0}
 

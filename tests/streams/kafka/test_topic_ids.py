@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.errors import StartError, StreamError
 from streams.kafka.connection import Kafka
-from streams.kafka.loop import BaseWorker, run
+from streams.kafka.loop import BaseWorker, Pace, run
 from streams.kafka.outbox import Outbox
 from streams.kafka.topic_ids import TopicIds
 from streams.local.kafka import why_not
@@ -109,7 +109,9 @@ def read(kafka: Kafka, wanted: int) -> int:
     try:
         ids = TopicIds(kafka, [IMPRESSIONS])
         consumer = kafka.group_consumer("readers", "one")
-        run(consumer, [IMPRESSIONS], reader, outbox, check_topics=ids.check, stop=stop, batch_max=100, idle_s=0.05)
+        run(
+            consumer, [IMPRESSIONS], reader, outbox, Pace(batch_max=100, idle_s=0.05), check_topics=ids.check, stop=stop
+        )
     finally:
         killer.cancel()
     return reader.read

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 import streams.kafka.connection
 from streams.errors import StreamError
 from streams.kafka.connection import SESSION_TIMEOUT_MS, Kafka
-from streams.kafka.loop import BaseWorker, ReadAgain, run
+from streams.kafka.loop import BaseWorker, Pace, ReadAgain, run
 from streams.kafka.outbox import Outbox
 from streams.kafka.scan import committed, ends
 from streams.local.kafka import why_not
@@ -74,7 +74,7 @@ def run_slow_member(kafka: Kafka, group: str, *, again: bool) -> tuple[Slow, dic
     killer = threading.Timer(90.0, stop.set)
     killer.start()
     try:
-        run(kafka.group_consumer(group, "one"), [REWARDS], worker, outbox, stop=stop, batch_max=100, idle_s=0.05)
+        run(kafka.group_consumer(group, "one"), [REWARDS], worker, outbox, Pace(batch_max=100, idle_s=0.05), stop=stop)
     finally:
         killer.cancel()
     return worker, wanted

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from streams.config.recipe import JOIN_HOLD_S as PATIENCE_S
 from streams.config.recipe import TrainingConfig
+from streams.runtime.laps import Laps
 from streams.wire.codec import decode, encode
 from streams.wire.headers import CLOSED_MS
 from streams.wire.record import Record
@@ -32,7 +33,8 @@ def worker(config: TrainingConfig) -> TrainWorker:
     parts: dict[str, Any] = {"gate": SimpleNamespace(closed=False)} | dict.fromkeys(
         ("learner", "writer", "user_log", "schedule", "counterparts", "outbox", "stop", "heartbeat")
     )
-    return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="", join_hold=JoinHold(live=True))
+    parts |= {"laps": Laps(), "join_hold": JoinHold(live=True)}
+    return TrainWorker(**parts, offsets={}, log_length=4, config=config, snapshots="")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from streams.kafka.connection import Kafka
 from streams.kafka.outbox import Outbox
 from streams.kafka.update_reader import UpdateReader
 from streams.local.stack import LocalStack
+from streams.runtime.laps import Laps
 from streams.runtime.redis_client import connect
 from streams.runtime.service import Heartbeat
 from streams.workers.train.counterparts import Counterparts
@@ -70,5 +71,6 @@ def new_trainer(
         outbox=outbox,
         stop=threading.Event(),
         heartbeat=Heartbeat(None),
+        laps=Laps(),
     )
     return worker, learner, schedule
