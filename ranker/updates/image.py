@@ -86,12 +86,17 @@ class Image:
         values = {
             name: self._checked_values(name, change, reset=header.reset) for name, change in changes.tables.items()
         }
+        _check_small_finite(
+            {f"dense/{name}": tensor for name, tensor in dense.items()}
+            | {f"rows/{name}/values": rows_KD for name, (rows_KD, _) in values.items()}
+            | {f"tails/{name}/values": tails_WD for name, (_, tails_WD) in values.items()}
+        )
         if header.reset:
             self.tables.reset()
         for name, change in changes.tables.items():
             self._write_table(name, change, *values[name])
-        for name, tensor in dense.items():
-            self.dense[name].copy_(tensor)
+        if dense:
+            torch._foreach_copy_([self.dense[name] for name in dense], list(dense.values()))
         self.position = position
         self.watermark_ms = header.watermark_ms
         self.offsets = dict(header.offsets)
@@ -149,6 +154,7 @@ class Image:
                 f"tails/{name}/values", tensors[f"tails/{name}/values"], (len(weights) - rows, weights.shape[1])
             )
             self._check_keys(name, tensors[f"rows/{name}/keys"].numpy(), tensors[f"rows/{name}/rows"].numpy())
+        _check_finite({name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()})
         catalogue = self.tables.catalogue
         if catalogue.slots:
             entries = tensors[f"catalogue/{catalogue.table}/values"]
@@ -248,5 +254,15 @@ class Image:
     def _check_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(tensor.shape) != tuple(shape) or not tensor.is_floating_point():
             raise NotApplicable(f"{name} must be float {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise NotApplicable(f"{name} is not finite")
+
+
+def _check_small_finite(tensors: dict[str, Tensor]) -> None:
+    """As _check_finite, in one pass over copies: an update has a hundred small tensors."""
+    if tensors and not torch.isfinite(torch.cat([tensor.reshape(-1) for tensor in tensors.values()])).all():
+        _check_finite(tensors)
