@@ -12,6 +12,8 @@ from ranker.arrays import F32, F64, I64
 
 SUREST = 1e-6
 """Predictions are graded as no surer than this, so that one cannot outweigh all others."""
+PRIOR_LABELS = 20
+"""Labels that a configured prior counts as."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from math import log, log1p
 
 from ranker.arrays import F64
 from ranker.config import ModelConfig
+from ranker.grades import PRIOR_LABELS
 from streams.datasets.logs.traffic import LoggedImpression
 from streams.replay.baselines import Schedule, progressive
 from streams.replay.rivals import VowpalWabbit, line, values_of
@@ -20,28 +21,28 @@ _PRIOR = 10.0
 class _Counting(VowpalWabbit):
     """The same model; of each row, the counts of its user's log are told besides."""
 
-    def __init__(self, counts: dict[int, str]) -> None:
-        super().__init__()
+    def __init__(self, prior: float, counts: dict[int, str]) -> None:
+        super().__init__(prior)
         self._counts = counts
 
     def line(self, row: LoggedImpression) -> str:
         return line(row) + self._counts[id(row)]
 
 
-def vowpal_wabbit_with_counts(rows: Sequence[LoggedImpression], schedule: Schedule, _: ModelConfig) -> F64:
+def vowpal_wabbit_with_counts(rows: Sequence[LoggedImpression], schedule: Schedule, model: ModelConfig) -> F64:
     """[n] predictions; weights learn each label when the schedule says, counts have each event at once.
 
     Counts are of the user's impressions and clicks before this moment: of all, of the same item, and of each category
     that the item has; smoothed log-odds and the logarithm of how many.
     """
-    return progressive(_Counting(_counts(rows)), rows, schedule)
+    return progressive(_Counting(model.click_prior, _counts(rows, model.click_prior)), rows, schedule)
 
 
-def _counts(rows: Sequence[LoggedImpression]) -> dict[int, str]:
+def _counts(rows: Sequence[LoggedImpression], prior: float) -> dict[int, str]:
     """Features by row. Events of one moment do not know of each other."""
     found: dict[int, str] = {}
     sums: defaultdict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
-    clicked, shown = 1, 2
+    clicked, shown = prior * PRIOR_LABELS, PRIOR_LABELS
     for _, group in groupby(rows, lambda row: row.event_ms):
         at_once = list(group)
         for row in at_once:

@@ -16,7 +16,7 @@ from ranker.arrays import F32, I64
 from ranker.config import CROSSES, ITEM, STATISTICS, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
-from ranker.grades import BaseRate, Compared, LossSums, compare, grade
+from ranker.grades import PRIOR_LABELS, BaseRate, Compared, LossSums, compare, grade
 from ranker.inputs.features import Featurizer
 from ranker.inputs.laps import Lap, no_lap
 from ranker.inputs.requests import LabelledRequest
@@ -289,7 +289,7 @@ class Learner:
     def _said_by_a_label(self) -> float:
         """Returns the variance of a click label, as a share of the largest there is: where clicks are rare, little."""
         prior = self.config.click_prior
-        rate = (self.click_rate.positives + _PRIOR_LABELS * prior) / (self.click_rate.count + _PRIOR_LABELS)
+        rate = (self.click_rate.positives + PRIOR_LABELS * prior) / (self.click_rate.count + PRIOR_LABELS)
         return 4 * rate * (1 - rate)
 
     def _admit(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
@@ -344,7 +344,7 @@ class Learner:
         known = (self._settings.clicks == "wait", POLICIES[self._settings.conversions].provisional == "none")
         for head, (rate, prior) in enumerate(zip(rates, priors, strict=True)):
             if known[head] and rate.count < _FEW_LABELS:
-                mean = (rate.positives + _PRIOR_LABELS * prior) / (rate.count + _PRIOR_LABELS)
+                mean = (rate.positives + PRIOR_LABELS * prior) / (rate.count + PRIOR_LABELS)
                 for tier in self.tiers.values():
                     tier.heads.out_bias[head] = log_odds(mean)
                     if head == CLICK and tier.evidence is not None:
@@ -360,8 +360,6 @@ FULL_STEP = 128
 are noisier, and rates fall with the square root of what the labels say (Malladi et al., 2022, "On the SDEs and Scaling
 Rules for Adaptive Gradient Algorithms")."""
 _FEW_LABELS = 500
-_PRIOR_LABELS = 20
-"""Labels that the configured prior counts as."""
 
 _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
 

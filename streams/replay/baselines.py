@@ -2,7 +2,8 @@
 
 Delayed progressive validation (Grzenda et al. 2020): each example is predicted by what was learned from the labels that
 were known by then. When they were known is a schedule's to say: as soon as their time was over, as soon as the model
-had learned them, or a fixed number of examples later.
+had learned them, or a fixed number of examples later. Before the first of them all say what the model says then, its
+prior: where labels are few or late, that is much of what is graded.
 """
 
 # n examples, in the order of their requests.
@@ -16,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from ranker.arrays import F64, I64
+from ranker.grades import PRIOR_LABELS
 from streams.datasets.logs.traffic import LoggedImpression
 
 
@@ -68,10 +70,10 @@ def progressive(predictor: Predictor, rows: Sequence[LoggedImpression], schedule
 
 
 class BaseRate:
-    """The share of clicks so far, beginning with one click in two."""
+    """The share of clicks so far, beginning with the prior that the model begins with, which counts as much."""
 
-    def __init__(self) -> None:
-        self._clicks, self._count = 1.0, 2.0
+    def __init__(self, prior: float) -> None:
+        self._clicks, self._count = prior * PRIOR_LABELS, float(PRIOR_LABELS)
 
     def predict(self, row: LoggedImpression) -> float:
         return self._clicks / self._count
@@ -88,10 +90,10 @@ class RunningMeans:
     clicks are rare, so that these hold `clicks` of them: else a first click would make a rate of a tenth.
     """
 
-    def __init__(self, weight: float = 10.0, clicks: float = 2.0) -> None:
+    def __init__(self, prior: float, weight: float = 10.0, clicks: float = 2.0) -> None:
         self._weight = weight
         self._clicks = clicks
-        self._base = BaseRate()
+        self._base = BaseRate(prior)
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def predict(self, row: LoggedImpression) -> float:

@@ -23,10 +23,10 @@ RESAMPLES = 1000
 Baseline = Callable[[Sequence[LoggedImpression], Schedule, ModelConfig], F64]
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
-        "user and item means": lambda rows, schedule, model: progressive(RunningMeans(), rows, schedule),
-        "Vowpal Wabbit with crosses": lambda rows, schedule, model: vowpal_wabbit(rows, schedule),
+        "user and item means": lambda rows, schedule, m: progressive(RunningMeans(m.click_prior), rows, schedule),
+        "Vowpal Wabbit with crosses": vowpal_wabbit,
         "boosted trees on counts": boosted_trees,
-        "base rate": lambda rows, schedule, model: progressive(BaseRate(), rows, schedule),
+        "base rate": lambda rows, schedule, m: progressive(BaseRate(m.click_prior), rows, schedule),
     }
 )
 AS_THE_MODEL = ", as late as the model"

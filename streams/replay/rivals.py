@@ -15,7 +15,7 @@ import numpy as np
 from ranker.arrays import F64
 from ranker.config import ITEM, USER, ModelConfig
 from streams.datasets.logs.traffic import FeatureMap, LoggedImpression
-from streams.replay.baselines import Schedule, progressive
+from streams.replay.baselines import BaseRate, Schedule, progressive
 
 VW_OPTIONS = "--loss_function logistic --link logistic -b 22 -q ug -q if --quiet"
 """u: the user's id; i: the item's; g: what is known of the item; f: of the user; c: of the request."""
@@ -29,16 +29,19 @@ class VowpalWabbit:
     """A linear model of ids and features, and of crosses of the user with the item's features and the item with the
     user's."""
 
-    def __init__(self) -> None:
-        """Raises ImportError without vowpalwabbit."""
+    def __init__(self, prior: float) -> None:
+        """prior: what it says before the first label; it would say one half. (As a constant to start from it makes
+        this model worse, also where clicks are rare.) Raises ImportError without vowpalwabbit."""
         from vowpalwabbit import Workspace
 
         self._vw: Any = Workspace(VW_OPTIONS)
+        self._prior: float | None = prior
 
     def predict(self, row: LoggedImpression) -> float:
-        return float(self._vw.predict(self.line(row)))
+        return float(self._vw.predict(self.line(row))) if self._prior is None else self._prior
 
     def learn(self, row: LoggedImpression) -> None:
+        self._prior = None
         self._vw.learn(("1" if row.clicked else "-1") + self.line(row))
 
     def line(self, row: LoggedImpression) -> str:
@@ -68,9 +71,9 @@ def _word(name: str, value: str) -> str:
 _SEPARATORS = str.maketrans(dict.fromkeys(" |:\t\n\r", "_"))
 
 
-def vowpal_wabbit(rows: Sequence[LoggedImpression], schedule: Schedule) -> F64:
+def vowpal_wabbit(rows: Sequence[LoggedImpression], schedule: Schedule, model: ModelConfig) -> F64:
     """[n] predictions. Raises ImportError without vowpalwabbit."""
-    return progressive(VowpalWabbit(), rows, schedule)
+    return progressive(VowpalWabbit(model.click_prior), rows, schedule)
 
 
 def boosted_trees(rows: Sequence[LoggedImpression], schedule: Schedule, model: ModelConfig) -> F64:
@@ -90,8 +93,7 @@ def boosted_trees(rows: Sequence[LoggedImpression], schedule: Schedule, model: M
             learned += 1
         columns_nF[i] = columns.of(rows[i])
     click_n = np.array([row.clicked for row in rows])
-    clicks_known_n = np.concatenate([[0], np.cumsum(click_n[schedule.order_n])])
-    predicted_n = (clicks_known_n[schedule.known_n] + 1) / (schedule.known_n + 2)
+    predicted_n = progressive(BaseRate(model.click_prior), rows, schedule)
     fits = [*FIRST_FITS, *range(REFIT_EVERY, len(rows), REFIT_EVERY)]
     for known, until in zip(fits, [*fits[1:], len(rows) + 1], strict=True):
         graded_n = (schedule.known_n >= known) & (schedule.known_n < until)
@@ -117,7 +119,7 @@ class AsOf:
         self._categories = [slot.name for slot in model.slots if slot.kind == "categorical"]
         self._numbers = [slot.name for slot in model.slots if slot.kind == "numeric"]
         self._of_item = [slot.name for slot in model.side("candidate", "categorical") if slot.name != ITEM]
-        self._clicks, self._count = 1.0, 2.0
+        self._base = BaseRate(model.click_prior)
         self._sums: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.width = 2 * len(self._categories) + 2 * len(self._of_item) + len(self._numbers)
 
@@ -125,16 +127,15 @@ class AsOf:
         """[F]."""
         values = _of_row(row)
         found: list[float] = []
+        base = self._base.predict(row)
         for keys in self._keys(row, values):
             sums = [self._sums.get(key, (0.0, 0.0)) for key in keys]
-            base = self._clicks / self._count
             means = [(clicks + PRIOR * base) / (count + PRIOR) for clicks, count in sums]
             found += [sum(means) / max(len(means), 1), log1p(sum(count for _, count in sums) / max(len(sums), 1))]
         return [*found, *(_number(values.get(name)) for name in self._numbers)]
 
     def learn(self, row: LoggedImpression) -> None:
-        self._clicks += row.clicked
-        self._count += 1
+        self._base.learn(row)
         for keys in self._keys(row, _of_row(row)):
             for key in keys:
                 sums = self._sums[key]
