@@ -3,9 +3,10 @@
 A changed configuration is another model: it is trained beside the old one and switched to, never mixed with it.
 """
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -261,7 +262,7 @@ class ModelConfig:
         if wrong := [name for name in self.evidence if name not in countable | {ANY}]:
             raise ValueError(
                 f"evidence is counted for categorical slots of candidates, {sorted(countable)}, and for {ANY!r}; "
-                f"got {wrong}"
+                f"got {self._what_they_are(wrong, countable)}"
             )
         if len(set(self.evidence)) != len(self.evidence) or (self.evidence and ITEM not in countable):
             raise ValueError(f"evidence names each slot once, of a model with a slot {ITEM!r}; got {self.evidence}")
@@ -270,9 +271,26 @@ class ModelConfig:
         known = {slot.name for slot in self.slots if slot.kind == "categorical"}
         for cross in crosses:
             if not cross or len(set(cross)) != len(cross) or not known.issuperset(cross):
-                raise ValueError(f"{what} names categorical slots, each once, of {sorted(known)}; got {list(cross)}")
+                wrong = [name for name in cross if name not in known]
+                why = f": {self._what_they_are(wrong, known)}" if wrong else ""
+                raise ValueError(
+                    f"{what} names categorical slots, each once, of {sorted(known)}; got {list(cross)}{why}"
+                )
         if len({frozenset(cross) for cross in crosses}) != len(crosses):
-            raise ValueError(f"{what} is given once, whatever the order of its slots; got {crosses}")
+            given = ", ".join(str(list(cross)) for cross in crosses)
+            raise ValueError(f"{what} is given once, whatever the order of its slots; got {given}")
+
+    def _what_they_are(self, names: Sequence[str], wanted: Collection[str]) -> str:
+        """Says of names that are not among those wanted what keeps them out."""
+        slots = {slot.name: slot for slot in self.slots}
+        said = []
+        for name in names:
+            near = difflib.get_close_matches(name, wanted, n=1)
+            if name in slots:
+                said.append(f"{name!r}, which is {slots[name].kind} and of the {slots[name].side}")
+            else:
+                said.append(f"{name!r}, which is no slot" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        return ", ".join(said)
 
     @property
     def digest(self) -> str:

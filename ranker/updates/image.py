@@ -221,10 +221,11 @@ class Image:
         keys_C, catalogue = change.catalogued_C, self.tables.catalogue
         if not len(keys_C):
             return
-        if not catalogue.slots or name != catalogue.table or change.entry_CS.shape[1:] != (len(catalogue.slots),):
+        wanted = (len(keys_C), len(catalogue.slots))
+        if not catalogue.slots or name != catalogue.table or change.entry_CS.shape != wanted:
             raise NotApplicable(
-                f"the catalogue is of table {catalogue.table!r} and slots {catalogue.slots}, "
-                f"got {change.entry_CS.shape[1]} values of {name!r}"
+                f"the catalogue is of table {catalogue.table!r} and slots {catalogue.slots}, an entry a key; "
+                f"got {list(change.entry_CS.shape)} values for {len(keys_C)} keys of {name!r}"
             )
         staying = np.zeros(len(keys_C), np.bool_)
         if not reset:

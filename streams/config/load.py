@@ -73,8 +73,11 @@ def _made(given: dict[str, Any], *, default_name: str, folder: Path | None) -> t
 def _base(name: Any, folder: Path | None) -> Recipe:
     if isinstance(name, str):
         mapping = name.removeprefix(LOG_PREFIX)
-        if folder is not None and name.startswith(LOG_PREFIX) and (folder / mapping).is_file():
-            name = f"{LOG_PREFIX}{folder / mapping}"
+        if folder is not None and name.startswith(LOG_PREFIX) and mapping.endswith(".toml"):
+            places = [path for path in (folder / mapping, Path(mapping)) if path.is_file()]
+            if not places:
+                raise ValueError(f"no column mapping {mapping}: neither in {folder}, where this file is, nor here")
+            name = f"{LOG_PREFIX}{places[0]}"
         if (recipe := _named(name)) is not None:
             return recipe
     raise ValueError(f"base must be one of {sorted(RECIPES)} or log:LOG (of a file log:MAPPING.toml), got {name!r}")

@@ -124,6 +124,8 @@ def changed(model: ModelConfig, what: str) -> tuple[Image, Update]:
         items = replace(items, catalogued_C=np.array([99], np.uint64))
     elif what == "another number of slots":
         items = replace(items, entry_CS=np.zeros((1, 2), np.uint64))
+    elif what == "more entries than items":
+        items = replace(items, entry_CS=items.entry_CS.repeat(3, axis=0))
     elif what == "an item twice":
         items = replace(items, catalogued_C=items.catalogued_C.repeat(2), entry_CS=items.entry_CS.repeat(2, axis=0))
     elif what == "an item that leaves":
@@ -137,7 +139,14 @@ def changed(model: ModelConfig, what: str) -> tuple[Image, Update]:
 
 @pytest.mark.parametrize(
     "what",
-    ["an item without a row", "another number of slots", "an item twice", "an item that leaves", "another table"],
+    [
+        "an item without a row",
+        "another number of slots",
+        "more entries than items",
+        "an item twice",
+        "an item that leaves",
+        "another table",
+    ],
 )
 def test_entries_that_do_not_fit_change_nothing(what: str) -> None:
     image, update = changed(tiny_model(), what)
