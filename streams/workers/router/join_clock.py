@@ -52,6 +52,11 @@ class JoinClock:
         self._newest_ms = 0
         self._held = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether it stands until what the topics held is read."""
+        return self._ends is not None
+
     def handled(self, records: Sequence[Record], newest_ms: int) -> None:
         """newest_ms: of the decisions among them; 0 for none."""
         offsets = next_offsets(records)

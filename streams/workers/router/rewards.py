@@ -162,7 +162,8 @@ class RewardsWorker:
         return events
 
     def _period_s(self) -> float:
-        return REST_S if time.monotonic() - self._heard > REST_AFTER_S else TICK_S
+        rests = time.monotonic() - self._heard > REST_AFTER_S and not self._clock.waits
+        return REST_S if rests else TICK_S
 
     def _sort(self, records: Sequence[Record]) -> _Batch:
         batch = _Batch()
