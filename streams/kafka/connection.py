@@ -29,9 +29,10 @@ SESSION_TIMEOUT_MS = 6_000
 MAX_POLL_MS = 3_600_000
 """How long a member may work on one batch. That a process lives is told by its heartbeats, which need no poll, and that
 its loop does by the health check; so a slow step, or a wait for Redis, is not to cost a member its partitions."""
-FETCH_WAIT_MS = 1_000
-"""How long Kafka holds a fetch that finds nothing; so long may a new partition's first record wait."""
-END_FETCH_WAIT_MS = 500
+FETCH_WAIT_MS = 500
+"""How long Kafka holds a fetch that finds nothing; so long may a new partition's first record wait, and a question to
+the same broker, which answers one thing at a time: below a second, after which who asks gives up."""
+END_FETCH_WAIT_MS = 250
 """The same of a reader outside groups that wants to know of the end: it is told by such a fetch that it is there."""
 LEADER_TIMEOUT_S = 30.0
 """How long a partition may be without a leader: a broker that starts on a busy machine takes its time."""
