@@ -17,6 +17,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.lab.house import pids_of
 from streams.kafka.scan import ends
 from streams.load.measure import LoadOptions, Row
 from streams.load.run import prepared_load
@@ -49,9 +50,7 @@ class Reading:
 
 
 def read(house: House) -> Reading:
-    pids = {"broker": house.stack.broker.pid, "redis": house.stack.redis.pid}
-    pids |= {name: worker.child.pid for name, worker in house.workers.items()}
-    used = {name: _threads(pid) for name, pid in pids.items()}
+    used = {name: _threads(pid) for name, pid in pids_of(house).items()}
     rank = used["rank"]
     return Reading(
         processors={name: sum(ran for ran, _ in of.values()) for name, of in used.items()},
@@ -138,7 +137,10 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=15.0, help="seconds at that rate before")
     parser.add_argument("--json", action="store_true", help="print one object last")
     args = parser.parse_args()
-    assert args.seconds > PUBLISH_EVERY_S, "--seconds must be longer than workers keep their counts to themselves"
+    if args.seconds <= PUBLISH_EVERY_S:
+        parser.error(
+            f"--seconds must be above {PUBLISH_EVERY_S:g}: so long workers keep their counts; got {args.seconds:g}"
+        )
     machine = this_machine()
     row, found = measure(args)
     p50, p99 = (row.latency.percentile(percent) or 0.0 for percent in (50, 99))

@@ -57,10 +57,14 @@ def shares_of_a_core(up: House, seconds: float) -> dict[str, float]:
     return {name: 100 * (after[name] - before[name]) / elapsed for name in before}
 
 
+def pids_of(up: House) -> dict[str, int]:
+    """Processes of a house, by name: its servers and its workers."""
+    servers = {"broker": up.stack.broker.pid, "redis": up.stack.redis.pid}
+    return servers | {name: worker.child.pid for name, worker in up.workers.items()}
+
+
 def _by_process(up: House) -> dict[str, float]:
-    pids = {"broker": up.stack.broker.pid, "redis": up.stack.redis.pid}
-    pids |= {name: worker.child.pid for name, worker in up.workers.items()}
-    return {name: _cpu_s(pid) for name, pid in pids.items()}
+    return {name: _cpu_s(pid) for name, pid in pids_of(up).items()}
 
 
 @dataclass
