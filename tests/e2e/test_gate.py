@@ -77,6 +77,14 @@ class Log:
         assert isinstance(header, UpdateHeader)
         return header
 
+    def taught(self, labels: int) -> UpdateHeader:
+        """The next update of a model that has learned from more labels than these."""
+        header = self._await(
+            lambda h: isinstance(h, UpdateHeader) and h.grades is not None and h.grades.get("learned", 0) > labels
+        )
+        assert isinstance(header, UpdateHeader)
+        return header
+
     def _await(self, wanted: Callable[[Open | UpdateHeader], bool]) -> Open | UpdateHeader:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -85,6 +93,18 @@ class Log:
                 if wanted(header):
                     return header
         raise TimeoutError(f"not on the log within {PATIENCE_S} s")
+
+
+def await_reference(house: House, number: int) -> None:
+    """Returns once labels are judged by the model at a snapshot after this update.
+
+    With windows of 1.5 s and a snapshot each 5 s, each second one is a candidate, which is the reference from the next
+    candidate on. Bad labels that come before would be learned, and all that a reference knows.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while sum(s.manifest.position.number > number for s in list_snapshots(house.settings.snapshots, digest(house))) < 5:
+        assert time.monotonic() < deadline, f"no five snapshots after update {number}: {snapshots(house)}"
+        time.sleep(0.2)
 
 
 def await_served(house: House, epoch: int) -> None:
@@ -106,15 +126,18 @@ def await_end(worker: WorkerProcess) -> None:
 
 
 def snapshots(house: House) -> list[str]:
-    found = list_snapshots(house.settings.snapshots, house.settings.recipe.model.digest)
-    return [s.name for s in found]
+    return [s.name for s in list_snapshots(house.settings.snapshots, digest(house))]
+
+
+def digest(house: House) -> str:
+    return house.settings.recipe.model.digest
 
 
 def test_bad_labels_a_bad_rate_and_a_rollback_by_hand(tmp_path: Path) -> None:
     with running(tmp_path, ["rank", "ingest", "train"], recipe=SOON) as house, traffic(house) as commands:
         log = Log(house)
         first = log.epoch(above=0).epoch
-        log.update(first, at_least=100)
+        await_reference(house, log.taught(labels=1_000).number)
 
         commands.put("poison 0.5")
         rollback = log.epoch(above=first)
