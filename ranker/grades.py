@@ -43,11 +43,16 @@ class LossSums:
 
 
 class BaseRate:
-    """The mean of all labels so far, with half a label on either side to begin with."""
+    """The mean of all labels so far, and of some that it begins with."""
 
-    def __init__(self, count: float = 1.0, positives: float = 0.5) -> None:
-        self.count = count
-        self.positives = positives
+    def __init__(self, prior: float = 0.5, prior_labels: float = 1.0) -> None:
+        """prior: mean of the labels that it begins with, as many as prior_labels."""
+        self.count, self.positives = 0.0, 0.0
+        self._prior, self._prior_labels = prior, prior_labels
+
+    @property
+    def mean(self) -> float:
+        return (self.positives + self._prior_labels * self._prior) / (self.count + self._prior_labels)
 
     def observe(self, label_N: F32) -> None:
         known_N = label_N[~np.isnan(label_N)]
@@ -95,7 +100,7 @@ def grade(label_N: F32, served_N: F32, frozen_N: F32 | None, base: BaseRate) -> 
         positives=float(labels.sum()),
         predicted=float(served_N[known_N].sum(dtype=np.float64)),
         served=log_loss(labels, served_N[known_N]),
-        base=log_loss(labels, np.full(len(labels), base.positives / base.count, np.float32)),
+        base=log_loss(labels, np.full(len(labels), base.mean, np.float32)),
         frozen=log_loss(labels, frozen_N[known_N]) if frozen_N is not None else None,
     )
 

@@ -28,7 +28,7 @@ CROSSES = "crosses"
 STATISTICS = "statistics"
 """The slot of the candidates' statistics, and the table of their counts."""
 
-ARCHITECTURE = 5
+ARCHITECTURE = 6
 """Version of what ranker/model makes of a configuration: raised where its parameters get other names or shapes, or the
 same ones come to mean something else. Weights of another version are another model's."""
 

@@ -89,7 +89,8 @@ class Learner:
         self.pending = PendingChanges(self.tables, learner.updates)
         self.counter = Counter(len(config.statistics), self.policies) if config.statistics else None
         self._missing_S = np.array([missing_key(name) for name in self.tables.catalogue.slots], np.uint64)
-        self.click_rate, self.conversion_rate = BaseRate(), BaseRate()
+        self.click_rate = BaseRate(config.click_prior, PRIOR_LABELS)
+        self.conversion_rate = BaseRate(config.conversion_prior, PRIOR_LABELS)
         self.late_clicks = BaseRate()
         """Base rate, among all clicks, of those that a provisional example denied."""
         self.reference: ModelCopy | None = None
@@ -177,16 +178,19 @@ class Learner:
         if self.counter is not None:
             worth_N = self.tiers[lessons[0].tier].position.worth(lessons[0].position_N).numpy()
             self.pending.touch(STATISTICS, self.counter.count(lessons[0], worth_N, self.tables.weights[STATISTICS]))
+        before = log_odds(self.click_rate.mean)
+        self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
+        self._observe_rates(click_N, conversion_N)
+        self._start_from_base_rates()
+        now = log_odds(self.click_rate.mean)
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
             self.tiers[lesson.tier].observe(
                 out,
                 lesson.position_N,
                 torch.stack([clicks.label_N, conversions.label_N], dim=1),
                 torch.stack([clicks.weight_N, conversions.weight_N], dim=1),
+                means=(before, now) if settings.clicks == "wait" else None,
             )
-        self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
-        self._observe_rates(click_N, conversion_N)
-        self._start_from_base_rates()
         self.step += 1
         self.lap("step")
         return StepReport(applied=True, loss=float(loss), grad_norm=float(norm), admitted=admitted, evicted=evicted)
@@ -241,7 +245,7 @@ class Learner:
 
     def _targets(self, logits: Logits, lesson: Lesson) -> tuple[Targets, Targets]:
         """What is to be learned from the click and from the conversion examples; a soft label stays as it was given."""
-        late_clicks = self.late_clicks.positives / self.late_clicks.count
+        late_clicks = self.late_clicks.mean
         late_N = torch.zeros_like(logits.conversion_N) if logits.late_N is None else torch.sigmoid(logits.late_N)
         clicks, conversions = (
             targets(policy, emission_N, torch.sigmoid(logit_N), late_N)
@@ -288,8 +292,7 @@ class Learner:
 
     def _said_by_a_label(self) -> float:
         """Returns the variance of a click label, as a share of the largest there is: where clicks are rare, little."""
-        prior = self.config.click_prior
-        rate = (self.click_rate.positives + PRIOR_LABELS * prior) / (self.click_rate.count + PRIOR_LABELS)
+        rate = self.click_rate.mean
         return 4 * rate * (1 - rate)
 
     def _admit(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
@@ -340,15 +343,14 @@ class Learner:
         signal of the first steps). Where labels are learned before they are final, the first final ones are all
         positive: such a head starts from its prior."""
         rates = (self.click_rate, self.conversion_rate)
-        priors = (self.config.click_prior, self.config.conversion_prior)
         known = (self._settings.clicks == "wait", POLICIES[self._settings.conversions].provisional == "none")
-        for head, (rate, prior) in enumerate(zip(rates, priors, strict=True)):
+        for head, rate in enumerate(rates):
             if known[head] and rate.count < _FEW_LABELS:
-                mean = (rate.positives + PRIOR_LABELS * prior) / (rate.count + PRIOR_LABELS)
+                mean = log_odds(rate.mean)
                 for tier in self.tiers.values():
-                    tier.heads.out_bias[head] = log_odds(mean)
+                    tier.heads.out_bias[head] = mean
                     if head == CLICK and tier.evidence is not None:
-                        tier.evidence.bias.fill_(log_odds(mean))
+                        tier.evidence.bias.fill_(mean)
 
     def _zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)

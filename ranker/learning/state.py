@@ -31,9 +31,7 @@ def copied_state(learner: Learner, copies: Copies) -> Callable[[], dict[str, Ten
         for part in _ADAM:
             if parameter in learner.adam.state:  # a tier that has not learned yet has none
                 state[f"adam/{name}/{part}"] = learner.adam.state[parameter][part].clone()
-    rates = [
-        (rate.count, rate.positives) for rate in (learner.click_rate, learner.conversion_rate, learner.late_clicks)
-    ]
+    rates = [(rate.count, rate.positives) for rate in _rates(learner)]
     state["rates"] = torch.tensor(rates, dtype=torch.float64)
     state["step"] = torch.tensor(learner.step)
     if learner.counter is not None:
@@ -99,11 +97,14 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
             name.removeprefix("counter/"): t.numpy() for name, t in state.items() if name.startswith("counter/")
         }
         learner.counter.restore(counting)
-    rates = [BaseRate(*map(float, rate)) for rate in state["rates"]]
-    # Before clicks were corrected there were two.
-    learner.click_rate, learner.conversion_rate, learner.late_clicks = (*rates, BaseRate())[:3]
+    for rate, sums in zip(_rates(learner), state["rates"].tolist(), strict=True):
+        rate.count, rate.positives = sums
     learner.step = int(state["step"])
     learner.began_ms = int(state["began_ms"]) if "began_ms" in state else None
+
+
+def _rates(learner: Learner) -> tuple[BaseRate, ...]:
+    return learner.click_rate, learner.conversion_rate, learner.late_clicks
 
 
 def _tail(learner: Learner, table: str) -> Tensor:

@@ -126,6 +126,48 @@ def calibration_identity() -> Tensor:
     return torch.tensor([[1.0, 0.0], [1.0, 0.0]])
 
 
+_TRUST, _TRUST_LABELS = 0.2, 10.0
+"""Share of what clicks are predicted to differ by that is believed to begin with, and how much that counts as: the
+information of so many labels, Σ p(1 - p)d² where predictions differ from the base rate by a logit d."""
+_TRUST_MOST = 1_000.0
+"""Information that is remembered: what is learned of it later counts a thousandth, so that trust goes on following."""
+_TRUST_LEAST = 0.05
+
+
+def trust_start() -> Tensor:
+    """[2] float32: how far clicks' logits are trusted to begin with, and the information that rests on."""
+    return torch.tensor([_TRUST, _TRUST_LABELS])
+
+
+@torch.no_grad()
+def trust_step(trust_2: Tensor, logit_N: Tensor, label_N: Tensor, weight_N: Tensor, base: float) -> Tensor:
+    """Trust after these labels: the slope of a logistic regression of clicks on how far logits lie from the mean's.
+
+    One Newton step, from a normal prior (as of a Bayesian logistic regression; Bishop, 2006, 4.5). Where there is
+    nothing to learn, what a model learns is noise, and the slope says so after a few dozen clicks; where there is, it
+    says that as soon.
+
+    Args:
+        logit_N: of a model that had not learned from these labels; finite.
+        label_N: NaN where there is none. weight_N: how often each counts.
+        base: log-odds of the mean label so far.
+    """
+    slope, information = trust_2.unbind()
+    known_N = ~label_N.isnan()
+    apart_N = logit_N - base
+    p_N = torch.sigmoid(base + slope * apart_N)
+    said_N = torch.where(known_N, (label_N - p_N) * apart_N * weight_N, 0.0)
+    information = information + torch.where(known_N, p_N * (1 - p_N) * apart_N.square() * weight_N, 0.0).sum()
+    slope = (slope + said_N.sum() / information).clamp(_TRUST_LEAST, 1.0)
+    return torch.stack([slope, information.clamp(max=_TRUST_MOST)])
+
+
+def trusted(calibration_2: Tensor, trust_2: Tensor, base: float) -> Tensor:
+    """[2]: a click's scale and shift of a calibration that is trusted so far: base + slope · (calibrated - base)."""
+    scale, shift = calibration_2.unbind()
+    return torch.stack([trust_2[0] * scale, base + trust_2[0] * (shift - base)])
+
+
 def calibrate(calibration_H2: Tensor, logits_NH: Tensor) -> Tensor:
     """scale · logit + shift, a head its own: Platt scaling (Platt, 1999). [N, H]."""
     scale_H, shift_H = calibration_H2.unbind(1)

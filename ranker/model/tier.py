@@ -28,6 +28,9 @@ from ranker.model.heads import (
     calibrate,
     calibration_identity,
     calibration_step,
+    trust_start,
+    trust_step,
+    trusted,
 )
 from ranker.model.init import BESIDE_EMBEDDINGS, linear, normal
 from ranker.model.prune import cut
@@ -67,6 +70,10 @@ class Tier(nn.Module):
     """
 
     calibration: Tensor
+    """What serving applies."""
+    platt: Tensor
+    """The calibration without trust."""
+    trust: Tensor
     lasting: Tensor
 
     def __init__(self, model: ModelConfig, tier: TierConfig, *, compress: Compress) -> None:
@@ -136,6 +143,8 @@ class Tier(nn.Module):
         )
         self.position = PositionBias(model.max_position)
         self.register_buffer("calibration", calibration_identity())
+        self.register_buffer("platt", calibration_identity())
+        self.register_buffer("trust", trust_start())
         for pruned in tier.pruned:
             cut(self, tier.name, pruned)
 
@@ -233,6 +242,7 @@ class Tier(nn.Module):
         labels_NH: Tensor,
         weights_NH: Tensor,
         *,
+        means: tuple[float, float] | None = None,
         position_rate: float = 1e-3,
         calibration_rate: float = 2e-3,
     ) -> None:
@@ -240,14 +250,22 @@ class Tier(nn.Module):
 
         Call it once a training step, with the finite logits of its forward (of weights that had not learned from
         these labels). labels_NH, of clicks and conversions: float32 in [0, 1], NaN where there is none; weights_NH: how
-        often each counts. Rates are a labelled example's weight.
+        often each counts. means: log-odds of the mean click before these labels and with them: clicks are trusted as
+        far as they told apart better than the former, and predicted towards the latter where they are not; None: they
+        are trusted. Rates are a labelled example's weight.
         """
         shown_N = ~labels_NH[:, 0].isnan() & (weights_NH[:, 0] > 0)
         self.position.observe(position_N[shown_N], rate=position_rate)
         logits_NH = torch.stack([logits.click_N, logits.conversion_N], dim=1)
-        self.calibration.copy_(
-            calibration_step(self.calibration, logits_NH, labels_NH, weights_NH=weights_NH, rate=calibration_rate)
+        if means is not None:
+            calibrated_N = calibrate(self.platt, logits_NH)[:, CLICK]
+            self.trust.copy_(trust_step(self.trust, calibrated_N, labels_NH[:, CLICK], weights_NH[:, CLICK], means[0]))
+        self.platt.copy_(
+            calibration_step(self.platt, logits_NH, labels_NH, weights_NH=weights_NH, rate=calibration_rate)
         )
+        self.calibration.copy_(self.platt)
+        if means is not None:
+            self.calibration[CLICK] = trusted(self.platt[CLICK], self.trust, means[1])
 
 
 def is_plain(parameter: str) -> bool:

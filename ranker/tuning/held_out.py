@@ -87,10 +87,10 @@ class HeldOut:
     def _base_loss(self) -> float:
         total = 0.0
         for head_N in torch.cat([labels_NH for _, labels_NH in self._batches] or [torch.empty(0, 2)]).T.numpy():
-            known_N, rate = head_N[~np.isnan(head_N)], BaseRate(0, 0)
+            known_N, rate = head_N[~np.isnan(head_N)], BaseRate(prior_labels=0)
             rate.observe(known_N)
             if rate.count:
-                mean_N = np.full(len(known_N), rate.positives / rate.count, np.float32)
+                mean_N = np.full(len(known_N), rate.mean, np.float32)
                 total += log_loss(known_N.astype(np.float64), mean_N)
         return total
 

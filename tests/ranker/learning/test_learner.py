@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ranker.config import LearnerConfig, UpdateConfig
 from ranker.engine import Engine
-from ranker.grades import BaseRate, grade
+from ranker.grades import PRIOR_LABELS, BaseRate, grade
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner
 from ranker.learning.lessons import assign_tiers
@@ -200,11 +200,13 @@ def test_served_predictions_are_graded_before_they_are_learned_from() -> None:
     report = learner.learn([example])
     assert (report.click.count, report.click.positives) == (2, 1.0)
     assert report.click.served == pytest.approx(np.log(2) - np.log(0.75))
-    assert report.click.base == pytest.approx(2 * np.log(2))
+    prior = learner.config.click_prior
+    assert report.click.base == pytest.approx(-np.log(prior) - np.log(1 - prior))
     assert (report.conversion.count, report.conversion.frozen) == (1, None)
     assert (report.click.calibration, report.conversion.calibration) == (0.75, None)  # no conversion came
     assert report.conversion.served == pytest.approx(-np.log(0.9), rel=1e-6)
-    assert learner.learn([example]).click.base == pytest.approx(2 * np.log(2))  # one click in two labels
+    then = (PRIOR_LABELS * prior + 1) / (PRIOR_LABELS + 2)  # one click in two labels
+    assert learner.learn([example]).click.base == pytest.approx(-np.log(then) - np.log(1 - then))
 
 
 def test_a_prediction_cannot_be_infinitely_wrong() -> None:

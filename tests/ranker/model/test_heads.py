@@ -1,10 +1,21 @@
 """Position is modelled in training and neutral in serving; calibration follows graded predictions."""
 
+import math
+
 import pytest
 import torch
 
 from kernels.linear_compress import bind
-from ranker.model.heads import PositionBias, calibrate, calibration_identity, calibration_step
+from ranker.model.heads import (
+    CLICK,
+    PositionBias,
+    calibrate,
+    calibration_identity,
+    calibration_step,
+    trust_start,
+    trust_step,
+    trusted,
+)
 from ranker.model.tier import Logits, Tier
 from tests.ranker.model.cases import LIGHT, MODEL, PlainEmbedder, make_batch
 
@@ -62,6 +73,62 @@ def test_calibration_keeps_the_order_whatever_it_is_fed() -> None:
         calibration = calibration_step(calibration, torch.tensor([[50.0, 50.0]]), torch.zeros(1, 2), rate=1.0)
     assert (calibration[:, 0] == 0.25).all()
     assert calibrate(calibration, torch.tensor([[1.0, 1.0], [2.0, 2.0]])).diff(dim=0).gt(0).all()
+
+
+def learned_trust(logit_N: torch.Tensor, label_N: torch.Tensor, base: float) -> float:
+    trust = trust_start()
+    for logits, labels in zip(logit_N.view(-1, 16), label_N.view(-1, 16), strict=True):
+        trust = trust_step(trust, logits, labels, torch.ones(16), base)
+    return float(trust[0])
+
+
+def test_trust_follows_what_predictions_are_worth() -> None:
+    """It falls where logits are noise, and rises where they are the truth's, by some dozen clicks."""
+    drawn = torch.Generator().manual_seed(3)
+    base, apart_N = -3.0, torch.randn(4_000, generator=drawn)
+    noise = (torch.rand(4_000, generator=drawn) < 0.047).float()
+    true = (torch.rand(4_000, generator=drawn) < torch.sigmoid(base + apart_N)).float()
+    assert learned_trust(base + apart_N, noise, base) < 0.15
+    assert learned_trust(base + apart_N, true, base) > 0.8
+
+
+def test_a_step_of_trust_by_hand() -> None:
+    """Prior slope 0.2 worth 10. A click at a logit 2 above a base of 0: p = sigmoid(0.4), said 2 (1 - p)."""
+    p = 1 / (1 + math.exp(-0.4))
+    information = 10 + p * (1 - p) * 4
+    after = trust_step(trust_start(), torch.tensor([2.0, 9.0]), torch.tensor([1.0, math.nan]), torch.ones(2), 0.0)
+    assert after.tolist() == pytest.approx([0.2 + 2 * (1 - p) / information, information])
+
+
+def test_trust_keeps_the_order_and_never_exaggerates() -> None:
+    trust, wrong = trust_start(), torch.tensor([5.0, -5.0])
+    for label_N in (torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])):
+        for _ in range(2_000):
+            trust = trust_step(trust, wrong, label_N, torch.ones(2), 0.0)
+            assert 0.05 <= trust[0] <= 1.0
+    assert trust[0] > 0.9
+
+
+def test_what_is_not_trusted_is_predicted_towards_the_mean() -> None:
+    calibration_2 = trusted(torch.tensor([0.9, 0.3]), torch.tensor([0.25, 10.0]), base=-4.0)
+    served_N1 = calibrate(calibration_2[None], torch.tensor([[-6.0], [2.0]]))
+    assert served_N1[:, 0].tolist() == pytest.approx([-4 + 0.25 * (0.9 * x + 0.3 + 4) for x in (-6.0, 2.0)])
+
+
+@pytest.mark.parametrize(("means", "trusts"), [((-2.0, -1.0), True), (None, False)])
+def test_a_tier_serves_clicks_as_far_as_they_are_trusted(means: tuple[float, float] | None, trusts: bool) -> None:
+    tier = Tier(MODEL, LIGHT, compress=bind("decomposed"))
+    logits = Logits(torch.tensor([3.0, -3.0]), torch.zeros(2))
+    labels_NH = torch.tensor([[0.0, math.nan], [1.0, math.nan]])
+    tier.observe(logits, torch.tensor([0, 1]), labels_NH, torch.ones(2, 2), means=means)
+    assert (tier.calibration[CLICK].tolist() != tier.platt[CLICK].tolist()) is trusts
+    assert tier.calibration[1 - CLICK].tolist() == tier.platt[1 - CLICK].tolist()
+    if means is not None:
+        assert (
+            tier.trust.tolist()
+            == trust_step(trust_start(), logits.click_N, labels_NH[:, 0], torch.ones(2), means[0]).tolist()
+        )
+        assert tier.calibration[CLICK].tolist() == trusted(tier.platt[CLICK], tier.trust, means[1]).tolist()
 
 
 def test_observe_is_what_serving_applies_and_training_does_not() -> None:
