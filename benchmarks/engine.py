@@ -67,16 +67,16 @@ def measure_tier(model: ModelConfig, name: str, candidates: int, repeats: int, p
     with torch.inference_mode(), _Operators() as operators:
         graph.tier(batch, tables, None)
 
-    def scoring(compiled: CompiledTier | None) -> Callable[[], object]:
-        tiers = {name: graph.tier}
-        return lambda: predict(featurizer, tiers, tables, name, featurizer.keys([request], length), compiled)
-
-    runs = {"by operators": scoring(None)}
+    tiers, keyed = {name: graph.tier}, featurizer.keys([request], length)
+    runs: dict[str, Callable[[], object]] = {
+        "by operators": lambda: predict(featurizer, tiers, tables, name, featurizer.keys([request], length))
+    }
     with tempfile.TemporaryDirectory() as folder:
-        inputs = graph.inputs(batch)
+        inputs = graph.inputs(keyed)
         if compiler() is not None and inputs is not None:
             build(graph, inputs[0], Path(folder) / "graph.pt2")
-            runs["compiled"] = scoring(CompiledTier(graph, Path(folder) / "graph.pt2"))
+            compiled = CompiledTier(graph, Path(folder) / "graph.pt2")
+            runs["compiled"] = lambda: compiled.predict(featurizer.keys([request], length, crossed=False))
         times = {way: 1000 * float(np.median(seconds)) for way, seconds in cpu_times(runs, repeats).items()}
     executed = candidates * count_operations(model, graph.tier, tables, log_length=length).executed(candidates)
     best_ms = min(times.values())

@@ -73,7 +73,7 @@ class Engine:
 
     def graph(self, tier: str) -> TierGraph:
         """What there is to compile of a tier, over this engine's weights; of its layers in the precision they have."""
-        return TierGraph(self.config, self._tiers[tier], self.image.tables.weights)
+        return TierGraph(self.config, self._tiers[tier], self.image.tables)
 
     def use_compiled(self, tier: str, compiled: CompiledTier) -> None:
         """Score a request of this tier by the graph, compiled from `graph`, wherever it knows such a request."""
@@ -103,27 +103,30 @@ class Engine:
             raise NotReady("no weights yet: load an image, or apply a new model's first update")
         if not requests:
             return []
-        if tier in self._compiled:
-            fits = [self._compiled[tier].graph.fits(request) for request in requests]
+        compiled = self._compiled.get(tier)
+        if compiled is not None:
+            fits = [compiled.graph.fits(request) for request in requests]
             if any(fits) and not all(fits):  # one that the graph does not take is not to keep it from the others
                 parts = [[r for r, fit in zip(requests, fits, strict=True) if fit is which] for which in (True, False)]
                 scored = [iter(self.score(tier, part)) for part in parts]
                 return [next(scored[not fit]) for fit in fits]
-        keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length)
+        keyed = self._featurizer.keys(requests, self.config.tier(tier).log_length, crossed=compiled is None)
         self.lap("keys")
-        pctr_N, pcvr_N = self.predict(tier, keyed)
+        found_KN = compiled.predict(keyed) if compiled is not None else None
+        if found_KN is None:
+            found_KN = self._predict(tier, keyed if compiled is None else self._featurizer.crossed(keyed))
+        self.lap("forward")
         ends = np.cumsum([len(r.items) for r in requests])[:-1]
-        shown_N = impressions(self._featurizer, self.image.tables, self.config, keyed)
-        shown = [None] * len(requests) if shown_N is None else np.split(shown_N, ends)
-        return [
-            Scores(*of_request)
-            for of_request in zip(np.split(pctr_N, ends), np.split(pcvr_N, ends), shown, strict=True)
-        ]
+        return [Scores(*of_request_Kn) for of_request_Kn in np.split(found_KN, ends, axis=1)]
 
     def predict(self, tier: str, keyed: KeyedBatch) -> tuple[F32, F32]:
-        """pCTR and pCVR [N] of requests whose keys are known already."""
-        compiled = self._compiled.get(tier)
-        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed, compiled, self.lap)
+        """pCTR and pCVR [N] of requests whose keys are known already, by operators."""
+        return predict(self._featurizer, self._tiers, self.image.tables, tier, keyed, self.lap)
+
+    def _predict(self, tier: str, keyed: KeyedBatch) -> F32:
+        """Fields of Scores [2 or 3, N]."""
+        shown_N = impressions(self._featurizer, self.image.tables, self.config, keyed)
+        return np.stack([*self.predict(tier, keyed), *([] if shown_N is None else [shown_N])])
 
     def warm_up(self) -> None:
         """Score one made-up request with every tier, so that the first real one does not pay for first calls."""
@@ -139,27 +142,21 @@ def predict(
     tables: PlainTables,
     tier: str,
     keyed: KeyedBatch,
-    compiled: CompiledTier | None = None,
     lap: Lap = no_lap,
 ) -> tuple[F32, F32]:
     """pCTR and pCVR [N] as serving predicts them: calibrated, at an average position.
 
-    compiled: of the same tier, and used where it knows such a batch. lap: as in Engine.
+    lap: as in Engine.
     """
     if len(keyed.request_of_N) == 0:
         return np.empty(0, np.float32), np.empty(0, np.float32)
     with torch.inference_mode():
         batch = featurizer.batch(keyed, tables)
-        inputs = None if compiled is None else compiled.graph.inputs(batch)
         lap("batch")
-        if compiled is not None and inputs is not None:
-            pctr_N, pcvr_N = np.concatenate([compiled(given).numpy() for given in inputs], axis=1)
-        else:
-            device = next(iter(tables.weights.values())).device
-            logits = tiers[tier](batch.to(device), tables, None)
-            pctr_N = torch.sigmoid(logits.click_N).cpu().numpy()
-            pcvr_N = torch.sigmoid(logits.conversion_N).cpu().numpy()
-        lap("forward")
+        device = next(iter(tables.weights.values())).device
+        logits = tiers[tier](batch.to(device), tables, None)
+        pctr_N = torch.sigmoid(logits.click_N).cpu().numpy()
+        pcvr_N = torch.sigmoid(logits.conversion_N).cpu().numpy()
     return pctr_N, pcvr_N
 
 

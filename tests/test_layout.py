@@ -57,7 +57,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "planning": {"arrays", "inputs"},
         "tabular": {"arrays", "config", "grades", "inputs", "model"},
         "updates": {"arrays", "config", "inputs", "model"},
-        "compiled": {"config", "inputs", "model"},
+        "compiled": {"arrays", "config", "inputs", "model"},
         "engine": {"arrays", "compiled", "config", "inputs", "model", "updates"},
         "snapshots": {"inputs", "updates"},
         "learning": {

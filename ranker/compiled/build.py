@@ -30,11 +30,8 @@ def build(graph: TierGraph, example: Sequence[Tensor], path: Path) -> None:
 
     example: inputs of a request with more than SMALLEST candidates and events; the graph takes any number of them.
     """
-    candidates = torch.export.Dim("candidates", min=SMALLEST)
-    sizes = {"candidates": {0: candidates}}
-    if graph.read_length:
-        # A Dim wants room: no request of a tier that reads fewer gets here.
-        sizes["events"] = {0: torch.export.Dim("events", min=SMALLEST, max=max(graph.read_length, SMALLEST + 1))}
+    most = {"candidates": None, "events": None, "read": max(graph.read_length, SMALLEST + 1)}  # a Dim wants room
+    sizes = {name: torch.export.Dim(name, min=SMALLEST, max=bound) for name, bound in most.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as folder,
@@ -45,7 +42,7 @@ def build(graph: TierGraph, example: Sequence[Tensor], path: Path) -> None:
         exported = torch.export.export(
             graph,
             tuple(tensor.clone() for tensor in example),
-            dynamic_shapes=(tuple(sizes.get(of, {}) for of in graph.sizes),),
+            dynamic_shapes=(tuple({place: sizes[of] for place, of in any_.items()} for any_ in graph.sizes),),
         )
         made = torch._inductor.aoti_compile_and_package(
             exported,

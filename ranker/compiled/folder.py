@@ -12,11 +12,7 @@ import torch
 from ranker.compiled.build import SETTINGS
 
 _RANKER = Path(__file__).parent.parent
-_CODE = [
-    *sorted((_RANKER / "model").glob("*.py")),
-    _RANKER / "inputs" / "batch.py",
-    Path(__file__).with_name("graph.py"),
-]
+_CODE = [path for room in ("model", "inputs", "compiled") for path in sorted((_RANKER / room).glob("*.py"))]
 """What a graph is traced from, besides the configuration."""
 
 

@@ -1,127 +1,203 @@
-"""What is compiled of a tier: its forward for one request in serving, over weights that stay where they are.
+"""What is compiled of a tier: its serving of one request, from keys to probabilities, over a replica's live state.
 
-A graph takes a request's numbers as a few tensors and gives both probabilities of each candidate. Requests that it does
-not know (with several values in a slot, or too short a log) are the tier's own to score: `inputs` says which.
+A graph takes the keys of a request and gives the probabilities of each candidate: it looks keys up, crosses them,
+counts the log and runs the tier's forward, all as a few loops over memory that stays where it is. Requests that it
+does not know (with several values in a slot, or too short a log) are the tier's own to score, and `inputs` says which;
+so are the rare ones of which the graph itself says that it is not sure.
 """
 
-# N candidates, E log events.
+# N candidates, U slots of users and contexts, S of candidates, E log events, R events that attention reads.
 
-from collections.abc import Mapping
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ranker.config import CROSSES, LOG, STATISTICS, ModelConfig
+from ranker.arrays import U64
+from ranker.compiled.counts import LogCounts
+from ranker.compiled.keys import TableRows, crossed
+from ranker.config import ANY, CROSSES, ITEM, LOG, STATISTICS, ModelConfig
 from ranker.inputs.batch import Batch, SlotValues
+from ranker.inputs.features import KeyedBatch
 from ranker.inputs.requests import ScoringRequest
-from ranker.inputs.tables import table_of_slots
+from ranker.inputs.statistics import MEMORIES, SHOWN
+from ranker.inputs.tables import PlainTables, table_of_slots
 from ranker.model.tier import Tier
-from ranker.model.tokens import newest
 
 SMALLEST = 2
 """Candidates, and log events, that a graph takes at least: of 0 and of 1 it would be another graph."""
 
 
 class TierGraph(nn.Module):
-    """A tier, with the tables' weights as buffers beside its own: all that a compiled graph reads is in here."""
+    """A tier with the tables, key maps and catalogue of a replica: all that a compiled graph reads is in here."""
 
-    def __init__(self, model: ModelConfig, tier: Tier, weights: Mapping[str, Tensor]) -> None:
-        """weights: by table."""
+    catalogue: Tensor
+
+    def __init__(self, model: ModelConfig, tier: Tier, tables: PlainTables) -> None:
         super().__init__()
         self.tier = tier
-        self.tables = _Tables(model, weights)
+        self.tables = _Tables(model, tables)
+        self.counts = LogCounts()
+        self.register_buffer("catalogue", torch.from_numpy(tables.catalogue.entry_RS.view(np.int64)))
         self.read_length = tier.config.read_length
-        """Most events of a log that the graph takes."""
-        self._slots = [slot.name for slot in (*tier.user_slots, *tier.item_slots)]
-        counts = {CROSSES: tier.crosses, STATISTICS: tier.counted}
-        self._hashed = {name: count for name, count in counts.items() if count}
-        requests = ["request"] * len(tier.user_slots)
-        candidates = ["candidates"] * (len(tier.item_slots) + len(self._hashed))
-        self.sizes = [*requests, *candidates, "request", "candidates"]
-        """What the first size of each input counts: "request" (one), "candidates" or "events"."""
-        self.sizes += ["events"] * (5 if self.read_length else 0) + ["candidates"] * (tier.evidence is not None)
+        self._catalogued = tables.catalogue.slots
+        self._users = [slot.name for slot in tier.user_slots]
+        self._items = [slot.name for slot in tier.item_slots]
+        self._counted = model.evidence if tier.evidence is not None else ()
+        self._crosses = {name: of for name, of in ((CROSSES, model.crosses), (STATISTICS, model.statistics)) if of}
+        self._item_statistic = model.statistics.index((ITEM,)) if (ITEM,) in model.statistics else None
+        self.sizes: list[dict[int, str]] = [{}, {1: "candidates"}, {}, {0: "candidates"}]
+        """By input, its sizes that may be any: "candidates", "events" or "read"."""
+        self.sizes += [{0: "events"}] * 3 * bool(self._counted) + [{0: "read"}] * 5 * bool(self.read_length)
 
     def fits(self, request: ScoringRequest) -> bool:
         """Whether the request is of a size that the graph takes."""
-        enough = not self.read_length or len(request.log) >= SMALLEST
-        return enough and len(request.items) >= SMALLEST
+        return self._takes(len(request.items), len(request.log))
 
-    def inputs(self, batch: Batch) -> list[tuple[Tensor, ...]] | None:
+    def _takes(self, candidates: int, events: int) -> bool:
+        return candidates >= SMALLEST and (events >= SMALLEST or not (self._counted or self.read_length))
+
+    def inputs(self, keyed: KeyedBatch) -> list[tuple[Tensor, ...]] | None:
         """Returns what the graph takes of each request; None where it does not know one of them."""
-        slots = batch.slots
-        if any(slots[name].lengths is not None for name in self._slots):
+        slots, requests = keyed.slots, len(keyed.dense_user_BF)
+        if any(slots[name].lengths is not None for name in (*self._users, *self._items)):
             return None
-        tensors = [slots[name].rows_T for name in self._slots]
-        tensors += [slots[name].rows_T.view(-1, count) for name, count in self._hashed.items()]
-        tensors += [batch.dense_user_BF, batch.dense_item_NF]
-        events: list[int] = []
-        if self.read_length:
-            log = newest(batch, self.read_length)
-            events = log.lengths_B.tolist()
-            if min(events) < SMALLEST:
+        lengths_B = slots[LOG].lengths
+        assert lengths_B is not None
+        users_UB = _stacked([slots[name].keys_T for name in self._users], requests)
+        items_SN = _stacked([slots[name].keys_T for name in self._items], len(keyed.request_of_N))
+        dense_BF, dense_NF = torch.from_numpy(keyed.dense_user_BF), torch.from_numpy(keyed.dense_item_NF)
+        codes = keyed.log_action_E, keyed.log_age_E, keyed.log_surface_E, keyed.log_value_E
+        log = [_bits(slots[LOG].keys_T), *map(torch.from_numpy, codes)]
+        firsts = np.searchsorted(keyed.request_of_N, np.arange(requests + 1)).tolist()
+        oldest = [0, *np.cumsum(lengths_B).tolist()]
+        found = []
+        for b in range(requests):
+            candidates, events = slice(firsts[b], firsts[b + 1]), slice(oldest[b], oldest[b + 1])
+            if not self._takes(candidates.stop - candidates.start, events.stop - events.start):
                 return None
-            tensors += [log.items.rows_T, log.action_E, log.surface_E, log.age_E, log.value_E]
-        if self.tier.evidence is not None and batch.evidence_NSC is not None:
-            tensors.append(batch.evidence_NSC)
-        if batch.num_requests == 1:
-            return [tuple(tensors)] if batch.num_candidates >= SMALLEST else None
-        candidates = torch.bincount(batch.request_of_N, minlength=batch.num_requests).tolist()
-        if min(candidates) < SMALLEST:
-            return None
-        parts: dict[str, int | list[int]] = {
-            "request": 1,
-            "candidates": candidates,
-            "events": events,
-        }
-        split = [torch.split(tensor, parts[of]) for tensor, of in zip(tensors, self.sizes, strict=True)]
-        return list(zip(*split, strict=True))
+            # Keys lie as in what the graph was compiled for.
+            tensors = [users_UB[:, b].contiguous(), items_SN[:, candidates].contiguous()]
+            tensors += [dense_BF[b : b + 1], dense_NF[candidates]]
+            if self._counted:
+                tensors += [x_E[events] for x_E in log[:3]]
+            if self.read_length:
+                newest = slice(max(events.start, events.stop - self.read_length), events.stop)
+                tensors += [x_E[newest] for x_E in log]
+            found.append(tuple(tensors))
+        return found
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """Probabilities [2, N] of a click and of a conversion. tensors: see `inputs`."""
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of a click and of a conversion, and where items are counted their impressions [2 or 3, N]; and
+        whether they are to be computed another way, as the graph is not sure. tensors: see `inputs`."""
         given = iter(tensors)
-        slots = {name: SlotValues(next(given), None) for name in self._slots}
-        for name, count in self._hashed.items():
-            rows_NC = next(given)
-            slots[name] = SlotValues(rows_NC.flatten(), rows_NC.new_full((rows_NC.shape[0],), count))
-        dense_user_BF, dense_item_NF = next(given), next(given)
-        log = [torch.empty(0, dtype=torch.int64)] * 3 + [torch.empty(0)] * 2
-        if self.read_length:
-            log = [next(given) for _ in range(5)]
-        rows_E, action_E, surface_E, age_E, value_E = log
-        longest = rows_E.shape[0]
-        slots[LOG] = SlotValues(rows_E, rows_E.new_full((1,), longest))
+        user_U, item_SN, dense_user_1F, dense_item_NF = (next(given) for _ in range(4))
+        keys = dict(zip(self._users, user_U, strict=True)) | dict(zip(self._items, item_SN, strict=True))
+        slots, doubts = self.tables.slots(keys)
+        for name, crosses in self._crosses.items():
+            key_NC = crossed(keys, crosses, name)
+            rows_T, _ = self.tables.of(name).rows(key_NC.flatten())
+            slots[name] = SlotValues(rows_T, key_NC.new_full((key_NC.shape[0],), len(crosses)))
+        evidence_NSC = None
+        if self._counted:
+            evidence_NSC, doubt = self._evidence(keys, *(next(given) for _ in range(3)))
+            doubts.append(doubt)
+        log = [next(given, torch.empty(0)) for _ in range(5)]
+        slots[LOG], doubt = self._read(log[0])
+        N = dense_item_NF.shape[0]
         batch = Batch(
-            request_of_N=torch.zeros(dense_item_NF.shape[0], dtype=torch.int64),
+            request_of_N=torch.zeros(N, dtype=torch.int64),
             slots=slots,
-            dense_user_BF=dense_user_BF,
+            dense_user_BF=dense_user_1F,
             dense_item_NF=dense_item_NF,
-            log_action_E=action_E,
-            log_surface_E=surface_E,
-            log_age_E=age_E,
-            log_value_E=value_E,
-            longest=longest,
-            evidence_NSC=next(given, None),
+            log_action_E=log[1],
+            log_age_E=log[2],
+            log_surface_E=log[3],
+            log_value_E=log[4],
+            longest=log[0].shape[0],
+            evidence_NSC=evidence_NSC,
         )
         logits = self.tier(batch, self.tables, None)
-        return torch.sigmoid(torch.stack([logits.click_N, logits.conversion_N]))
+        found = [torch.sigmoid(logits.click_N), torch.sigmoid(logits.conversion_N)]
+        if self._item_statistic is not None:
+            rows_N = slots[STATISTICS].rows_T.view(N, -1)[:, self._item_statistic]
+            longer = len(MEMORIES) - 1
+            found.append(MEMORIES[longer] * self.tables.of(STATISTICS).weights[rows_N, 2 * longer + SHOWN])
+        return torch.stack(found), torch.stack([*doubts, doubt]).any()
+
+    def _read(self, item_R: Tensor) -> tuple[SlotValues, Tensor]:
+        """The events that attention reads, and whether a row is not sure."""
+        rows_R, doubt = item_R.long(), torch.zeros((), dtype=torch.bool)
+        if self.read_length:
+            rows_R, doubt = self.tables.of(LOG).rows(item_R)
+        return SlotValues(rows_R, rows_R.new_full((1,), item_R.shape[0])), doubt
+
+    def _evidence(
+        self, keys: dict[str, Tensor], item_E: Tensor, action_E: Tensor, age_E: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See Featurizer.batch; and whether it is not sure."""
+        row_E, doubt = self.tables.of(LOG).own(item_E) if self._catalogued else (item_E, torch.tensor(False))
+        nothing_N, certain_E = torch.zeros_like(keys[self._items[0]]), torch.ones_like(item_E, dtype=torch.bool)
+        candidates, values, known = [], [], []
+        for name in self._counted:
+            candidates.append(nothing_N if name == ANY else keys[name])
+            if name in self._catalogued:
+                value_E = self.catalogue[row_E.clamp(min=0), self._catalogued.index(name)]
+                values.append(value_E)
+                known.append((row_E >= 0) & (value_E != 0))
+            else:
+                values.append(item_E if name == ITEM else torch.zeros_like(item_E))
+                known.append(certain_E)
+        evidence_NSC, shared = self.counts(
+            torch.stack(candidates), torch.stack(values), torch.stack(known), action_E, age_E
+        )
+        return evidence_NSC, doubt | shared
 
 
 class _Tables(nn.Module):
-    """The Embedder of a graph: one request, and slots of one value each."""
+    """The tables of a replica, and the Embedder of a graph: one request, and slots of one value each."""
 
-    def __init__(self, model: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: ModelConfig, tables: PlainTables) -> None:
         super().__init__()
-        # A table's name may be one that a module has already.
-        self._buffer_of = {slot: f"weights_of_{table}" for slot, table in table_of_slots(model).items()}
-        for table, weights_RD in weights.items():
-            self.register_buffer(f"weights_of_{table}", weights_RD)
+        names = list(tables.weights)
+        configs = {table.name: table for table in model.every_table}
+        # By place: a table's name may be one that a module has already.
+        self._place_of = {slot: names.index(table) for slot, table in table_of_slots(model).items()}
+        self.tables = nn.ModuleList(
+            TableRows(configs[name], tables.weights[name], tables.key_maps[name]) for name in names
+        )
+
+    def of(self, slot: str) -> TableRows:
+        table = self.tables[self._place_of[slot]]
+        assert isinstance(table, TableRows)
+        return table
+
+    def slots(self, keys: dict[str, Tensor]) -> tuple[dict[str, SlotValues], list[Tensor]]:
+        """Rows of slots' keys, [] of the request or [N], those of a table together; and where they are not sure."""
+        found: dict[str, SlotValues] = {}
+        doubts: list[Tensor] = []
+        for place in sorted({self._place_of[name] for name in keys}):
+            names = [name for name in keys if self._place_of[name] == place]
+            rows_K, doubt = self.of(names[0]).rows(torch.cat([keys[name].reshape(-1) for name in names]))
+            doubts.append(doubt)
+            parts = torch.split(rows_K, [keys[name].numel() for name in names])
+            found |= {name: SlotValues(part, None) for name, part in zip(names, parts, strict=True)}
+        return found, doubts
 
     def embed(self, slots: dict[str, SlotValues]) -> dict[str, Tensor]:
-        return {name: F.embedding(v.rows_T, self.get_buffer(self._buffer_of[name])) for name, v in slots.items()}
+        return {name: F.embedding(v.rows_T, self.of(name).weights) for name, v in slots.items()}
 
     def pool(self, values_TD: Tensor, lengths: Tensor) -> Tensor:
         raise NotImplementedError("a graph takes slots of one value each")
 
     def pad(self, values_ED: Tensor, lengths_B: Tensor, length: int) -> Tensor:
         raise NotImplementedError("a graph takes one request")
+
+
+def _stacked(keys: list[U64], size: int) -> Tensor:
+    return _bits(np.stack(keys) if keys else np.empty((0, size), np.uint64))
+
+
+def _bits(keys: U64) -> Tensor:
+    """The int64 of the same bits."""
+    return torch.from_numpy(keys.view(np.int64))

@@ -23,7 +23,7 @@ from ranker.arrays import F32, I64, U64
 
 SHOWN, CLICKED, ACTED = 0, 1, 2
 """Kinds: an impression, a click, and all that is worth more."""
-_KIND_OF_ACTION = np.array([-1, SHOWN, CLICKED, -1] + [ACTED] * 28)
+KIND_OF_ACTION = np.array([-1, SHOWN, CLICKED, -1] + [ACTED] * 28)
 """By action code; -1: does not count (0 is no event, a search names no item)."""
 DECAYS_S = (float("inf"), 86_400.0, 3_600.0)
 """Seconds after which an event counts 1/e: never less, a day, an hour."""
@@ -36,7 +36,7 @@ NEVER = np.float32(np.log1p(10 * 365 * 86_400.0))
 
 def kinds(action_E: I64) -> I64:
     """Kind of each action; -1: none that counts."""
-    kind_E: I64 = _KIND_OF_ACTION[action_E]
+    kind_E: I64 = KIND_OF_ACTION[action_E]
     return kind_E
 
 

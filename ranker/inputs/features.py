@@ -11,7 +11,7 @@ candidates' own). What is sent is taken as it comes, because a caller's odd feat
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -94,19 +94,19 @@ class Featurizer:
     def table_of(self, slot: str) -> str:
         return self._table_of[slot]
 
-    def keys(self, requests: Sequence[ScoringRequest], log_length: int) -> KeyedBatch:
-        """The newest `log_length` events of each log count. Raises ValueError if a log holds a code >= 32."""
+    def keys(self, requests: Sequence[ScoringRequest], log_length: int, *, crossed: bool = True) -> KeyedBatch:
+        """The newest `log_length` events of each log count. Raises ValueError if a log holds a code >= 32.
+
+        crossed: with keys of crosses and statistics, which `crossed` can add later.
+        """
         values = {slot.name: _user_values(slot, requests) for slot in self._user_slots}
         values |= {slot.name: _context_values(slot, requests) for slot in self._context_slots}
         values |= {slot.name: _item_values(slot, requests) for slot in self._item_slots}
         slots = keys_of(values)
-        request_of_N = np.repeat(np.arange(len(requests)), [len(r.items) for r in requests])
-        item_slots = frozenset(s.name for s in self._item_slots)
-        slots |= {name: crosses.keys(slots, request_of_N, item_slots) for name, crosses in self._crossed.items()}
         log = self.log(requests, log_length)
         slots[LOG] = log.items
-        return KeyedBatch(
-            request_of_N=request_of_N,
+        keyed = KeyedBatch(
+            request_of_N=np.repeat(np.arange(len(requests)), [len(r.items) for r in requests]),
             slots=slots,
             dense_user_BF=np.concatenate(
                 [
@@ -121,6 +121,14 @@ class Featurizer:
             log_age_E=log.age_E,
             log_value_E=log.value_E,
         )
+        return self.crossed(keyed) if crossed else keyed
+
+    def crossed(self, keyed: KeyedBatch) -> KeyedBatch:
+        """The same with keys of crosses and statistics."""
+        names = frozenset(slot.name for slot in self._item_slots)
+        crosses = {name: of.keys(keyed.slots, keyed.request_of_N, names) for name, of in self._crossed.items()}
+        log = {LOG: keyed.slots[LOG]}  # the last of all slots: see batch
+        return replace(keyed, slots={name: of for name, of in keyed.slots.items() if name != LOG} | crosses | log)
 
     def log(self, requests: Sequence[ScoringRequest], log_length: int) -> LogKeys:
         """The newest `log_length` events of each log. Raises ValueError if one holds a code >= 32."""
@@ -312,7 +320,7 @@ def _number(value: object) -> float:
 
 
 def _squash(values: npt.NDArray[np.float64]) -> F32:
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = np.where(np.isfinite(values), values, 0.0)
     return (np.sign(finite) * np.log1p(np.abs(finite))).astype(np.float32)
 
 

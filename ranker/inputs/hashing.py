@@ -7,8 +7,10 @@ import xxhash
 
 from ranker.arrays import U64
 
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+"""Factors of `mixed`."""
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2⁶⁴ over the golden ratio: odd, so that multiplying by it loses nothing."""
 
 
 def hash64(value: str) -> int:
@@ -25,9 +27,9 @@ def salt_of(feature: str) -> np.uint64:
 def mixed(x: U64) -> U64:
     """The finalizer of SplitMix64 (Steele et al., 2014), in place: a bijection, so nothing collides here."""
     x ^= x >> np.uint64(30)
-    x *= _MIX_1
+    x *= MIX[0]
     x ^= x >> np.uint64(27)
-    x *= _MIX_2
+    x *= MIX[1]
     x ^= x >> np.uint64(31)
     return x
 

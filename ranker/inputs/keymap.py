@@ -2,8 +2,9 @@
 
 Open addressing by buckets of eight: a key lives in its home bucket or, where that is full, in the next one with
 room. `passed` counts, for each bucket, the keys that found it full on their way: a search ends at the first that none
-passed. A key that leaves is no longer counted, so that searches stay short however long the map lives, and no change
-ever has to rebuild it. Rows, not keys, say what is taken, so every u64 is a key.
+passed. A key that leaves is no longer counted, and those that passed its bucket try again, so that searches stay short
+however long the map lives, and no change ever has to rebuild it. Rows, not keys, say what is taken, so every u64 is a
+key.
 """
 
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ import numpy.typing as npt
 
 from ranker.arrays import I64, U64
 from ranker.inputs.copies import Copies
+from ranker.inputs.hashing import GOLDEN
 
 WIDTH = 8
 _MIN_BUCKETS = 16
 _FREE = -1
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def map_bytes(rows: int) -> int:
@@ -26,7 +27,7 @@ def map_bytes(rows: int) -> int:
 
 
 def _num_buckets(rows: int) -> int:
-    # Half empty at the fullest: 2 % of the buckets are passed when it has filled, 10 % after a long life.
+    # Half empty at the fullest: 2 % of the buckets are passed when it is full, and no more after a long life.
     return max(_MIN_BUCKETS, -(-2 * rows // WIDTH))
 
 
@@ -53,7 +54,9 @@ class KeyMap:
         self._num_buckets = _num_buckets(rows)
         self._key_of_row = np.zeros(rows, np.uint64)
         self._taken = np.zeros(rows, np.bool_)
-        self._clear()
+        self._slot_key = np.zeros(self._num_buckets * WIDTH, np.uint64)
+        self._slot_row = np.full(self._num_buckets * WIDTH, _FREE, np.int64)
+        self._passed = np.zeros(self._num_buckets, np.int32)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._taken))
@@ -121,17 +124,21 @@ class KeyMap:
 
     def clear(self) -> None:
         self._taken[:] = False
-        self._clear()
+        self._slot_key[:] = 0
+        self._slot_row[:] = _FREE
+        self._passed[:] = 0
 
-    def _clear(self) -> None:
-        self._slot_key = np.zeros(self._num_buckets * WIDTH, np.uint64)
-        self._slot_row = np.full(self._num_buckets * WIDTH, _FREE, np.int64)
-        self._passed = np.zeros(self._num_buckets, np.int32)
+    def buckets(self) -> tuple[U64, I64, npt.NDArray[np.int32]]:
+        """The map itself, to be searched elsewhere: keys and rows, WIDTH a bucket, 0 and -1 in a free slot; `passed`.
+
+        They change in place with the map, and are never other arrays.
+        """
+        return self._slot_key, self._slot_row, self._passed
 
     def _home(self, keys: U64) -> I64:
         # Fibonacci hashing (Knuth, volume 3, 6.4): the high bits of the product depend on all bits of the key. Scaled
         # to any number of buckets by a second product (Lemire, 2019), which 32 of them are enough for.
-        high = (keys * _GOLDEN) >> np.uint64(32)
+        high = (keys * GOLDEN) >> np.uint64(32)
         return ((high * np.uint64(self._num_buckets)) >> np.uint64(32)).astype(np.int64)
 
     def _next(self, buckets: I64) -> I64:
@@ -159,7 +166,29 @@ class KeyMap:
         slots = self._locate(keys)
         keys, slots = keys[slots >= 0], slots[slots >= 0]
         self._taken[self._slot_row[slots]] = False
-        self._slot_row[slots] = _FREE
+        self._free(keys, slots)
+        self._pull_back(np.unique(slots // WIDTH))
+
+    def _pull_back(self, bucket: I64) -> None:
+        """Keys that found these buckets full on their way try again, now that one has left: else they would be sought
+        further from their home for as long as they live, and so would all keys that are not there."""
+        behind: list[I64] = []
+        bucket = bucket[self._passed[bucket] > 0]
+        if not len(bucket):
+            return
+        while len(bucket):
+            bucket = self._next(bucket)
+            behind.append(bucket)
+            bucket = bucket[self._passed[bucket] > 0]
+        slots = (np.unique(np.concatenate(behind))[:, None] * WIDTH + np.arange(WIDTH)).ravel()
+        slots = slots[self._slot_row[slots] >= 0]
+        slots = slots[self._home(self._slot_key[slots]) != slots // WIDTH]
+        keys, rows = self._slot_key[slots], self._slot_row[slots]
+        self._free(keys, slots)
+        self._insert(keys, rows)
+
+    def _free(self, keys: U64, slots: I64) -> None:
+        self._slot_row[slots], self._slot_key[slots] = _FREE, 0
         bucket, end = self._home(keys), slots // WIDTH
         while len(bucket):
             onward = bucket != end

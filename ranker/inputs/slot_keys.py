@@ -10,9 +10,7 @@ import numpy as np
 import xxhash
 
 from ranker.arrays import I64, U64
-from ranker.inputs.hashing import mixed, number_category, salt_of
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+from ranker.inputs.hashing import GOLDEN, mixed, number_category, salt_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Crosses:
             value_NS[:, s] = first if name in item_slots else first[request_of_N]
         key_NC = value_NS[:, self._first_C]
         for columns, places in self._further:
-            key_NC[:, columns] = key_NC[:, columns] * _ODD + value_NS[:, places]
+            key_NC[:, columns] = key_NC[:, columns] * GOLDEN + value_NS[:, places]
         lengths = np.full(len(request_of_N), len(self._first_C), np.int64)
         return SlotKeys(mixed(key_NC.ravel() ^ self._salt), lengths)
 

@@ -1,11 +1,14 @@
 """What a graph computes, without compiling it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ranker.compiled.graph import TierGraph
-from ranker.engine import Engine
+from ranker.config import ITEM, STATISTICS, TierConfig
+from ranker.engine import Engine, impressions
 from ranker.inputs.features import Featurizer
 from ranker.inputs.requests import ScoringRequest
 from tests.ranker.compiled.cases import engine_after, plain_request
@@ -16,8 +19,7 @@ FEATURIZER = Featurizer(ENGINE.config)
 
 
 def inputs(graph: TierGraph, *requests: ScoringRequest) -> list[tuple[torch.Tensor, ...]] | None:
-    keyed = FEATURIZER.keys(requests, graph.tier.config.log_length)
-    return graph.inputs(FEATURIZER.batch(keyed, ENGINE.image.tables))
+    return graph.inputs(FEATURIZER.keys(requests, graph.tier.config.log_length, crossed=False))
 
 
 @pytest.mark.parametrize("tier", ["light", "heavy"])
@@ -27,7 +29,9 @@ def test_a_graph_gives_what_its_tier_gives(tier: str, candidates: int, events: i
     given = inputs(graph, scoring)
     assert given is not None
     with torch.inference_mode():
-        pctr, pcvr = graph(*given[0]).numpy()
+        found, unsure = graph(*given[0])
+    assert not unsure
+    pctr, pcvr = found.numpy()
     scores = ENGINE.score(tier, [scoring])[0]
     np.testing.assert_allclose(pctr, scores.pctr, rtol=0, atol=1e-6)
     np.testing.assert_allclose(pcvr, scores.pcvr, rtol=0, atol=1e-6)
@@ -52,6 +56,31 @@ def test_each_request_of_a_batch_gets_its_own() -> None:
         assert alone is not None
         assert [t.shape for t in given] == [t.shape for t in alone[0]]
         assert all(torch.equal(a, b) for a, b in zip(given, alone[0], strict=True))
+
+
+def test_it_gives_the_impressions_that_are_counted_too() -> None:
+    engine = Engine(replace(ENGINE.config, statistics=((ITEM,), ("category", ITEM)), statistic_rows=8), COMPRESS)
+    with torch.inference_mode():
+        engine.image.tables.weights[STATISTICS].uniform_(0, 1)
+    keyed = Featurizer(engine.config).keys([plain_request(9, 8)], 8)
+    graph = engine.graph("heavy")
+    [given] = graph.inputs(keyed) or []
+    with torch.inference_mode():
+        found, _ = graph(*given)
+    expected = impressions(Featurizer(engine.config), engine.image.tables, engine.config, keyed)
+    assert expected is not None
+    np.testing.assert_array_equal(found[2], expected)
+    np.testing.assert_allclose(found[:2], engine.predict("heavy", keyed), rtol=0, atol=1e-6)
+
+
+def test_a_model_without_slots_of_users_or_logs_has_graphs_too() -> None:
+    slots = tuple(slot for slot in ENGINE.config.slots if slot.side == "candidate")
+    tiers = (TierConfig(name="plain", log_length=0, hidden=8),)
+    engine = Engine(replace(ENGINE.config, slots=slots, tiers=tiers, evidence=(), crosses=(("category",),)), COMPRESS)
+    graph, keyed = engine.graph("plain"), Featurizer(engine.config).keys([plain_request(3, 0)], 0)
+    [given] = graph.inputs(keyed) or []
+    with torch.inference_mode():
+        np.testing.assert_allclose(graph(*given)[0], engine.predict("plain", keyed), rtol=0, atol=1e-6)
 
 
 def test_a_name_is_of_model_precision_and_tier() -> None:

@@ -61,6 +61,21 @@ def test_a_long_life_of_changes_keeps_searches_short() -> None:
     assert not key_map._passed.any()  # an empty map is as good as new
 
 
+def test_a_full_map_in_which_newcomers_take_places_is_as_good_as_a_new_one() -> None:
+    """Keys that were displaced while their home was full come back to it: else ever more buckets would be passed."""
+    key_map, rng = KeyMap(2_000), np.random.default_rng(0)
+    key_map.change(rng.integers(0, 2**64, 2_000, dtype=np.uint64), np.arange(2_000), NONE)
+    shares = []
+    for _ in range(200):
+        keys, held = key_map.items()
+        leaving = rng.permutation(2_000)[:100]
+        key_map.change(rng.integers(0, 2**64, 100, dtype=np.uint64), held[leaving], keys[leaving])
+        shares.append((key_map._passed > 0).mean())
+    keys, held = key_map.items()
+    assert key_map.find(keys).tolist() == held.tolist()
+    assert np.mean(shares[-50:]) < 0.04, "as of a map that has just been filled; 0.1 without"
+
+
 def test_applying_a_change_twice_is_harmless() -> None:
     key_map = KeyMap(8)
     key_map.change(u64(1, 2, 3), rows(0, 1, 2), NONE)
