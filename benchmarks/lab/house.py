@@ -46,14 +46,14 @@ def house(
 
 def cpu_s(up: House) -> float:
     """Seconds of processor that all of it has used, this process included; of those that live."""
-    return sum(_by_process(up).values()) + time.process_time()
+    return sum(by_process(up).values()) + time.process_time()
 
 
 def shares_of_a_core(up: House, seconds: float) -> dict[str, float]:
     """Percent of a core that each server and worker uses in the next seconds, by name."""
-    before, began = _by_process(up), time.monotonic()
+    before, began = by_process(up), time.monotonic()
     time.sleep(seconds)
-    after, elapsed = _by_process(up), time.monotonic() - began
+    after, elapsed = by_process(up), time.monotonic() - began
     return {name: 100 * (after[name] - before[name]) / elapsed for name in before}
 
 
@@ -63,7 +63,8 @@ def pids_of(up: House) -> dict[str, int]:
     return servers | {name: worker.child.pid for name, worker in up.workers.items()}
 
 
-def _by_process(up: House) -> dict[str, float]:
+def by_process(up: House) -> dict[str, float]:
+    """Seconds of processor that each server and worker has used, by name."""
     return {name: _cpu_s(pid) for name, pid in pids_of(up).items()}
 
 
