@@ -43,7 +43,11 @@ class Scores:
 
 
 class Engine:
-    """One replica's weights and how they score. A candidate's scores do not depend on what was sent with it."""
+    """One replica's weights and how they score.
+
+    A candidate's scores do not depend on what was sent with it; but for the last bits, where compiled graphs know some
+    requests of a batch and not all.
+    """
 
     def __init__(self, config: ModelConfig, compress: Compress, device: torch.device | None = None) -> None:
         """device: of the weights and of the scoring, the CPU where not given; `compress` must run there."""

@@ -2,6 +2,7 @@
 
 # N impressions.
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -14,6 +15,8 @@ SUREST = 1e-6
 """Predictions are graded as no surer than this, so that one cannot outweigh all others."""
 PRIOR_LABELS = 20
 """Labels that a configured prior counts as."""
+RECENT_LABELS = 20_000
+"""Labels that a base rate which follows the time remembers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +46,13 @@ class LossSums:
 
 
 class BaseRate:
-    """The mean of all labels so far, and of some that it begins with."""
+    """The mean of all labels so far, or of the newest, and of some that it begins with."""
 
-    def __init__(self, prior: float = 0.5, prior_labels: float = 1.0) -> None:
-        """prior: mean of the labels that it begins with, as many as prior_labels."""
+    def __init__(self, prior: float = 0.5, prior_labels: float = 1.0, memory: float = math.inf) -> None:
+        """prior: mean of the labels that it begins with, as many as prior_labels. memory: most labels that count; the
+        older ones fade."""
         self.count, self.positives = 0.0, 0.0
-        self._prior, self._prior_labels = prior, prior_labels
+        self._prior, self._prior_labels, self._memory = prior, prior_labels, memory
 
     @property
     def mean(self) -> float:
@@ -58,6 +62,9 @@ class BaseRate:
         known_N = label_N[~np.isnan(label_N)]
         self.count += len(known_N)
         self.positives += float(known_N.sum(dtype=np.float64))
+        if self.count > self._memory:
+            self.positives *= self._memory / self.count
+            self.count = self._memory
 
 
 @dataclass(frozen=True, slots=True)

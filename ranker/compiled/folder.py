@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+import kernels
 from ranker.compiled.build import SETTINGS
 
 _RANKER = Path(__file__).parent.parent
-_CODE = [path for room in ("model", "inputs", "compiled") for path in sorted((_RANKER / room).glob("*.py"))]
+_ROOMS = (*(_RANKER / room for room in ("config", "inputs", "model", "compiled")), Path(kernels.__file__).parent)
+_CODE = [path for room in _ROOMS for path in sorted(room.glob("*.py"))]
 """What a graph is traced from, besides the configuration."""
 
 

@@ -39,7 +39,7 @@ class TierGraph(nn.Module):
         self.tables = _Tables(model, tables)
         self.counts = LogCounts()
         self.register_buffer("catalogue", torch.from_numpy(tables.catalogue.entry_RS.view(np.int64)))
-        self.read_length = tier.config.read_length
+        self._log_length, self.read_length = tier.config.log_length, tier.config.read_length
         self._catalogued = tables.catalogue.slots
         self._users = [slot.name for slot in tier.user_slots]
         self._items = [slot.name for slot in tier.item_slots]
@@ -48,13 +48,16 @@ class TierGraph(nn.Module):
         self._item_statistic = model.statistics.index((ITEM,)) if (ITEM,) in model.statistics else None
         self.sizes: list[dict[int, str]] = [{}, {1: "candidates"}, {}, {0: "candidates"}]
         """By input, its sizes that may be any: "candidates", "events" or "read"."""
-        self.sizes += [{0: "events"}] * 3 * bool(self._counted) + [{0: "read"}] * 5 * bool(self.read_length)
+        self.sizes += [{0: "events"}] * 3 * bool(self._counted)
+        # A log of the fewest events that a graph takes has all that so short a reading reads.
+        self.sizes += [{0: "read"} if self.read_length > SMALLEST else {}] * 5 * bool(self.read_length)
 
     def fits(self, request: ScoringRequest) -> bool:
         """Whether the request is of a size that the graph takes."""
         return self._takes(len(request.items), len(request.log))
 
     def _takes(self, candidates: int, events: int) -> bool:
+        events = min(events, self._log_length)
         return candidates >= SMALLEST and (events >= SMALLEST or not (self._counted or self.read_length))
 
     def inputs(self, keyed: KeyedBatch) -> list[tuple[Tensor, ...]] | None:
@@ -94,8 +97,9 @@ class TierGraph(nn.Module):
         user_U, item_SN, dense_user_1F, dense_item_NF = (next(given) for _ in range(4))
         keys = dict(zip(self._users, user_U, strict=True)) | dict(zip(self._items, item_SN, strict=True))
         slots, doubts = self.tables.slots(keys)
+        N = dense_item_NF.shape[0]
         for name, crosses in self._crosses.items():
-            key_NC = crossed(keys, crosses, name)
+            key_NC = crossed(keys, crosses, name, N)
             rows_T, _ = self.tables.of(name).rows(key_NC.flatten())
             slots[name] = SlotValues(rows_T, key_NC.new_full((key_NC.shape[0],), len(crosses)))
         evidence_NSC = None
@@ -104,7 +108,6 @@ class TierGraph(nn.Module):
             doubts.append(doubt)
         log = [next(given, torch.empty(0)) for _ in range(5)]
         slots[LOG], doubt = self._read(log[0])
-        N = dense_item_NF.shape[0]
         batch = Batch(
             request_of_N=torch.zeros(N, dtype=torch.int64),
             slots=slots,

@@ -49,7 +49,7 @@ def remainder(key_K: Tensor, divisor: int) -> Tensor:
     return (high_K % divisor * (2**32 % divisor) + low_K) % divisor
 
 
-def crossed(keys: Mapping[str, Tensor], crosses: Sequence[Sequence[str]], salt: str) -> Tensor:
+def crossed(keys: Mapping[str, Tensor], crosses: Sequence[Sequence[str]], salt: str, candidates: int) -> Tensor:
     """Keys [N, crosses], as ranker.inputs.slot_keys.Crosses has them. keys: by slot, [N] or of the request []."""
     columns = []
     for cross in crosses:
@@ -58,8 +58,8 @@ def crossed(keys: Mapping[str, Tensor], crosses: Sequence[Sequence[str]], salt: 
         for name in others:
             key = key * _GOLDEN + keys[name]
         columns.append(key)
-    widest = max(columns, key=Tensor.dim)
-    return mixed(torch.stack([key.expand_as(widest) for key in columns], dim=1) ^ as_int64(int(salt_of(salt))))
+    key_NC = torch.stack([key.expand(candidates) for key in columns], dim=1)
+    return mixed(key_NC ^ as_int64(int(salt_of(salt))))
 
 
 def stored(x_K: Tensor) -> Tensor:

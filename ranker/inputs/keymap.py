@@ -163,6 +163,7 @@ class KeyMap:
         return found
 
     def _remove(self, keys: U64) -> None:
+        keys = np.unique(keys)  # a key that is named twice leaves once
         slots = self._locate(keys)
         keys, slots = keys[slots >= 0], slots[slots >= 0]
         self._taken[self._slot_row[slots]] = False

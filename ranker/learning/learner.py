@@ -16,7 +16,7 @@ from ranker.arrays import F32, I64
 from ranker.config import CROSSES, ITEM, STATISTICS, LearnerConfig, ModelConfig
 from ranker.delayed.policies import POLICIES, Emission
 from ranker.delayed.weights import Targets, is_positive, late_loss, targets
-from ranker.grades import PRIOR_LABELS, BaseRate, Compared, LossSums, compare, grade
+from ranker.grades import PRIOR_LABELS, RECENT_LABELS, BaseRate, Compared, LossSums, compare, grade
 from ranker.inputs.features import Featurizer
 from ranker.inputs.laps import Lap, no_lap
 from ranker.inputs.requests import LabelledRequest
@@ -91,6 +91,8 @@ class Learner:
         self._missing_S = np.array([missing_key(name) for name in self.tables.catalogue.slots], np.uint64)
         self.click_rate = BaseRate(config.click_prior, PRIOR_LABELS)
         self.conversion_rate = BaseRate(config.conversion_prior, PRIOR_LABELS)
+        self.recent_clicks = BaseRate(config.click_prior, PRIOR_LABELS, memory=RECENT_LABELS)
+        """Base rate that clicks are predicted towards as far as they are not trusted."""
         self.late_clicks = BaseRate()
         """Base rate, among all clicks, of those that a provisional example denied."""
         self.reference: ModelCopy | None = None
@@ -178,11 +180,11 @@ class Learner:
         if self.counter is not None:
             worth_N = self.tiers[lessons[0].tier].position.worth(lessons[0].position_N).numpy()
             self.pending.touch(STATISTICS, self.counter.count(lessons[0], worth_N, self.tables.weights[STATISTICS]))
-        before = log_odds(self.click_rate.mean)
+        before = log_odds(self.recent_clicks.mean)
         self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
         self._observe_rates(click_N, conversion_N)
         self._start_from_base_rates()
-        now = log_odds(self.click_rate.mean)
+        now = log_odds(self.recent_clicks.mean)
         for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
             self.tiers[lesson.tier].observe(
                 out,
@@ -226,6 +228,7 @@ class Learner:
 
     def _observe_rates(self, click_N: F32, conversion_N: F32) -> None:
         self.click_rate.observe(click_N)
+        self.recent_clicks.observe(click_N)
         self.conversion_rate.observe(conversion_N)
 
     def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:

@@ -104,7 +104,7 @@ def restore(learner: Learner, state: dict[str, Tensor]) -> None:
 
 
 def _rates(learner: Learner) -> tuple[BaseRate, ...]:
-    return learner.click_rate, learner.conversion_rate, learner.late_clicks
+    return learner.click_rate, learner.conversion_rate, learner.recent_clicks, learner.late_clicks
 
 
 def _tail(learner: Learner, table: str) -> Tensor:

@@ -132,6 +132,8 @@ information of so many labels, Σ p(1 - p)d² where predictions differ from the 
 _TRUST_MOST = 1_000.0
 """Information that is remembered: what is learned of it later counts a thousandth, so that trust goes on following."""
 _TRUST_LEAST = 0.05
+_SUREST = 30.0
+"""Logits further than this from the base rate's say no more, and their squares would leave float32."""
 
 
 def trust_start() -> Tensor:
@@ -154,7 +156,7 @@ def trust_step(trust_2: Tensor, logit_N: Tensor, label_N: Tensor, weight_N: Tens
     """
     slope, information = trust_2.unbind()
     known_N = ~label_N.isnan()
-    apart_N = logit_N - base
+    apart_N = (logit_N - base).clamp(-_SUREST, _SUREST)
     p_N = torch.sigmoid(base + slope * apart_N)
     said_N = torch.where(known_N, (label_N - p_N) * apart_N * weight_N, 0.0)
     information = information + torch.where(known_N, p_N * (1 - p_N) * apart_N.square() * weight_N, 0.0).sum()

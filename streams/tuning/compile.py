@@ -106,7 +106,8 @@ def build_tier(engine: "Engine", tier: str, folder: Path, *, again: bool = False
     request = made_up_request(_CANDIDATES, max(length, 1))
     keyed = featurizer.keys([request], length)
     inputs = graph.inputs(keyed)
-    assert inputs is not None  # of a request whose slots have a value each
+    if inputs is None:
+        raise StartError(f"a graph takes two log events or more, and tier {tier!r} counts {length}: nothing to compile")
     seconds = None
     if again or not path.exists():
         if compiler() is None:

@@ -16,4 +16,4 @@ def test_phases_of_a_step_and_of_scoring() -> None:
     assert scored == ["keys", "batch", "forward"]
     engine.score("light", [])
     engine.score("heavy", [request(items=())])
-    assert scored == ["keys", "batch", "forward", "keys"]
+    assert scored == ["keys", "batch", "forward", "keys", "forward"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ranker.compiled.graph import TierGraph
-from ranker.config import ITEM, STATISTICS, TierConfig
+from ranker.config import CROSSES, HOUR, ITEM, STATISTICS, TierConfig
 from ranker.engine import Engine, impressions
 from ranker.inputs.features import Featurizer
 from ranker.inputs.requests import ScoringRequest
@@ -81,6 +81,25 @@ def test_a_model_without_slots_of_users_or_logs_has_graphs_too() -> None:
     [given] = graph.inputs(keyed) or []
     with torch.inference_mode():
         np.testing.assert_allclose(graph(*given)[0], engine.predict("plain", keyed), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("crosses", [(("user",),), (("interests", HOUR), ("user",))])
+def test_crosses_without_a_slot_of_candidates_are_every_candidates(crosses: tuple[tuple[str, ...], ...]) -> None:
+    engine = Engine(replace(ENGINE.config, crosses=crosses, statistics=((HOUR,),), statistic_rows=8), COMPRESS)
+    with torch.inference_mode():
+        engine.image.tables.weights[CROSSES].uniform_(-1, 1)
+    keyed = Featurizer(engine.config).keys([plain_request(5, 6)], 8)
+    [given] = engine.graph("heavy").inputs(keyed) or []
+    with torch.inference_mode():
+        found, _ = engine.graph("heavy")(*given)
+    np.testing.assert_allclose(found, engine.predict("heavy", keyed), rtol=0, atol=1e-6)
+
+
+def test_a_tier_that_counts_one_event_has_no_graph() -> None:
+    tiers = (replace(ENGINE.config.tier("light"), log_length=1, read_length=1),)
+    engine = Engine(replace(ENGINE.config, tiers=tiers), COMPRESS)
+    assert not engine.graph("light").fits(plain_request(5, 6))
+    assert engine.graph("light").inputs(Featurizer(engine.config).keys([plain_request(5, 6)], 1)) is None
 
 
 def test_a_name_is_of_model_precision_and_tier() -> None:

@@ -45,7 +45,7 @@ def test_crosses_have_the_same_keys() -> None:
     by_slot = {name: SlotKeys(of, None) for name, of in keys.items()}
     expected = Crosses("salt", crosses).keys(by_slot, np.zeros(50, np.int64), frozenset({"item", "theme"}))
     given = {name: bits(of)[0] if len(of) == 1 else bits(of) for name, of in keys.items()}
-    assert torch.equal(crossed(given, crosses, "salt").flatten(), bits(expected.keys_T))
+    assert torch.equal(crossed(given, crosses, "salt", 50).flatten(), bits(expected.keys_T))
 
 
 def table(key_map: KeyMap, tail_rows: int = 5) -> TableRows:

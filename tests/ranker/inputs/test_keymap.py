@@ -76,6 +76,15 @@ def test_a_full_map_in_which_newcomers_take_places_is_as_good_as_a_new_one() -> 
     assert np.mean(shares[-50:]) < 0.04, "as of a map that has just been filled; 0.1 without"
 
 
+def test_a_key_that_is_evicted_twice_at_once_leaves_once() -> None:
+    key_map, keys = KeyMap(100), np.arange(1, 2_000_000, dtype=np.uint64)
+    keys = keys[key_map._home(keys) == 3][:20]
+    key_map.change(keys, np.arange(20), NONE)
+    key_map.change(NONE, rows(), keys[-1:].repeat(12))
+    assert key_map.find(keys).tolist() == [*range(19), -1]
+    assert (key_map._passed >= 0).all()
+
+
 def test_applying_a_change_twice_is_harmless() -> None:
     key_map = KeyMap(8)
     key_map.change(u64(1, 2, 3), rows(0, 1, 2), NONE)

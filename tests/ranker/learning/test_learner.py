@@ -209,6 +209,17 @@ def test_served_predictions_are_graded_before_they_are_learned_from() -> None:
     assert learner.learn([example]).click.base == pytest.approx(-np.log(then) - np.log(1 - then))
 
 
+def test_a_base_rate_with_a_memory_follows_the_newest() -> None:
+    ever, newest = BaseRate(0.5, 20), BaseRate(0.5, 20, memory=1_000)
+    for label in (1.0, 0.0):
+        for rate in (ever, newest):
+            for _ in range(100):
+                rate.observe(np.full(100, label, np.float32))
+    assert ever.mean == pytest.approx(0.5)
+    assert newest.count == 1_000
+    assert newest.mean < 0.011
+
+
 def test_a_prediction_cannot_be_infinitely_wrong() -> None:
     sums = grade(np.ones(1, np.float32), np.zeros(1, np.float32), None, BaseRate())
     assert sums.served == pytest.approx(-np.log(1e-6))

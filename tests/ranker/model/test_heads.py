@@ -109,6 +109,12 @@ def test_trust_keeps_the_order_and_never_exaggerates() -> None:
     assert trust[0] > 0.9
 
 
+@pytest.mark.parametrize("logit", [3e19, -3e19, 1e38])
+def test_trust_stays_a_number_whatever_it_is_fed(logit: float) -> None:
+    after = trust_step(trust_start(), torch.tensor([logit, 1.0]), torch.tensor([1.0, 0.0]), torch.ones(2), -3.0)
+    assert after.isfinite().all()
+
+
 def test_what_is_not_trusted_is_predicted_towards_the_mean() -> None:
     calibration_2 = trusted(torch.tensor([0.9, 0.3]), torch.tensor([0.25, 10.0]), base=-4.0)
     served_N1 = calibrate(calibration_2[None], torch.tensor([[-6.0], [2.0]]))

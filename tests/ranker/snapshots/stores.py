@@ -91,7 +91,7 @@ def state(number: int = 1, *, epoch: int = 1, seed: int = 0, elements: int = 5_0
     }
     training = {
         "step": torch.tensor(number),
-        "rates": torch.rand(3, 2, dtype=torch.float64),
+        "rates": torch.rand(4, 2, dtype=torch.float64),
         "big": torch.rand(elements),
     }
     return State(
