@@ -47,9 +47,9 @@ log = logging.getLogger(__name__)
 GROUP = GROUPS["ingest"]
 INPUTS = (SERVED, IMPRESSIONS, CONVERSIONS)
 PACE = Pace(batch_max=500, idle_s=0.05, rest_s=0.5)
-SWEEP_EVERY_S = 0.25
-"""A sweep asks the broker for the ends of all partitions, and Redis for 256 buckets: a tenth of ingest's work at ten a
-second and fifteen requests. Windows last seconds at least, and clicks do not wait for it."""
+SWEEP_EVERY_S = 0.1
+"""What was not clicked comes with a sweep, clicks at once: with four sweeps a second steps have less of both, and a
+replay is 0.003 of entropy worse."""
 SWEEP_LIMIT = 1000
 HOLD_S = 10.0
 """After partitions were given up no window closes for so long, with any worker: until someone reads them, they hold no
