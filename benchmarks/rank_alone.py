@@ -93,6 +93,8 @@ def drain(house: House, before: int, count: int, name: str) -> Found:
     used, began = by_process(house), time.monotonic()
     last = await_answers(house, before + count)
     seconds, requests = time.monotonic() - began, last - first
+    if not requests:
+        raise SystemExit(f"all {count} requests were answered between two looks: send more (--requests)")
     took = {name: 1000 * (s - used[name]) / requests for name, s in by_process(house).items()}
     house.stop_workers()
     answers = [decode(TOPICS[RESPONSES], record.value) for record in read_topic(house.kafka, RESPONSES)]

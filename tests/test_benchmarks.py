@@ -45,7 +45,7 @@ SMALLEST = {
     "open_transaction": "--turns 1 --seconds 5",
     "precision": "--widths 16 --train 32 --responses 40",
     "pruning": "--tiers light --train 200 --responses 100",
-    "rank_alone": "--tiers light --requests 40 --candidates 10 --log-length 16 --json",
+    "rank_alone": "--tiers light --requests 2000 --candidates 10 --log-length 16 --json",
     "scaling": f"{LABORATORY} --axis log --lengths 64",
     "sharing": "--candidates 10 --log 32 --repeats 2",
     "snapshot_load": "--gb 0.002 --rows 2000 --repeats 1 --streams 1 --latency-ms 1",
