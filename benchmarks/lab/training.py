@@ -18,6 +18,7 @@ from ranker.inputs.features import Featurizer
 from ranker.learning.adam import new_adam
 from ranker.learning.learner import Learner
 from ranker.learning.lessons import Lesson, past_draws
+from ranker.learning.tier_batches import PastDraws, tier_batches
 from ranker.model.heads import calibrate
 from ranker.model.tier import Logits, Tier
 
@@ -184,27 +185,30 @@ def lesson_of(
     learner: Learner,
 ) -> Lesson:
     """Makes the lesson of requests [first, last) for this tier; side: user_side of Stream.batch."""
-    keyed = stream.batch(first, last, tier.log_length, side)
-    past = None
-    if learner.past_pages and tier.log_length and learner.config.evidence:
-        log = stream.batch(first, last, learner.config.max_log_length, side).log
+    draws = None
+    if learner.past_pages:
         draws_BP = past_draws([str(request) for request in range(first, last)], learner.past_pages)
-        asked_ms_B, began_ms = stream.event_ms_R[first:last], int(stream.event_ms_R[0])
-        past = featurizer.past(keyed.slots, log, learner.tables, tier.log_length, asked_ms_B, began_ms, draws_BP)
+        draws = PastDraws(stream.event_ms_R[first:last], int(stream.event_ms_R[0]), draws_BP)
+    log = learner.config.max_log_length if draws is not None and tier.log_length else tier.log_length
+    learners = [(tier, range(last - first))]
+    keyed = stream.batch(first, last, log, side)
+    [read] = tier_batches(learner.config, featurizer, learner.tables, keyed, learners, draws)
     cut = slice(int(stream.candidate_starts[first]), int(stream.candidate_starts[last]))
     return Lesson(
         tier=tier.name,
         examples=list(range(last - first)),
         served_N=np.zeros(len(keyed.request_of_N), np.bool_),
-        keyed=keyed,
-        batch=featurizer.batch(keyed, learner.tables),
+        keyed=read.keyed,
+        batch=read.batch,
         position_N=torch.from_numpy(stream.position_N[cut]),
         click_N=torch.from_numpy(stream.click_N[cut]),
         click_emission_N=torch.from_numpy(final_emissions(stream.click_N[cut])),
         emission_N=torch.from_numpy(final_emissions(stream.conversion_N[cut])),
         conversion_N=torch.from_numpy(stream.conversion_N[cut]),
-        shown_ms_N=np.repeat(stream.event_ms_R[first:last], np.bincount(keyed.request_of_N, minlength=last - first)),
-        past=past,
+        shown_ms_N=np.repeat(
+            stream.event_ms_R[first:last], np.bincount(read.keyed.request_of_N, minlength=last - first)
+        ),
+        past=read.past,
     )
 
 

@@ -21,7 +21,7 @@ import torch
 from ranker.arrays import F32, I64, U64
 from ranker.config import ANY, CROSSES, HOUR, ITEM, LOG, STATISTICS, SURFACE, USER, ModelConfig, Slot
 from ranker.inputs.batch import Batch, PastBatch, SlotValues
-from ranker.inputs.evidence import Catalogue, Events, count_evidence
+from ranker.inputs.evidence import Catalogue, KnownLogs, Moments, count_evidence
 from ranker.inputs.hashing import salted
 from ranker.inputs.keymap import KeyMap
 from ranker.inputs.past import least_ages, past_pages
@@ -49,20 +49,36 @@ class KeyedBatch:
     log_age_E: F32
     log_value_E: F32
 
-    @property
-    def log(self) -> "LogKeys":
-        return LogKeys(self.slots[LOG], self.log_action_E, self.log_surface_E, self.log_age_E, self.log_value_E)
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where the keys of a KeyedBatch are found."""
+
+    slots: dict[str, I64]
+    """[T] by slot: a key's own row, or the one of its tail."""
+    logs: KnownLogs
 
 
 @dataclass(frozen=True, slots=True)
-class LogKeys:
-    """Events of requests' logs, back to back, oldest first; fields as in KeyedBatch."""
+class Past:
+    """A PastBatch by how many events count, K, in arrays."""
 
-    items: SlotKeys
-    action_E: I64
-    surface_E: I64
-    age_E: F32
-    value_E: F32
+    request_of_M: I64
+    evidence_KMSC: F32
+    crosses_MC: I64 | None
+    """Rows of the past crosses; None where the model has none."""
+    click_M: F32
+
+    def part(self, k: int, chosen_B: npt.NDArray[np.bool_]) -> PastBatch:
+        """What these requests' pages are to who reads the k-th number of events."""
+        of_M = chosen_B[self.request_of_M]
+        crosses = None
+        if self.crosses_MC is not None:
+            rows_MC = self.crosses_MC[of_M]
+            lengths = torch.full((len(rows_MC),), rows_MC.shape[1])
+            crosses = SlotValues(torch.from_numpy(rows_MC.ravel()), lengths)
+        evidence_MSC, click_M = self.evidence_KMSC[k][of_M], self.click_M[of_M]
+        return PastBatch(torch.from_numpy(evidence_MSC), crosses, torch.from_numpy(click_M))
 
 
 class Lookup(Protocol):
@@ -103,8 +119,9 @@ class Featurizer:
         values |= {slot.name: _context_values(slot, requests) for slot in self._context_slots}
         values |= {slot.name: _item_values(slot, requests) for slot in self._item_slots}
         slots = keys_of(values)
-        log = self.log(requests, log_length)
-        slots[LOG] = log.items
+        events, lengths = _newest([r.log for r in requests], log_length)
+        slots[LOG] = SlotKeys(salted(events["item"], ITEM), lengths)
+        event_s = np.repeat(np.array([r.event_ms for r in requests], np.int64), lengths) / 1000
         keyed = KeyedBatch(
             request_of_N=np.repeat(np.arange(len(requests)), [len(r.items) for r in requests]),
             slots=slots,
@@ -116,10 +133,10 @@ class Featurizer:
                 axis=1,
             ),
             dense_item_NF=_numbers(self._item_numbers, [f for r in requests for f in r.item_features]),
-            log_action_E=log.action_E,
-            log_surface_E=log.surface_E,
-            log_age_E=log.age_E,
-            log_value_E=log.value_E,
+            log_action_E=_codes(events["action"], "action"),
+            log_surface_E=_codes(events["surface"], "surface"),
+            log_age_E=np.log1p(np.maximum(event_s - events["time_s"], 0)).astype(np.float32),
+            log_value_E=_squash(events["value"].astype(np.float64)),
         )
         return self.crossed(keyed) if crossed else keyed
 
@@ -130,37 +147,49 @@ class Featurizer:
         log = {LOG: keyed.slots[LOG]}  # the last of all slots: see batch
         return replace(keyed, slots={name: of for name, of in keyed.slots.items() if name != LOG} | crosses | log)
 
-    def log(self, requests: Sequence[ScoringRequest], log_length: int) -> LogKeys:
-        """The newest `log_length` events of each log. Raises ValueError if one holds a code >= 32."""
-        logs = [r.log[max(0, len(r.log) - log_length) :] for r in requests]
-        events = logs[0] if len(logs) == 1 else np.concatenate([np.empty(0, LOG_DTYPE), *logs])
-        lengths = np.array([len(log) for log in logs], np.int64)
-        event_s = np.repeat(np.array([r.event_ms for r in requests], np.int64), lengths) / 1000
-        return LogKeys(
-            items=SlotKeys(salted(events["item"], ITEM), lengths),
-            action_E=_codes(events["action"], "action"),
-            surface_E=_codes(events["surface"], "surface"),
-            age_E=np.log1p(np.maximum(event_s - events["time_s"], 0)).astype(np.float32),
-            value_E=_squash(events["value"].astype(np.float64)),
-        )
-
     def batch(self, keyed: KeyedBatch, tables: Lookup) -> Batch:
         """Look the keys up. A key without a row of its own reads row `rows + key % tail_rows` of its table."""
+        rows = self.rows(keyed, tables)
+        return self.assemble(keyed, rows.slots, self.evidence(keyed, rows.logs, rows.logs.lengths_B[None]))
+
+    def rows(self, keyed: KeyedBatch, tables: Lookup) -> Rows:
+        """Look the keys up, for `assemble`."""
         by_table: dict[str, list[str]] = {}
         for name in keyed.slots:
             by_table.setdefault(self._table_of[name], []).append(name)
-        slots: dict[str, SlotValues] = {}
+        slots: dict[str, I64] = {}
         rows_of_log = np.empty(0, np.int64)
         for table, names in by_table.items():
             keys = np.concatenate([keyed.slots[name].keys_T for name in names])
             own_T = own_rows(keys, tables.key_maps[table])
             if names[-1] == LOG:  # last of all slots, and so of its table's
                 rows_of_log = own_T[len(keys) - len(keyed.slots[LOG].keys_T) :]
-            rows_T = torch.from_numpy(np.where(own_T >= 0, own_T, self.tail(table, keys)))
-            parts = torch.split(rows_T, [len(keyed.slots[name].keys_T) for name in names])
-            for name, part_T in zip(names, parts, strict=True):
-                lengths = keyed.slots[name].lengths
-                slots[name] = SlotValues(part_T, None if lengths is None else torch.from_numpy(lengths))
+            rows_T = np.where(own_T >= 0, own_T, self.tail(table, keys))
+            ends = np.cumsum([len(keyed.slots[name].keys_T) for name in names])
+            slots.update(zip(names, np.split(rows_T, ends[:-1]), strict=True))
+        log = keyed.slots[LOG]
+        assert log.lengths is not None
+        values_E = values_of_log(log.keys_T, rows_of_log, tables.catalogue) if self._evidence_slots else {}
+        return Rows(slots, KnownLogs(log.lengths, keyed.log_action_E, keyed.log_age_E, values_E))
+
+    def evidence(self, keyed: KeyedBatch, logs: KnownLogs, newest_KB: I64) -> F32 | None:
+        """[K, N, S, COLUMNS]: what the newest so many events of each log say; None where no slot is configured."""
+        if not self._evidence_slots:
+            return None
+        everything_N = np.zeros(len(keyed.request_of_N), np.uint64)
+        candidates = {
+            name: everything_N if name == ANY else first_values(keyed.slots[name]) for name in self._evidence_slots
+        }
+        return count_evidence(logs, candidates, Moments.now(logs.lengths_B), keyed.request_of_N, newest_KB)
+
+    def assemble(self, keyed: KeyedBatch, rows: Mapping[str, I64], evidence_KNSC: F32 | None) -> Batch:
+        """Makes the batch of keys and of their rows by slot, with the first K's counts."""
+        slots = {
+            name: SlotValues(
+                torch.from_numpy(rows[name]), None if slot.lengths is None else torch.from_numpy(slot.lengths)
+            )
+            for name, slot in keyed.slots.items()
+        }
         return Batch(
             request_of_N=torch.from_numpy(keyed.request_of_N),
             slots=slots,
@@ -171,80 +200,58 @@ class Featurizer:
             log_age_E=torch.from_numpy(keyed.log_age_E),
             log_value_E=torch.from_numpy(keyed.log_value_E),
             longest=_longest(keyed.slots[LOG]),
-            evidence_NSC=self._evidence(keyed, rows_of_log, tables.catalogue),
+            evidence_NSC=None if evidence_KNSC is None else torch.from_numpy(evidence_KNSC[0]),
         )
-
-    def _evidence(self, keyed: KeyedBatch, row_E: I64, catalogue: Catalogue) -> torch.Tensor | None:
-        log = keyed.slots[LOG]
-        assert log.lengths is not None
-        if not self._evidence_slots:
-            return None
-        events = Events(np.repeat(np.arange(len(log.lengths)), log.lengths), keyed.log_action_E, keyed.log_age_E)
-        values_E = values_of_log(log.keys_T, row_E, catalogue)
-        everything_N = np.zeros(len(keyed.request_of_N), np.uint64)
-        candidates = {
-            name: everything_N if name == ANY else first_values(keyed.slots[name]) for name in self._evidence_slots
-        }
-        return torch.from_numpy(count_evidence(events, values_E, candidates, keyed.request_of_N))
 
     def past(
         self,
         users: Mapping[str, SlotKeys],
-        log: LogKeys,
-        tables: Lookup,
-        log_length: int,
+        logs: KnownLogs,
+        newest_KB: I64,
         event_ms_B: I64,
         began_ms: int,
         draws_BP: U64,
-    ) -> PastBatch:
-        """Past pages of the logs, from before `began_ms`, with the newest `log_length` events before each.
+    ) -> Past:
+        """Past pages of the logs, from before `began_ms`, as the newest so many events before each tell them.
 
         users: keys of the requests' slots of side `user`. event_ms_B: when they were asked.
         """
-        log = _by_time(log)
-        lengths = log.items.lengths
-        assert lengths is not None
-        items_E, catalogue = log.items.keys_T, tables.catalogue
-        values_E = values_of_log(items_E, own_rows(items_E, tables.key_maps[catalogue.table]), catalogue)
-        known_E = np.logical_and.reduce([known for _, known in values_E.values()])
+        logs = logs.by_time()
         pages = past_pages(
-            log.action_E,
-            log.age_E,
-            log.items.keys_T,
-            known_E,
-            lengths,
+            logs.action_E,
+            logs.age_E,
+            logs.values_E[ITEM][0],
+            np.logical_and.reduce([known for _, known in logs.values_E.values()]),
+            logs.lengths_B,
             least_ages(event_ms_B, began_ms),
             draws_BP,
-            log_length,
         )
-        before = Events(pages.page_of_X, log.action_E[pages.before_X], pages.age_X)
-        values_X = {name: (value[pages.before_X], known[pages.before_X]) for name, (value, known) in values_E.items()}
-        shown = {name: values_E[name][0][pages.event_M] for name in self._evidence_slots}
-        evidence_MSC = count_evidence(before, values_X, shown, pages.page_of_M)
-        request_of_M = pages.request_of_P[pages.page_of_M]
+        shown = {name: logs.values_E[name][0][pages.event_M] for name in self._evidence_slots}
+        newest_KP = newest_KB[:, pages.moments.request_P]
+        evidence_KMSC = count_evidence(logs, shown, pages.moments, pages.page_of_M, newest_KP)
+        request_of_M = pages.moments.request_P[pages.page_of_M]
         crosses = None
         if self._past_crosses is not None:
-            then_s_M = event_ms_B[request_of_M] / 1000 - np.expm1(log.age_E[pages.event_M].astype(np.float64))
+            then_s_M = event_ms_B[request_of_M] / 1000 - pages.moments.age_s_P[pages.page_of_M]
             if HOUR in {slot.name for slot in self._context_slots}:
                 shown[HOUR] = _HOUR_KEYS[(then_s_M // 3_600 % 24).astype(np.int64)]
             slots = {slot.name: users[slot.name] for slot in self._user_slots}
             slots |= {name: SlotKeys(value_M, None) for name, value_M in shown.items()}
-            crosses = self._crosses_of(self._past_crosses.keys(slots, request_of_M, frozenset(shown)))
-        return PastBatch(
-            evidence_MSC=torch.from_numpy(evidence_MSC),
-            crosses=crosses,
-            click_M=torch.from_numpy(pages.click_M),
-        )
-
-    def _crosses_of(self, keys: SlotKeys) -> SlotValues:
-        assert keys.lengths is not None
-        rows_T = self.tail(CROSSES, keys.keys_T)
-        return SlotValues(torch.from_numpy(rows_T), torch.from_numpy(keys.lengths))
+            keys_T = self._past_crosses.keys(slots, request_of_M, frozenset(shown)).keys_T
+            crosses = self.tail(CROSSES, keys_T).reshape(len(request_of_M), len(self._config.past_crosses))
+        return Past(request_of_M, evidence_KMSC, crosses, pages.click_M)
 
     def tail(self, table: str, keys: U64) -> I64:
         """The tail row that each key reads while it has none of its own."""
         config = self._tables[table]
         return (keys % np.uint64(config.tail_rows)).astype(np.int64) + config.rows
+
+
+def _newest(logs: Sequence[npt.NDArray[np.void]], log_length: int) -> tuple[npt.NDArray[np.void], I64]:
+    """Returns the newest so many events of each log, back to back, and how many each has."""
+    logs = [log[max(0, len(log) - log_length) :] for log in logs]
+    events = logs[0] if len(logs) == 1 else np.concatenate([np.empty(0, LOG_DTYPE), *logs])
+    return events, np.array([len(log) for log in logs], np.int64)
 
 
 def own_rows(keys: U64, key_map: KeyMap) -> I64:
@@ -263,21 +270,6 @@ def values_of_log(item_E: U64, row_E: I64, catalogue: Catalogue) -> dict[str, tu
 def _longest(log: SlotKeys) -> int:
     assert log.lengths is not None
     return int(log.lengths.max(initial=0))
-
-
-def _by_time(log: LogKeys) -> LogKeys:
-    """The same events, of each request the oldest first. They lie as they arrived: a click may be before what it is of,
-    which comes before it in the same second too (actions are numbered so)."""
-    lengths = log.items.lengths
-    assert lengths is not None
-    order = np.lexsort((log.action_E, -log.age_E, np.repeat(np.arange(len(lengths)), lengths)))
-    return LogKeys(
-        items=SlotKeys(log.items.keys_T[order], lengths),
-        action_E=log.action_E[order],
-        surface_E=log.surface_E[order],
-        age_E=log.age_E[order],
-        value_E=log.value_E[order],
-    )
 
 
 def _user_values(slot: Slot, requests: Sequence[ScoringRequest]) -> list[object]:

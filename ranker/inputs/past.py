@@ -8,7 +8,7 @@ items of which the catalogue knows all are taken. Impressions from after the mod
 of their own, and learned a second time they are learned by heart (docs/decisions.md).
 """
 
-# B requests, E log events over all of them, M impressions of past pages, P pages, X events before them, over all pages.
+# B requests, E log events over all of them, M impressions of past pages, P pages.
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ranker.arrays import F32, I64, U64
-from ranker.inputs.evidence import CLICKED, SHOWN, kinds
+from ranker.inputs.evidence import CLICKED, SHOWN, Moments, find, kinds
 
 SETTLED_S = 60.0
 """Seconds that a click may come late by; younger impressions are no examples yet."""
@@ -32,18 +32,14 @@ def least_ages(event_ms_B: I64, began_ms: int) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class PastPages:
-    """Impressions [M] by page, and the events that each page's user had in the log by then."""
+    """Impressions [M] by page, pages in the order of events."""
 
     event_M: I64
     """Place of each among the log events."""
     page_of_M: I64
-    request_of_P: I64
     click_M: F32
-    before_X: I64
-    """Places of the events before each page, oldest first."""
-    page_of_X: I64
-    age_X: F32
-    """log1p of seconds between the event and the page."""
+    moments: Moments
+    """When each page was shown: what came before it is what its user had in the log by then."""
 
 
 def past_pages(
@@ -54,7 +50,6 @@ def past_pages(
     lengths_B: I64,
     least_age_B: F32,
     draws_BP: U64,
-    log_length: int,
 ) -> PastPages:
     """Draws pages, one for each number of `draws_BP`, of each log; a page that is drawn twice is taken once.
 
@@ -63,46 +58,38 @@ def past_pages(
         item_E: a key of each event's item.
         known_E: whether the item may be an example.
         least_age_B: age that an impression must be beyond.
-        log_length: most events before a page that count.
     """
     kind_E = kinds(action_E)
-    ends_B = np.cumsum(lengths_B)
-    parts: list[tuple[I64, I64, int, int]] = []
-    for request, (end, length) in enumerate(zip(ends_B.tolist(), lengths_B.tolist(), strict=True)):
-        start = end - length
-        old = age_E[start:end] > least_age_B[request]
-        shown = start + np.flatnonzero((kind_E[start:end] == SHOWN) & known_E[start:end] & old)
-        if not len(shown):
-            continue
-        drawn = shown[(draws_BP[request] % np.uint64(len(shown))).astype(np.int64)]
-        for age in np.unique(age_E[drawn]):
-            page = shown[age_E[shown] == age]
-            first = int(page[0])
-            parts.append((page, np.arange(max(start, first - log_length), first), request, first))
-    if not parts:
-        nothing = np.empty(0, np.int64)
-        return PastPages(nothing, nothing, nothing, np.empty(0, np.float32), nothing, nothing, np.empty(0, np.float32))
-    event_M = np.concatenate([page for page, *_ in parts])
-    before_X = np.concatenate([before for _, before, *_ in parts])
-    page_of_X = np.repeat(np.arange(len(parts)), [len(before) for _, before, *_ in parts])
-    then_P = np.expm1(age_E[[first for *_, first in parts]].astype(np.float64))
-    age_s_X = np.expm1(age_E[before_X].astype(np.float64)) - then_P[page_of_X]
+    request_E = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    shown_E = np.flatnonzero((kind_E == SHOWN) & known_E & (age_E > least_age_B[request_E]))
+    request_S, age_S = request_E[shown_E], age_E[shown_E]
+    begins_S = np.ones(len(shown_E), np.bool_)
+    begins_S[1:] = (request_S[1:] != request_S[:-1]) | (age_S[1:] != age_S[:-1])
+    page_S = np.cumsum(begins_S) - 1
+
+    counts_B = np.bincount(request_S, minlength=len(lengths_B))
+    (some_B,) = np.nonzero(counts_B)
+    first_B = np.cumsum(counts_B) - counts_B
+    drawn = first_B[some_B, None] + (draws_BP[some_B] % counts_B[some_B, None].astype(np.uint64)).astype(np.int64)
+    taken = np.zeros(int(begins_S.sum()), np.bool_)
+    taken[page_S[drawn]] = True
+    event_M, begins_M = shown_E[taken[page_S]], begins_S[taken[page_S]]
+    first_P = event_M[begins_M]
     return PastPages(
         event_M=event_M,
-        page_of_M=np.repeat(np.arange(len(parts)), [len(page) for page, *_ in parts]),
-        request_of_P=np.array([request for *_, request, _ in parts]),
-        click_M=clicked(kind_E, item_E, np.repeat(np.arange(len(lengths_B)), lengths_B))[event_M],
-        before_X=before_X,
-        page_of_X=page_of_X,
-        age_X=np.log1p(np.maximum(age_s_X, 0)).astype(np.float32),
+        page_of_M=np.cumsum(begins_M) - 1,
+        click_M=clicked(kind_E, item_E, request_E, event_M),
+        moments=Moments(request_E[first_P], first_P, np.expm1(age_E[first_P].astype(np.float64))),
     )
 
 
-def clicked(kind_E: I64, item_E: U64, request_E: I64) -> F32:
-    """[E]: 1 for an impression whose item's next event in the log is a click."""
-    (of_kind,) = np.nonzero((kind_E == SHOWN) | (kind_E == CLICKED))
+def clicked(kind_E: I64, item_E: U64, request_E: I64, event_M: I64) -> F32:
+    """[M]: 1 for an impression whose item's next event in the log is a click."""
+    # Of items that were shown on none of these pages nobody asks.
+    asked_E = find(np.unique(item_E[event_M]), item_E) >= 0 if len(event_M) else np.zeros(len(item_E), np.bool_)
+    (of_kind,) = np.nonzero(((kind_E == SHOWN) | (kind_E == CLICKED)) & asked_E)
     order = of_kind[np.lexsort((of_kind, item_E[of_kind], request_E[of_kind]))]
     same = (item_E[order][1:] == item_E[order][:-1]) & (request_E[order][1:] == request_E[order][:-1])
     found = np.zeros(len(kind_E), np.float32)
     found[order[:-1][same & (kind_E[order][1:] == CLICKED)]] = 1
-    return found
+    return found[event_M]

@@ -16,6 +16,7 @@ from ranker.inputs.batch import Batch, PastBatch
 from ranker.inputs.features import Featurizer, KeyedBatch, Lookup
 from ranker.inputs.hashing import hash64
 from ranker.inputs.requests import LabelledRequest
+from ranker.learning.tier_batches import PastDraws, TierBatch, tier_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,38 +79,41 @@ def make_lessons(
     began_ms: int = 0,
 ) -> list[Lesson]:
     """One lesson for each tier that has any example, cheapest first; with past pages from before `began_ms`."""
-    tiers = [assign_tiers(config, example, dearer_share) for example in examples]
-    lessons = []
-    for tier in config.tiers:
-        indices = [i for i, names in enumerate(tiers) if tier.name in names]
-        if not indices:
-            continue
-        chosen = [examples[i] for i in indices]
-        emissions = [e.emissions() for e in chosen]
-        requests = [e.request for e in chosen]
-        keyed = featurizer.keys(requests, tier.log_length)
-        past = None
-        if past_pages and tier.log_length and config.evidence:
-            log = featurizer.log(requests, config.max_log_length)
-            draws_BP = past_draws([e.response_id for e in chosen], past_pages)
-            event_ms_B = np.array([r.event_ms for r in requests], np.int64)
-            past = featurizer.past(keyed.slots, log, tables, tier.log_length, event_ms_B, began_ms, draws_BP)
-        known = {t.name for t in config.tiers}
-        served = [e.tier == tier.name or (e.tier not in known and tier is config.tiers[0]) for e in chosen]
-        lessons.append(
-            Lesson(
-                tier=tier.name,
-                examples=indices,
-                served_N=np.repeat(np.array(served), [len(e.request.items) for e in chosen]),
-                keyed=keyed,
-                batch=featurizer.batch(keyed, tables),
-                position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
-                click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
-                conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
-                click_emission_N=torch.from_numpy(np.concatenate([clicks for clicks, _ in emissions])),
-                emission_N=torch.from_numpy(np.concatenate([conversions for _, conversions in emissions])),
-                shown_ms_N=np.concatenate([shown_ms(e) for e in chosen]),
-                past=past,
-            )
-        )
-    return lessons
+    names = [assign_tiers(config, example, dearer_share) for example in examples]
+    learners = [(tier, [i for i, of in enumerate(names) if tier.name in of]) for tier in config.tiers]
+    learners = [(tier, indices) for tier, indices in learners if indices]
+    if not learners:
+        return []
+    draws, log_length = None, max(tier.log_length for tier, _ in learners)
+    if past_pages:
+        log_length = config.max_log_length  # pages are drawn from all of the log
+        draws_BP = past_draws([e.response_id for e in examples], past_pages)
+        draws = PastDraws(np.array([e.request.event_ms for e in examples], np.int64), began_ms, draws_BP)
+    keyed = featurizer.keys([e.request for e in examples], log_length)
+    batches = tier_batches(config, featurizer, tables, keyed, learners, draws)
+    known = {tier.name for tier in config.tiers}
+    return [
+        _lesson(tier.name, indices, read, [examples[i] for i in indices], known, tier is config.tiers[0])
+        for (tier, indices), read in zip(learners, batches, strict=True)
+    ]
+
+
+def _lesson(
+    tier: str, indices: list[int], read: TierBatch, chosen: list[LabelledRequest], known: set[str], cheapest: bool
+) -> Lesson:
+    emissions = [e.emissions() for e in chosen]
+    served = [e.tier == tier or (e.tier not in known and cheapest) for e in chosen]
+    return Lesson(
+        tier=tier,
+        examples=indices,
+        served_N=np.repeat(np.array(served), [len(e.request.items) for e in chosen]),
+        keyed=read.keyed,
+        batch=read.batch,
+        position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),
+        click_N=torch.from_numpy(np.concatenate([e.click_N for e in chosen])),
+        conversion_N=torch.from_numpy(np.concatenate([e.conversion_N for e in chosen])),
+        click_emission_N=torch.from_numpy(np.concatenate([clicks for clicks, _ in emissions])),
+        emission_N=torch.from_numpy(np.concatenate([conversions for _, conversions in emissions])),
+        shown_ms_N=np.concatenate([shown_ms(e) for e in chosen]),
+        past=read.past,
+    )

@@ -31,7 +31,7 @@ from streams.errors import Refused, StartError
 from streams.kafka.scan import read_topic
 from streams.kafka.seen import SeenIds
 from streams.runtime.redis_client import connect
-from streams.simulate.config import WORLDS
+from streams.simulate.config import WORLDS, WorldConfig
 from streams.simulate.outcomes import events, search_event, show
 from streams.simulate.traffic import Traffic
 from streams.simulate.world import World
@@ -84,7 +84,7 @@ def take_sample(
         weights = weights or newest_weights(settings.snapshots, recipe.model)
         examples, requests = recorded(settings, options.responses)
     else:
-        world = SimulatedTraffic(recipe.model, options.world, seed=options.seed)
+        world = SimulatedTraffic(recipe.model, WORLDS[options.world](), seed=options.seed)
         if weights is None:
             say(f"learning from {options.train} simulated responses")
             learned, _ = world.take(options.train)
@@ -100,8 +100,8 @@ def take_sample(
 class SimulatedTraffic:
     """Responses of a simulated world: of each visit the first candidates are shown, in the order they came."""
 
-    def __init__(self, model: ModelConfig, world: str, *, seed: int) -> None:
-        self._world = World(WORLDS[world](), seed=seed, start_ms=_START_MS)
+    def __init__(self, model: ModelConfig, world: WorldConfig, *, seed: int) -> None:
+        self._world = World(world, seed=seed, start_ms=_START_MS)
         self._traffic = Traffic(self._world)
         self._log_length = model.max_log_length
         self._tier = model.tiers[-1].name  # all cheaper ones learn with it

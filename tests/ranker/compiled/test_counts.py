@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ranker.compiled.counts import _BITS, LogCounts
-from ranker.inputs.evidence import Events, count_evidence
+from ranker.inputs.evidence import KnownLogs, Moments, count_evidence
 
 
 def both(candidate_SN: np.ndarray, event_SE: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -14,11 +14,10 @@ def both(candidate_SN: np.ndarray, event_SE: np.ndarray, seed: int = 0) -> tuple
     known_SE, action_E = rng.random((S, E)) < 0.9, rng.integers(0, 32, (E,))
     action_E[: E // 2] = rng.integers(0, 4, (E // 2,))
     age_E = rng.uniform(0, 14, (E,)).astype(np.float32)
-    expected = count_evidence(
-        Events(np.zeros(E, np.int64), action_E, age_E),
-        {str(s): (event_SE[s], known_SE[s]) for s in range(S)},
-        {str(s): candidate_SN[s] for s in range(S)},
-        np.zeros(N, np.int64),
+    logs = KnownLogs(np.array([E]), action_E, age_E, {str(s): (event_SE[s], known_SE[s]) for s in range(S)})
+    candidates = {str(s): candidate_SN[s] for s in range(S)}
+    [expected] = count_evidence(
+        logs, candidates, Moments.now(logs.lengths_B), np.zeros(N, np.int64), logs.lengths_B[None]
     )
     given = (candidate_SN.view(np.int64), event_SE.view(np.int64), known_SE, action_E, age_E)
     found, unsure = LogCounts()(*map(torch.from_numpy, given))

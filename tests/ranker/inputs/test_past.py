@@ -25,7 +25,10 @@ def pages_of(  # type: ignore[no-untyped-def]
     featurizer = Featurizer(CONFIG)
     keyed = featurizer.keys(requests, LONG)
     event_ms_B = np.array([r.event_ms for r in requests], np.int64)
-    return featurizer.past(keyed.slots, keyed.log, tables(), log_length, event_ms_B, began_ms, draws_BP)
+    newest_KB = np.array([[3] * len(requests), [log_length] * len(requests)])
+    logs = featurizer.rows(keyed, tables()).logs
+    past = featurizer.past(keyed.slots, logs, newest_KB, event_ms_B, began_ms, draws_BP)
+    return past.part(1, np.ones(len(requests), np.bool_))
 
 
 def by_hand(request: ScoringRequest, draw: int) -> list[tuple[int, float]]:
@@ -123,7 +126,6 @@ def test_young_impressions_and_unknown_items_are_no_examples() -> None:
         np.array([3]),
         least_ages(np.array([0]), 0),
         np.arange(9, dtype=np.uint64)[None],
-        LONG,
     )
     assert pages.event_M.tolist() == [0]
 
@@ -135,9 +137,10 @@ def test_crosses_are_those_of_the_user_and_the_item_at_that_hour() -> None:
     featurizer, known = Featurizer(config), tables()
     keyed = featurizer.keys([request], LONG)
     draws_BP = np.array([[7]], np.uint64)
-    past = featurizer.past(keyed.slots, keyed.log, known, LONG, np.array([EVENT_MS]), EVENT_MS, draws_BP)
-    assert past.crosses is not None
-    rows_MC = past.crosses.rows_T.numpy().reshape(len(past.click_M), -1)
+    logs, newest_KB = featurizer.rows(keyed, known).logs, np.array([[LONG]])
+    past = featurizer.past(keyed.slots, logs, newest_KB, np.array([EVENT_MS]), EVENT_MS, draws_BP)
+    assert past.crosses_MC is not None
+    rows_MC = past.crosses_MC
     [(place, _), *_] = by_hand(request, 7)
     item = next(name for name in KNOWN if key(name, ITEM) == key_of(request, place))
     then = replace(

@@ -20,6 +20,7 @@ from streams.config.load import from_table, load_recipe
 from streams.config.low_precision import use_measured_precision
 from streams.errors import StartError
 from streams.machine import cpu_info
+from streams.simulate.config import WORLDS
 from streams.tuning.precision import precision_command
 from streams.tuning.prune import prune_command, recipe_toml
 from streams.tuning.sample import COMPRESS, SimulatedTraffic, newest_weights, take_sample
@@ -53,7 +54,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_simulated_logs_hold_the_past_and_labels_are_what_happened(small: Path) -> None:
     model = load_recipe(str(small)).model
-    traffic, again = (SimulatedTraffic(model, "demo", seed=1) for _ in range(2))
+    traffic, again = (SimulatedTraffic(model, WORLDS["demo"](), seed=1) for _ in range(2))
     examples, requests = traffic.take(300)
     for labelled, asked in zip(examples, requests, strict=True):
         log = asked.log
@@ -94,14 +95,14 @@ def test_a_pruned_model_is_served_learned_on_and_measured(small: Path, tmp_path:
     assert {p.mlp: p.hidden for p in recipe.model.tier("heavy").pruned} == shown["pruned"]
     (snapshot,) = list_snapshots(str(out), recipe.model.digest)
 
-    _, (asked, *_) = SimulatedTraffic(recipe.model, "demo", seed=0).take(1)
+    _, (asked, *_) = SimulatedTraffic(recipe.model, WORLDS["demo"](), seed=0).take(1)
     engine = Engine(recipe.model, COMPRESS)
     load_image(snapshot, engine.image)
     full = engine.score("heavy", [asked])[0].pctr
     assert np.isfinite(full).all()
     learner = Learner(recipe.model, recipe.training.learner, COMPRESS)
     restore(learner, load_training_state(snapshot))
-    examples, _ = SimulatedTraffic(recipe.model, "demo", seed=0).take(20)
+    examples, _ = SimulatedTraffic(recipe.model, WORLDS["demo"](), seed=0).take(20)
     assert learner.learn(examples).applied
 
     args = ["--recipe", str(out / "recipe.toml"), "--snapshot", str(out), "--repeats", "4", "--json"]
@@ -139,7 +140,7 @@ def test_precision_of_another_cpu_is_left_with_a_reason(
     small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = load_recipe(str(small)).model
-    examples, _ = SimulatedTraffic(model, "demo", seed=0).take(32)
+    examples, _ = SimulatedTraffic(model, WORLDS["demo"](), seed=0).take(32)
     asked = examples[-1].request
     cpu, _ = cpu_info(Path("/proc/cpuinfo"))
 
