@@ -3,7 +3,8 @@
     python -m benchmarks.training_step [--recipe tiers] [--responses 2,16,64] [--steps 60] [--warm-up 10000] [--json]
 
 The trainer's own learner, without its house: responses of a simulated world with few users, whose logs grow long,
-in steps of so many, and after each the changes that an update would carry. Milliseconds of processor time of one
+in steps of so many, and after each the update that replicas would get: what has changed, as records, and the published
+image with it. Milliseconds of processor time of one
 thread, by phase, medians over the steps; a response has a page of impressions, each an example. Run it with another
 tree in PYTHONPATH, in turns, to compare two.
 """
@@ -21,6 +22,9 @@ import torch
 from kernels.linear_compress import bind
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner
+from ranker.updates.image import Image, new_image
+from ranker.updates.log import Position
+from ranker.updates.record import Update, UpdateHeader, encode_update
 from streams.config.load import load_recipe
 from streams.machine import this_machine
 from streams.simulate.config import WORLDS
@@ -30,6 +34,7 @@ _WARM_STEP = 64
 """Responses of a step before those that are measured."""
 _UNMEASURED = 3
 """Steps of each size before those that are measured."""
+_POSITION = Position(epoch=1, number=1, trainer="benchmark", offset=0)
 
 
 class _Phases:
@@ -53,7 +58,21 @@ class _Phases:
         return {name: float(np.median([step[name] for step in self.steps])) for name in names}
 
 
-def measure(learner: Learner, steps: Sequence[Sequence[LabelledRequest]]) -> dict[str, float]:
+def header(learner: Learner, *, reset: bool = False) -> UpdateHeader:
+    return UpdateHeader(
+        epoch=1, number=1, previous=0, digest=learner.config.digest, trainer="benchmark", reset=reset, grades={}
+    )
+
+
+def published(learner: Learner) -> Image:
+    """Returns the image that replicas hold of all that was learned so far."""
+    image = new_image(learner.config, bind("decomposed"))
+    learner.mark_all()
+    image.apply(Update(header(learner, reset=True), learner.take_changes()), _POSITION)
+    return image
+
+
+def measure(learner: Learner, image: Image, steps: Sequence[Sequence[LabelledRequest]]) -> dict[str, float]:
     """Milliseconds of a step by phase, and in all."""
     phases = _Phases()
     learner.lap = phases.lap
@@ -62,8 +81,12 @@ def measure(learner: Learner, steps: Sequence[Sequence[LabelledRequest]]) -> dic
         report = learner.learn(examples)
         if not report.applied:
             raise SystemExit(f"a step of {len(examples)} responses was not applied: loss {report.loss}")
-        learner.take_changes()
+        update = Update(header(learner), learner.take_changes(image))
         phases.lap("changes")
+        encode_update(update)
+        phases.lap("encode")
+        image.apply(update, _POSITION)
+        phases.lap("apply")
     phases.steps = phases.steps[_UNMEASURED:]
     return phases.medians() | {"all": float(np.median([sum(step.values()) for step in phases.steps]))}
 
@@ -86,6 +109,7 @@ def main() -> None:
     traffic.take(args.warm_up // 2)
     for _ in range(args.warm_up // 2 // _WARM_STEP):
         learner.learn(traffic.take(_WARM_STEP)[0])
+    image = published(learner)
     print(f"{this_machine()}; recipe {args.recipe}")
     result: dict[str, dict[str, float]] = {}
     for size in map(int, args.responses.split(",")):
@@ -93,7 +117,7 @@ def main() -> None:
         taken = [example for examples in steps for example in examples]
         events = float(np.mean([len(example.request.log) for example in taken]))
         examples = float(np.mean([len(example.click_N) for example in taken]))
-        found = measure(learner, steps)
+        found = measure(learner, image, steps)
         per_s = 1000 * size * examples / found["all"]
         told = ", ".join(f"{name} {ms:.2f}" for name, ms in found.items())
         print(f"{size:>4} responses of {examples:.1f} impressions, logs of {events:.0f}: {told} ms; ", end="")

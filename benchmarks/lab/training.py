@@ -18,6 +18,7 @@ from ranker.inputs.features import Featurizer
 from ranker.learning.adam import new_adam
 from ranker.learning.learner import Learner
 from ranker.learning.lessons import Lesson, past_draws
+from ranker.learning.taught import Taught
 from ranker.learning.tier_batches import PastDraws, tier_batches
 from ranker.model.heads import calibrate
 from ranker.model.tier import Logits, Tier
@@ -64,8 +65,8 @@ class _Watched(Learner):
     logits: Sequence[Logits] = ()
     at_average_place = False
 
-    def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
-        found = super()._forward(lessons)
+    def _forward(self, lessons: Sequence[Lesson], taught: Sequence[Taught]) -> list[Logits]:
+        found = super()._forward(lessons, taught)
         with torch.no_grad():
             self.logits = [self._graded(out, x) for out, x in zip(found, lessons, strict=True)]
         return found
@@ -197,7 +198,6 @@ def lesson_of(
     return Lesson(
         tier=tier.name,
         examples=list(range(last - first)),
-        served_N=np.zeros(len(keyed.request_of_N), np.bool_),
         keyed=read.keyed,
         batch=read.batch,
         position_N=torch.from_numpy(stream.position_N[cut]),

@@ -14,8 +14,8 @@ from torch import Tensor
 from kernels.linear_compress import Compress
 from ranker.arrays import F32, I64
 from ranker.config import CROSSES, ITEM, STATISTICS, LearnerConfig, ModelConfig
-from ranker.delayed.policies import POLICIES, Emission
-from ranker.delayed.weights import Targets, is_positive, late_loss, targets
+from ranker.delayed.policies import POLICIES
+from ranker.delayed.weights import Targets, targets
 from ranker.grades import PRIOR_LABELS, RECENT_LABELS, BaseRate, Compared, LossSums, compare, grade
 from ranker.inputs.features import Featurizer
 from ranker.inputs.laps import Lap, no_lap
@@ -26,10 +26,11 @@ from ranker.learning.adam import new_adam
 from ranker.learning.counting import Counter
 from ranker.learning.distillation import distillation_loss
 from ranker.learning.eviction import Admission
-from ranker.learning.lessons import Lesson, make_lessons, shown_ms
+from ranker.learning.lessons import Lesson, make_lessons, served_keys, shown_ms
+from ranker.learning.losses import corrected, lesson_loss, with_soft
 from ranker.learning.model_copy import ModelCopy
 from ranker.learning.pending import PendingChanges
-from ranker.learning.taught import Taught, teaches
+from ranker.learning.taught import Taught, taught_together
 from ranker.learning.trained_tables import trained_tables
 from ranker.model.heads import CLICK
 from ranker.model.init import log_odds
@@ -125,9 +126,17 @@ class Learner:
         before = self.began_ms
         if before is None and taught:
             self.began_ms = min(example.request.event_ms for example in taught)
-        lessons = self._lessons(taught, self._settings.dearer_share, self.past_pages)
+        lessons = make_lessons(
+            self.config,
+            self._featurizer,
+            self.tables,
+            taught,
+            self._settings.dearer_share,
+            self.past_pages,
+            self.began_ms or 0,
+        )
         self.lap("lessons")
-        graded = self._grade(examples, lessons if len(taught) == len(examples) else None)
+        graded = self._grade(examples)
         self.lap("grade")
         report = self.learn_from(lessons, _joined(examples, "click_N"), _joined(examples, "conversion_N"))
         if not report.applied:
@@ -139,9 +148,7 @@ class Learner:
         if self.reference is None:
             return {}
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
-        lessons = self._lessons(examples, 0.0)
-        pctr, pcvr = found = self.reference.predict(self._featurizer, examples, lessons)
-        elder_pctr, elder_pcvr = self.elder.predict(self._featurizer, examples, lessons) if self.elder else found
+        (pctr, pcvr), (elder_pctr, elder_pcvr) = self._predicted(examples, self.reference, self.elder or self.reference)
         shown_ms_N = np.concatenate([shown_ms(e) for e in examples] or [np.empty(0, np.int64)])
         return {
             "click": compare(click_N, pctr_N, pctr, elder_pctr, shown_ms_N),
@@ -156,10 +163,11 @@ class Learner:
         if labels == 0:
             self._observe_rates(click_N, conversion_N)
             return StepReport(applied=False)
-        logits = self._forward(lessons)
-        taught = [self._targets(out, lesson) for out, lesson in zip(logits, lessons, strict=True)]
-        losses = [_loss(out, x, *t, settings) for out, x, t in zip(logits, lessons, taught, strict=True)]
-        losses.extend(self._past_loss(lesson) for lesson in lessons if lesson.past is not None)
+        taught = taught_together(self.tables, lessons, self._item_slots)
+        logits = self._forward(lessons, taught)
+        learned = [self._targets(out, lesson) for out, lesson in zip(logits, lessons, strict=True)]
+        losses = [lesson_loss(out, x, *of, settings) for out, x, of in zip(logits, lessons, learned, strict=True)]
+        losses.extend(self._past_loss(x, by) for x, by in zip(lessons, taught, strict=True) if x.past is not None)
         losses.append(settings.distillation_weight * distillation_loss(self.config, lessons, logits))
         loss = torch.stack(losses).sum() / labels
         self.lap("forward")
@@ -181,11 +189,11 @@ class Learner:
             worth_N = self.tiers[lessons[0].tier].position.worth(lessons[0].position_N).numpy()
             self.pending.touch(STATISTICS, self.counter.count(lessons[0], worth_N, self.tables.weights[STATISTICS]))
         before = log_odds(self.recent_clicks.mean)
-        self.late_clicks.observe(_corrected(lessons[0].click_emission_N))
+        self.late_clicks.observe(corrected(lessons[0].click_emission_N))
         self._observe_rates(click_N, conversion_N)
         self._start_from_base_rates()
         now = log_odds(self.recent_clicks.mean)
-        for out, lesson, (clicks, conversions) in zip(logits, lessons, taught, strict=True):
+        for out, lesson, (clicks, conversions) in zip(logits, lessons, learned, strict=True):
             self.tiers[lesson.tier].observe(
                 out,
                 lesson.position_N,
@@ -215,10 +223,11 @@ class Learner:
         """Have the next take_changes include what the log changed while this learner did not look."""
         self.pending.mark_dirty(dirty)
 
-    def _lessons(self, examples: Sequence[LabelledRequest], dearer_share: float, past_pages: int = 0) -> list[Lesson]:
-        return make_lessons(
-            self.config, self._featurizer, self.tables, examples, dearer_share, past_pages, self.began_ms or 0
-        )
+    def _predicted(self, examples: Sequence[LabelledRequest], *models: ModelCopy) -> list[tuple[F32, F32]]:
+        """pCTR and pCVR [N] as each of the models would have served them; a model that is named twice is asked once."""
+        served, sizes = served_keys(self.config, self._featurizer, examples), [len(e.click_N) for e in examples]
+        found = {id(model): model.predict(self._featurizer, sizes, served) for model in models}
+        return [found[id(model)] for model in models]
 
     def _learned(self, clicks: I64, conversions: I64) -> int:
         """How many of these examples, of Emission, count under the policies: a final negative does not where it was
@@ -231,19 +240,18 @@ class Learner:
         self.recent_clicks.observe(click_N)
         self.conversion_rate.observe(conversion_N)
 
-    def _forward(self, lessons: Sequence[Lesson]) -> list[Logits]:
+    def _forward(self, lessons: Sequence[Lesson], taught: Sequence[Taught]) -> list[Logits]:
         """Dropout's draws follow from the number of the step, so that the same input gives the same step."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.step)
             return [
-                self.tiers[x.tier](x.batch, Taught(self.tables, x, teaches_B, self._item_slots), x.position_N)
-                for x, teaches_B in zip(lessons, teaches(lessons), strict=True)
+                self.tiers[x.tier](x.batch, embedder, x.position_N) for x, embedder in zip(lessons, taught, strict=True)
             ]
 
-    def _past_loss(self, lesson: Lesson) -> Tensor:
+    def _past_loss(self, lesson: Lesson, taught: Taught) -> Tensor:
         past = lesson.past
         assert past is not None
-        logits_M = self.tiers[lesson.tier].past_logits(past, self.tables)
+        logits_M = self.tiers[lesson.tier].past_logits(past, taught)
         return self._settings.past_weight * F.binary_cross_entropy_with_logits(logits_M, past.click_M, reduction="sum")
 
     def _targets(self, logits: Logits, lesson: Lesson) -> tuple[Targets, Targets]:
@@ -257,15 +265,13 @@ class Learner:
                 (self._settings.conversions, lesson.emission_N, logits.conversion_N, late_N),
             )
         )
-        return _with_soft(clicks, lesson.click_N), _with_soft(conversions, lesson.conversion_N)
+        return with_soft(clicks, lesson.click_N), with_soft(conversions, lesson.conversion_N)
 
-    def _grade(self, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson] | None) -> StepReport:
-        """lessons: of these examples, where they are made already."""
+    def _grade(self, examples: Sequence[LabelledRequest]) -> StepReport:
         click_N, conversion_N, pctr_N, pcvr_N = (_joined(examples, name) for name in _GRADED)
         frozen = None
         if self._frozen is not None:
-            lessons = self._lessons(examples, 0.0) if lessons is None else lessons
-            frozen = self._frozen.predict(self._featurizer, examples, lessons)
+            [frozen] = self._predicted(examples, self._frozen)
         return StepReport(
             applied=False,
             click=grade(click_N, pctr_N, frozen[0] if frozen is not None else None, self.click_rate),
@@ -371,29 +377,3 @@ _GRADED = ("click_N", "conversion_N", "pctr_N", "pcvr_N")
 
 def _joined(examples: Sequence[LabelledRequest], name: str) -> F32:
     return np.concatenate([getattr(e, name) for e in examples] or [np.empty(0, np.float32)])
-
-
-def _with_soft(found: Targets, label_N: Tensor) -> Targets:
-    return Targets(torch.where(label_N.isnan(), found.label_N, label_N), found.weight_N)
-
-
-def _corrected(emission_N: Tensor) -> F32:
-    """Returns, for each positive example, 1 where it corrects what was said before, else 0."""
-    of_positives: F32 = (emission_N[is_positive(emission_N)] == Emission.CORRECTED).numpy().astype(np.float32)
-    return of_positives
-
-
-def _loss(logits: Logits, lesson: Lesson, clicks: Targets, conversions: Targets, settings: LearnerConfig) -> Tensor:
-    """Sum over the labels there are."""
-    total = logits.click_N.new_zeros(())
-    for logit_N, of_kind, weight in (
-        (logits.click_N, clicks, 1.0),
-        (logits.conversion_N, conversions, settings.conversion_weight),
-    ):
-        known_N = ~of_kind.label_N.isnan()
-        total = total + weight * F.binary_cross_entropy_with_logits(
-            logit_N[known_N], of_kind.label_N[known_N], weight=of_kind.weight_N[known_N], reduction="sum"
-        )
-    if POLICIES[settings.conversions].learns_late and logits.late_N is not None:
-        total = total + late_loss(logits.late_N, lesson.emission_N)
-    return total

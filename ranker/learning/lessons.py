@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,8 +25,6 @@ class Lesson:
     tier: str
     examples: list[int]
     """Ascending indices into what was given."""
-    served_N: npt.NDArray[np.bool_]
-    """Candidates of responses that this tier served."""
     keyed: KeyedBatch
     batch: Batch
     position_N: Tensor
@@ -91,22 +88,32 @@ def make_lessons(
         draws = PastDraws(np.array([e.request.event_ms for e in examples], np.int64), began_ms, draws_BP)
     keyed = featurizer.keys([e.request for e in examples], log_length)
     batches = tier_batches(config, featurizer, tables, keyed, learners, draws)
-    known = {tier.name for tier in config.tiers}
     return [
-        _lesson(tier.name, indices, read, [examples[i] for i in indices], known, tier is config.tiers[0])
+        _lesson(tier.name, indices, read, [examples[i] for i in indices])
         for (tier, indices), read in zip(learners, batches, strict=True)
     ]
 
 
-def _lesson(
-    tier: str, indices: list[int], read: TierBatch, chosen: list[LabelledRequest], known: set[str], cheapest: bool
-) -> Lesson:
+def served_keys(
+    config: ModelConfig, featurizer: Featurizer, examples: Sequence[LabelledRequest]
+) -> list[tuple[str, list[int], KeyedBatch]]:
+    """Each tier that served any of the examples, which, and their keys. What a tier served that is no longer
+    configured counts as the cheapest's."""
+    names = [tier.name for tier in config.tiers]
+    by_tier: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        by_tier.setdefault(example.tier if example.tier in names else names[0], []).append(i)
+    return [
+        (tier, indices, featurizer.keys([examples[i].request for i in indices], config.tier(tier).log_length))
+        for tier, indices in by_tier.items()
+    ]
+
+
+def _lesson(tier: str, indices: list[int], read: TierBatch, chosen: list[LabelledRequest]) -> Lesson:
     emissions = [e.emissions() for e in chosen]
-    served = [e.tier == tier or (e.tier not in known and cheapest) for e in chosen]
     return Lesson(
         tier=tier,
         examples=indices,
-        served_N=np.repeat(np.array(served), [len(e.request.items) for e in chosen]),
         keyed=read.keyed,
         batch=read.batch,
         position_N=torch.from_numpy(np.concatenate([e.position_N for e in chosen])),

@@ -1,6 +1,6 @@
 """The model as it was at some moment: what the live one is compared with."""
 
-# N candidates over all examples.
+# N candidates over all responses.
 
 import copy
 from collections.abc import Sequence
@@ -12,11 +12,9 @@ import torch
 from ranker.arrays import F32
 from ranker.config import ModelConfig
 from ranker.engine import predict
-from ranker.inputs.features import Featurizer
+from ranker.inputs.features import Featurizer, KeyedBatch
 from ranker.inputs.keymap import KeyMap
-from ranker.inputs.requests import LabelledRequest
 from ranker.inputs.tables import PlainTables
-from ranker.learning.lessons import Lesson
 from ranker.learning.trained_tables import TrainedTables
 from ranker.updates.image import Tiers, dense_tensors
 
@@ -51,16 +49,15 @@ class ModelCopy:
         np.copyto(self.tables.catalogue.entry_RS, tables.catalogue.entry_RS)
 
     def predict(
-        self, featurizer: Featurizer, examples: Sequence[LabelledRequest], lessons: Sequence[Lesson]
+        self, featurizer: Featurizer, sizes: Sequence[int], served: Sequence[tuple[str, list[int], KeyedBatch]]
     ) -> tuple[F32, F32]:
-        """pCTR and pCVR [N] as this model would have served them, each response by the tier that served it."""
-        sizes = [len(e.request.items) for e in examples]
+        """pCTR and pCVR [N] as this model would have served them, each response by the tier that served it.
+
+        sizes: candidates of each response. served: see served_keys.
+        """
         starts = np.cumsum([0, *sizes])
-        pctr_N, pcvr_N = np.zeros(starts[-1], np.float32), np.zeros(starts[-1], np.float32)
-        for lesson in lessons:
-            if lesson.served_N.any():
-                pctr, pcvr = predict(featurizer, self.tiers, self.tables, lesson.tier, lesson.keyed)
-                where = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in lesson.examples])
-                pctr_N[where[lesson.served_N]] = pctr[lesson.served_N]
-                pcvr_N[where[lesson.served_N]] = pcvr[lesson.served_N]
-        return pctr_N, pcvr_N
+        p_2N = np.zeros((2, starts[-1]), np.float32)
+        for tier, indices, keyed in served:
+            where = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in indices])
+            p_2N[:, where] = predict(featurizer, self.tiers, self.tables, tier, keyed)
+        return p_2N[0], p_2N[1]

@@ -6,9 +6,11 @@ import numpy as np
 
 from kernels.linear_compress import bind
 from ranker.config import HOUR, ITEM, SURFACE, USER, LearnerConfig, ModelConfig, Slot, TableConfig, TierConfig
+from ranker.inputs.features import Featurizer
 from ranker.inputs.hashing import hash64
 from ranker.inputs.requests import LOG_DTYPE, LabelledRequest, ScoringRequest
 from ranker.learning.learner import Learner
+from ranker.learning.lessons import Lesson, make_lessons
 from ranker.updates.log import Position
 from ranker.updates.record import Update, UpdateHeader
 
@@ -144,3 +146,8 @@ def update_of(learner: Learner, number: int, epoch: int = 1) -> Update:
 
 def at(number: int, epoch: int = 1) -> Position:
     return Position(epoch=epoch, number=number, trainer="t", offset=number)
+
+
+def lessons_of(learner: Learner, examples: Sequence[LabelledRequest]) -> list[Lesson]:
+    """Lessons of the tiers that served the examples and of the cheaper ones, without past pages."""
+    return make_lessons(learner.config, Featurizer(learner.config), learner.tables, examples, 0.0)

@@ -41,7 +41,7 @@ def stream(impressions: int, rng: np.random.Generator) -> list[LabelledRequest]:
 
 def predicted(of: Learner) -> list[float]:
     one = labelled(0, request("u", ITEMS), [np.nan] * 2, [np.nan] * 2)
-    pctr_N, _ = of.copy().predict(of._featurizer, [one], of._lessons([one], 0.0))
+    [(pctr_N, _)] = of._predicted([one], of.copy())
     return pctr_N.tolist()  # type: ignore[no-any-return]
 
 

@@ -13,7 +13,7 @@ from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner
 from ranker.learning.state import restore, training_state
 from ranker.model.tier import Tier
-from tests.ranker.samples import COMPRESS, labelled, request, tiny_model, traffic
+from tests.ranker.samples import COMPRESS, labelled, lessons_of, request, tiny_model, traffic
 
 ITEMS = ["seldom late", "mostly late"]
 RATE_X, LATE_X = np.array([0.3, 0.5]), np.array([0.2, 0.9])
@@ -48,7 +48,7 @@ def stream(policy: PolicyName, clicks: int, rng: np.random.Generator) -> list[La
 def predicted(learner: Learner) -> list[float]:
     copy = learner.copy()
     one = example(0, ITEMS, [NO_EMISSION] * 2)
-    _, pcvr_N = copy.predict(learner._featurizer, [one], learner._lessons([one], 0.0))
+    [(_, pcvr_N)] = learner._predicted([one], copy)
     return pcvr_N.tolist()  # type: ignore[no-any-return]
 
 
@@ -99,7 +99,7 @@ def test_the_late_head_costs_serving_nothing() -> None:
     model = replace(tiny_model(), learns_late=True)
     tier = Tier(model, model.tiers[0], compress=COMPRESS).eval()
     assert tier.heads.late_1h is not None
-    lesson = learner_of("es_dfm")._lessons([labelled(0, request(), [1, 0])], 0.0)[0]
+    lesson = lessons_of(learner_of("es_dfm"), [labelled(0, request(), [1, 0])])[0]
     learner = learner_of("es_dfm")
     assert tier(lesson.batch, learner.tables, None).late_N is None
 

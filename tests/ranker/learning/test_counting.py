@@ -17,7 +17,7 @@ from ranker.learning.state import restore, training_state
 from ranker.model.statistics import smoothed_odds
 from ranker.updates.image import new_image
 from ranker.updates.record import Update, UpdateHeader
-from tests.ranker.samples import COMPRESS, EVENT_MS, at, labelled, request, tiny_model, traffic
+from tests.ranker.samples import COMPRESS, EVENT_MS, at, labelled, lessons_of, request, tiny_model, traffic
 
 COUNTING = replace(tiny_model(), statistics=((ITEM,), ("interests", "category")), statistic_rows=1_024)
 PROVISIONAL, CONVERTED_, CORRECTED, CLOSED = Emission
@@ -162,7 +162,7 @@ def test_shuffled_labels_teach_nothing() -> None:
         items = [f"i{k}" for k in rng.integers(0, 6, 4)]
         clicks = (rng.random(4) < 0.5).astype(np.float32)
         example = labelled(number, request(f"u{number % 9}", items), clicks.tolist())
-        lessons = learner._lessons([example], 0.0)
+        lessons = lessons_of(learner, [example])
         with torch.no_grad():
             logits = learner.tiers["light"](lessons[0].batch, learner.tables, lessons[0].position_N)
         learner.learn([example])
@@ -187,7 +187,7 @@ def test_counts_alone_tell_good_from_bad() -> None:
             clicks = [float(rng.random() < {"good": 0.8, "bad": 0.2}[item]) for item in items]
             pages.append(labelled(16 * step + page, request(items=items), clicks))
         learner.learn(pages)
-    lessons = learner._lessons([labelled(0, request(items=["good", "bad", "new"]), [0, 0, 0])], 0.0)
+    lessons = lessons_of(learner, [labelled(0, request(items=["good", "bad", "new"]), [0, 0, 0])])
     with torch.no_grad():
         logits = learner.tiers["light"](lessons[0].batch, learner.tables, torch.zeros(3, dtype=torch.int64))
     good, bad, new = logits.click_N.tolist()
@@ -266,7 +266,7 @@ def test_no_row_makes_a_prediction_that_is_none() -> None:
     learner = learner_of(config)
     with torch.no_grad():
         learner.tiers["light"].statistics.click_SM.fill_(1.0)  # type: ignore[union-attr]
-    lessons = learner._lessons([labelled(0, request(items=["a", "b"]), [0, 0])], 0.0)
+    lessons = lessons_of(learner, [labelled(0, request(items=["a", "b"]), [0, 0])])
     for clicked in (1.0, -1.0, 1e30):  # and never shown
         learner.tables.weights[STATISTICS][:, 1::2] = clicked
         logits = learner.tiers["light"](lessons[0].batch, learner.tables, lessons[0].position_N)

@@ -14,7 +14,17 @@ from ranker.learning.lessons import assign_tiers
 from ranker.learning.state import restore, training_state
 from ranker.recipes import demo_model
 from ranker.updates.log import Dirty
-from tests.ranker.samples import COMPRESS, at, labelled, request, tiny_learner, tiny_model, traffic, update_of
+from tests.ranker.samples import (
+    COMPRESS,
+    at,
+    labelled,
+    lessons_of,
+    request,
+    tiny_learner,
+    tiny_model,
+    traffic,
+    update_of,
+)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -331,7 +341,7 @@ def test_a_label_among_few_weighs_no_more_than_one_among_many() -> None:
     for number in range(200):
         learner.learn([labelled(2 * number, request(items=["a"]), [1])])
         learner.learn([labelled(2 * number + 1, request(items=["a", "a", "a"]), [0, 0, 0])])
-    [lesson, *_] = learner._lessons([labelled(0, request(items=["a"]), [0])], 0.0)
+    [lesson, *_] = lessons_of(learner, [labelled(0, request(items=["a"]), [0])])
     with torch.no_grad():
         logits = learner.tiers["light"](lesson.batch, learner.tables, lesson.position_N)
     assert 0.2 < float(torch.sigmoid(logits.click_N)) < 0.38
