@@ -5,8 +5,8 @@
 Scoring: a request of so many candidates with a full log, from features to probabilities, by compiled graphs and by
 operators in turns; milliseconds of this thread's processor time, and what the matrix products of the tier come to as a
 share of this core's peak (a product of two matrices of 512 x 512 by the same library). Operators are those that a
-forward of the tier dispatches. Idle: all workers and servers of a house on the real Kafka, a while after its start,
-with nothing sent; percent of a core.
+forward of the tier dispatches; by block, microseconds of a forward by operators. Idle: all workers and servers of a
+house on the real Kafka, a while after its start, with nothing sent; percent of a core.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from ranker.compiled.load import CompiledTier
 from ranker.config import ModelConfig
 from ranker.engine import Engine, predict
 from ranker.inputs.features import Featurizer
+from ranker.model.tier import Tier
 from ranker.tuning.cost import count_operations, cpu_times, made_up_batch, made_up_request
 from streams.config.load import load_recipe
 from streams.local.house import WORKERS, private_house
@@ -57,8 +58,36 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def measure_tier(model: ModelConfig, name: str, candidates: int, repeats: int, peak: float) -> dict[str, float]:
-    """Milliseconds by way, operators of a forward, and shares of the peak."""
+def block_times(tier: Tier, forward: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Microseconds of processor time in each of the tier's modules, medians; "rest" is what none of them takes, such as
+    looking rows up."""
+    calls: list[dict[str, float]] = []
+    began: dict[str, float] = {}
+
+    def begin(name: str) -> None:
+        began[name] = time.thread_time()
+
+    def end(name: str) -> None:
+        calls[-1][name] = calls[-1].get(name, 0.0) + 1e6 * (time.thread_time() - began[name])
+
+    handles = []
+    for name, module in tier.named_children():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: begin(name)))
+        handles.append(module.register_forward_hook(lambda *_, name=name: end(name)))
+    for _ in range(repeats):
+        calls.append({})
+        started = time.thread_time()
+        forward()
+        calls[-1]["rest"] = 1e6 * (time.thread_time() - started) - sum(calls[-1].values())
+    for handle in handles:
+        handle.remove()
+    return {name: float(np.median([call[name] for call in calls])) for name in calls[-1]}
+
+
+def measure_tier(
+    model: ModelConfig, name: str, candidates: int, repeats: int, peak: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds by way, operators of a forward, and shares of the peak; and microseconds by block."""
     engine = Engine(model, bind("decomposed"))
     featurizer, tables, graph = Featurizer(model), engine.image.tables, engine.graph(name)
     length = model.tier(name).log_length
@@ -66,6 +95,8 @@ def measure_tier(model: ModelConfig, name: str, candidates: int, repeats: int, p
     batch = made_up_batch(model, graph.tier, tables, candidates)
     with torch.inference_mode(), _Operators() as operators:
         graph.tier(batch, tables, None)
+    with torch.inference_mode():
+        blocks = block_times(graph.tier, lambda: graph.tier(batch, tables, None), repeats)
 
     tiers, keyed = {name: graph.tier}, featurizer.keys([request], length)
     runs: dict[str, Callable[[], object]] = {
@@ -80,7 +111,8 @@ def measure_tier(model: ModelConfig, name: str, candidates: int, repeats: int, p
         times = {way: 1000 * float(np.median(seconds)) for way, seconds in cpu_times(runs, repeats).items()}
     executed = candidates * count_operations(model, graph.tier, tables, log_length=length).executed(candidates)
     best_ms = min(times.values())
-    return times | {"operators": operators.count, "share of peak, %": 100 * executed / (best_ms / 1000) / peak}
+    share = 100 * executed / (best_ms / 1000) / peak
+    return times | {"operators": operators.count, "share of peak, %": share}, blocks
 
 
 def idle_shares(recipe: str, seconds: float) -> dict[str, float]:
@@ -102,9 +134,11 @@ def main() -> None:
     torch.set_num_threads(1)
     machine, model, peak = this_machine(), load_recipe(args.recipe).model, peak_flops()
     print(f"{machine}; {peak / 1e9:.0f} GFLOP/s of a core; {args.candidates} candidates")
-    tiers = {tier.name: measure_tier(model, tier.name, args.candidates, args.repeats, peak) for tier in model.tiers}
-    for name, found in tiers.items():
-        print(f"{name:<8} " + ", ".join(f"{what} {value:.2f}" for what, value in found.items()), flush=True)
+    tiers, by_block = {}, {}
+    for tier in model.tiers:
+        tiers[tier.name], by_block[tier.name] = measure_tier(model, tier.name, args.candidates, args.repeats, peak)
+        for found, form in ((tiers[tier.name], ".2f"), (by_block[tier.name], ".0f")):
+            print(f"{tier.name:<8} " + ", ".join(f"{what} {value:{form}}" for what, value in found.items()), flush=True)
     idle = {} if args.no_house else idle_shares(args.recipe, args.idle_s)
     for process, share in idle.items():
         print(f"idle {process:<10} {share:5.1f} % of a core")
@@ -115,6 +149,7 @@ def main() -> None:
             "by_operators_ms": {name: round(found["by operators"], 3) for name, found in tiers.items()},
             "share_of_peak": {name: round(found["share of peak, %"], 2) for name, found in tiers.items()},
             "operators": {name: int(found["operators"]) for name, found in tiers.items()},
+            "block_us": {name: {b: round(us) for b, us in blocks.items()} for name, blocks in by_block.items()},
             "idle_percent": round(sum(idle.values()), 1) if idle else None,
         }
         print(json.dumps(summary))

@@ -45,6 +45,7 @@ SMALLEST = {
     "open_transaction": "--turns 1 --seconds 5",
     "precision": "--widths 16 --train 32 --responses 40",
     "pruning": "--tiers light --train 200 --responses 100",
+    "training_step": "--responses 2 --steps 3 --warm-up 300 --users 5 --json",
     "rank_alone": "--tiers light --requests 2000 --candidates 10 --log-length 16 --json",
     "scaling": f"{LABORATORY} --axis log --lengths 64",
     "sharing": "--candidates 10 --log 32 --repeats 2",
