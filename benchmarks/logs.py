@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lab.counting_rival import vowpal_wabbit_with_counts
 from benchmarks.lab.replayed import replayed
 from benchmarks.lab.stream import Stream
 from benchmarks.lab.training import Settings, run
@@ -33,6 +32,7 @@ from ranker.arrays import F64
 from ranker.config import LearnerConfig
 from streams.datasets.logs.sources import open_log
 from streams.datasets.logs.traffic import LoggedImpression, TrafficLog
+from streams.errors import StartError
 from streams.machine import this_machine
 from streams.replay.baselines import Schedule, known_after
 from streams.replay.metrics import auc_interval, normalized_entropies
@@ -42,7 +42,6 @@ STEP = 16
 OBD = [f"obd/{policy}/{campaign}" for policy in ("random", "bts") for campaign in ("all", "men", "women")]
 MODEL = "model"
 LATE_LOG = "model, its log as late"
-RIVALS = {**BASELINES, "Vowpal Wabbit with the log's counts": vowpal_wabbit_with_counts}
 
 
 def main() -> None:
@@ -60,11 +59,12 @@ def main() -> None:
         try:
             log = open_log(name, args.map)
             rows = list(log.read())[: args.limit]
-        except (ValueError, OSError) as unreadable:
+        except (ValueError, OSError, StartError) as unreadable:
             raise SystemExit(f"benchmarks.logs: {unreadable}") from None
-        if len({row.clicked for row in rows}) < 2:
+        clicks = sum(row.clicked for row in rows)
+        if not 0 < clicks < len(rows):
             raise SystemExit(
-                f"benchmarks.logs: grades need clicks and others, got {len(rows)} rows of {name} all alike"
+                f"benchmarks.logs: {name} has {len(rows)} rows and {clicks} clicks: grades need both kinds"
             )
         found[name] = {lag: graded(log, rows, int(lag), args.seeds) for lag in args.lags.split(",")}
     if args.json:
@@ -78,7 +78,7 @@ def graded(log: TrafficLog, rows: list[LoggedImpression], lag: int, seeds: int) 
         began_s = time.process_time()
         predicted[f"{MODEL} {seed}"] = model_on(log, len(rows), lag, seed)
         took_s[MODEL] = time.process_time() - began_s
-    for name, rival in RIVALS.items():
+    for name, rival in BASELINES.items():
         began_s = time.process_time()
         predicted[name] = rival(rows, schedule, log.model)
         took_s[name] = time.process_time() - began_s
@@ -91,17 +91,20 @@ def graded(log: TrafficLog, rows: list[LoggedImpression], lag: int, seeds: int) 
     entropies = normalized_entropies(labels, np.stack(list(predicted.values())), users)
     aucs = [auc_interval(labels, p_n).value for p_n in predicted.values()]
     print(f"\n{log.name}, lag {lag}: {len(rows)} impressions, {int(labels.sum())} clicks, {users.max() + 1} users")
-    print(f"{'':36}{'AUC':>8}{'entropy':>9}{'s':>7}   model - rival")
+    print(f"{'':36}{'AUC':>8}{'entropy':>9}{'s':>7}   model - rival in entropy, 95 %")
     ours = {"auc": float(np.mean(aucs[:seeds])), "normalized_entropy": float(entropies.values_K[:seeds].mean())}
     spread = float(np.ptp(entropies.values_K[:seeds]))
-    print(f"{MODEL:36}{ours['auc']:>8.4f}{ours['normalized_entropy']:>9.4f}{took_s[MODEL]:>7.0f}   spread {spread:.4f}")
+    said = f"seeds differ by {spread:.4f}" if seeds > 1 else "one seed"
+    print(f"{MODEL:36}{ours['auc']:>8.4f}{ours['normalized_entropy']:>9.4f}{took_s[MODEL]:>7.0f}   {said}")
     out: dict[str, Any] = {MODEL: {**ours, "spread": spread, "seconds": round(took_s[MODEL], 1)}}
     for k, name in enumerate(list(predicted)[seeds:], seeds):
         differences = [entropies.difference(seed, k) for seed in range(seeds)]
         low, high = min(d.low for d in differences), max(d.high for d in differences)
         mean = float(np.mean([d.value for d in differences]))
         entropy = float(entropies.values_K[k])
-        print(f"{name:36}{aucs[k]:>8.4f}{entropy:>9.4f}{took_s[name]:>7.0f}   {mean:+.4f} [{low:+.4f}, {high:+.4f}]")
+        verdict = "model better" if high < 0 else "model worse" if low > 0 else "no difference shown"
+        print(f"{name:36}{aucs[k]:>8.4f}{entropy:>9.4f}{took_s[name]:>7.0f}   {mean:+.4f} ", end="")
+        print(f"[{low:+.4f}, {high:+.4f}]: {verdict}")
         out[name] = {
             "auc": aucs[k],
             "normalized_entropy": entropy,

@@ -59,6 +59,11 @@ def action_code(kind: str) -> int:
     return _FIRST_HASHED_ACTION + xxhash.xxh3_64_intdigest(kind.encode()) % (CODES - _FIRST_HASHED_ACTION)
 
 
+def action_name(code: int) -> str:
+    """The kind of event that has this code; of one by hash, its number."""
+    return next((kind for kind, known in _ACTIONS.items() if known == code), f"action {code}")
+
+
 def surface_code(name: str) -> int:
     """The code of a surface, by hash, in 0..31."""
     return xxhash.xxh3_64_intdigest(name.encode()) % CODES

@@ -71,9 +71,9 @@ def run_audit(settings: Settings, *, patience_s: float = PATIENCE_S) -> AuditRep
     redis = connect(settings.redis_url, timeout_s=PATIENT_S)
     check(redis, settings.redis_url)
     used = redis.get(WINDOWS)
-    if used is not None and used != windows(settings.recipe.join):
+    if isinstance(used, bytes) and used != windows(settings.recipe.join):
         raise StartError(
-            f"ingest closes windows by {used!r}, and recipe {settings.recipe.name} has other ones: "
+            f"ingest closes windows by {used.decode()}, and recipe {settings.recipe.name} has other ones: "
             "name ingest's recipe with --recipe, or every open label would look wrong"
         )
     return Audit(settings.recipe, Source(settings.kafka), redis, Patience(patience_s), int(time.time() * 1000)).run()

@@ -195,7 +195,7 @@ class Course:
             while self._observer.frozen_after is None:
                 for news in self._tick():
                     speed = self._steer(speed, news)
-                scene.progress = self._observer.learned / needed
+                scene.progress = min(1.0, self._observer.learned / needed)
                 scene.progress_text = f"{self._observer.learned:,} of {needed:,} examples until a copy is frozen"
             self._traffic.tell(f"rate {self._plan.rate}")
             scene.progress_text = "a copy is frozen; the last of the warm-up is answered"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from streams.demo.entropy import calibration, entropies
 from streams.demo.observer import Observer, Part
-from streams.demo.view import count_bytes, milliseconds
+from streams.demo.view import OVER, count_bytes, milliseconds
 from streams.freshness.meter import quantiles, summarize
 
 
@@ -183,8 +183,9 @@ def _routing(s: Mapping[str, Any]) -> str:
     if s["mean_cost_ms"] is None:
         return ""
     shares = ", ".join(f"{plan} {share:.0%}" for plan, share in s["tier_share"].items())
-    price = "" if s["price"] is None else f", λ {s['price']:.2g}"
-    return f"{shares}; mean cost {s['mean_cost_ms']:.1f} ms of {s['budget_ms']:g} ms budget{price}"
+    price = "" if s["price"] is None else f"; λ, the price of a millisecond, {s['price']:.2g}"
+    over = " (over it: the price has not settled)" if s["mean_cost_ms"] > OVER * s["budget_ms"] else ""
+    return f"{shares}; mean cost {s['mean_cost_ms']:.1f} ms of {s['budget_ms']:g} ms budget{over}{price}"
 
 
 def _log(s: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from streams.demo.entropy import Entropies
 from streams.demo.scene import PHASES, Scene
 from streams.freshness.meter import STAGES, quantiles
 
+OVER = 1.1
+"""Times the budget beyond which the mean cost is no longer called within it."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
 LABEL, FIGURE = "bright_black", "bold"
@@ -191,7 +193,7 @@ def _routing(scene: Scene, width: int) -> RenderableType:
     ]
     lines += [Text() for _ in range(3 - len(lines))]
     room = width - 22
-    over = part.mean_cost_ms is not None and part.mean_cost_ms > 1.1 * scene.budget_ms
+    over = part.mean_cost_ms is not None and part.mean_cost_ms > OVER * scene.budget_ms
     return Group(
         *lines,
         _line("mean cost", milliseconds(part.mean_cost_ms), f"of {scene.budget_ms:g} ms budget", _warn(over)),

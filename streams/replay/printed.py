@@ -15,11 +15,12 @@ RIVALS = (
     "linear model of all ids and features, and of the user crossed with each feature of the item, and the item with "
     f"each of the user's. Boosted trees on counts: fitted anew at {', '.join(f'{n:,}' for n in FIRST_FITS)} and then "
     f"each {REFIT_EVERY:,} labels, to clicks and counts so far of each category, and of the user with each category of "
-    "the item. Base rate: the share of clicks so far."
+    "the item. Base rate: the share of clicks so far. Vowpal Wabbit with the log's counts: told besides how often the "
+    "user was shown, and clicked, the item and each of its categories before."
 )
 ASYMMETRY = (
-    "What is not equal: the model reads the user's log at once, as the house serves it; the rivals learn an event when "
-    "its label is final, or as late as the model has learned it."
+    "What is not equal: the model reads the user's log at once, as the house serves it, and so do the log's counts; "
+    "else rivals learn an event when its label is final, or as late as the model has learned it."
 )
 
 
@@ -102,14 +103,20 @@ def _verdict(report: ReplayReport) -> list[str]:
 
 
 def verdict(grades: Grades) -> str:
-    """One sentence about the model beside the best of those that learn as late."""
-    best = best_rival(grades)
-    compared = grades.comparisons[best]
+    """The model beside the best of those that learn as late, and of those that learn each label at once."""
+    late, prompt = best_rival(grades), best_rival(grades, late=False)
+    return (
+        f"Beside the best rival, {late.removesuffix(AS_THE_MODEL)} (labels as late as the model's): "
+        f"{_said(grades.comparisons[late])}. Beside the best whose labels come as soon as their time is over, "
+        f"{prompt}: {_said(grades.comparisons[prompt])}."
+    )
+
+
+def _said(compared: Comparison) -> str:
     said = compared.verdicts()
     return (
-        f"Beside the best rival, {best.removesuffix(AS_THE_MODEL)} (labels as late as the model's): normalized entropy "
-        f"{signed(compared.normalized_entropy)}: {said['normalized_entropy']}; AUC {signed(compared.auc)}: "
-        f"{said['auc']}."
+        f"normalized entropy {signed(compared.normalized_entropy)}: {said['normalized_entropy']}; "
+        f"AUC {signed(compared.auc)}: {said['auc']}"
     )
 
 

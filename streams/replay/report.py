@@ -13,6 +13,7 @@ from streams.audit import AuditReport
 from streams.config.recipe import Recipe
 from streams.datasets.logs.traffic import LoggedImpression
 from streams.replay.baselines import BaseRate, RunningMeans, Schedule, progressive
+from streams.replay.counting_rival import vowpal_wabbit_with_counts
 from streams.replay.driver import Sent
 from streams.replay.graded import Graded, as_the_model, at_its_time
 from streams.replay.house import Known
@@ -25,6 +26,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "user and item means": lambda rows, schedule, m: progressive(RunningMeans(m.click_prior), rows, schedule),
         "Vowpal Wabbit with crosses": vowpal_wabbit,
+        "Vowpal Wabbit with the log's counts": vowpal_wabbit_with_counts,
         "boosted trees on counts": boosted_trees,
         "base rate": lambda rows, schedule, m: progressive(BaseRate(m.click_prior), rows, schedule),
     }
@@ -132,6 +134,7 @@ class ReplayReport:
             "lag": {"median": self.grades.lag[0], "p95": self.grades.lag[1]},
             "lag_of_labels": {"median": self.grades.lag_of_labels[0], "p95": self.grades.lag_of_labels[1]},
             "best_rival": best_rival(self.grades),
+            "best_prompt_rival": best_rival(self.grades, late=False),
             "baselines_left_out": list(self.grades.left_out),
             "scores": {name: _numbers(score) for name, score in self.grades.scores.items()},
             "model_minus": {
@@ -153,10 +156,13 @@ class ReplayReport:
         }
 
 
-def best_rival(grades: Grades) -> str:
-    """Name of the baseline of the least normalized entropy, among those that learn as late as the model."""
-    late = [name for name in grades.comparisons if name.endswith(AS_THE_MODEL)]
-    return min(late, key=lambda name: grades.scores[name].normalized_entropy.value)
+def best_rival(grades: Grades, *, late: bool = True) -> str:
+    """Name of the baseline of the least normalized entropy, among those that learn as late as the model.
+
+    late: False: among those that learn each label as soon as its time is over.
+    """
+    names = [name for name in grades.comparisons if name.endswith(AS_THE_MODEL) is late]
+    return min(names, key=lambda name: grades.scores[name].normalized_entropy.value)
 
 
 def grade(examples: Sequence[Graded], rows: Sequence[LoggedImpression], model: ModelConfig) -> Grades:

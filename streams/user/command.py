@@ -27,8 +27,9 @@ def user_command() -> None:
 @recipe_option
 @json_option
 def show(user: str, limit: int, recipe: str | None, as_json: bool) -> None:
-    """Show USER's log: where it stands and its newest events, oldest first. Items and surfaces are hashes."""
-    from feature_store.events import decode_events
+    """Show USER's log: where it stands and its newest events, oldest first. Items, surfaces and
+    kinds of your own are kept as hashes."""
+    from feature_store.events import action_name, decode_events
     from feature_store.rebuild import read_whole
     from streams.runtime.redis_client import PATIENT_S, connect
 
@@ -47,7 +48,7 @@ def show(user: str, limit: int, recipe: str | None, as_json: bool) -> None:
     click.echo(f"{log.position.count:,} events, {len(log.records):,} held; generation {log.position.generation}")
     for event in events:
         click.echo(
-            f"{_time(1000 * event['time_s'])}  action {event['action']:<3} surface {event['surface']:<3} "
+            f"{_time(1000 * event['time_s'])}  {action_name(event['action']):<11}  surface {event['surface']:<3} "
             f"item {event['item']:016x}  value {event['value']:g}"
         )
 

@@ -7,7 +7,7 @@ time_unit = "s"             # s, ms, us, ns, or iso (2024-05-01T12:00:00+02:00);
 earliest = 1990-01-01       # a time before it is refused, as of another unit
 latest = 2100-01-01         # and so is one after it
 label = "rating"
-click_at_least = 4          # a label from here on is a click; 1 where absent
+click_at_least = 4          # a label from here on is a click; where absent, labels are 0 and 1
 position = "slot"           # optional; 0 is the top, 199 the last that there is
 user_columns = ["age"]
 item_columns = ["brand", "price"]
@@ -49,7 +49,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A time before it is not believed: it is more likely of another unit."""
     latest: date = date(2100, 1, 1)
     """Nor is one after it."""
-    click_at_least: float = 1.0
+    click_at_least: float | None = None
     position: str | None = None
     user_columns: tuple[str, ...] = ()
     item_columns: tuple[str, ...] = ()

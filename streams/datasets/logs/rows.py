@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
@@ -37,7 +38,7 @@ class Rows:
             users,
             items,
             self._times_ms().tolist(),
-            (self._labels() >= mapping.click_at_least).tolist(),
+            self._clicks().tolist(),
             self._positions().tolist() if mapping.position else [0] * len(users),
             *(self._features(columns) for columns in sides),
             strict=True,
@@ -101,6 +102,18 @@ class Rows:
         label_N = self._numbers(name, values)
         self._require(np.isfinite(label_N), name, "every row needs a label, and a finite one")
         return label_N
+
+    def _clicks(self) -> npt.NDArray[np.bool_]:
+        label_N, least = self._labels(), self._mapping.click_at_least
+        if least is None:
+            self._require(
+                np.isin(label_N, (0, 1)),
+                self._mapping.label,
+                "a label must be 0 or 1; of other numbers, say in the mapping from which on one is a click "
+                "(click_at_least)",
+            )
+        clicked_N: npt.NDArray[np.bool_] = label_N >= (1 if least is None else least)
+        return clicked_N
 
     def _positions(self) -> I64:
         name = self._mapping.position or ""

@@ -266,6 +266,13 @@ def test_labels_may_be_words_of_truth(tmp_path: Path, mapping_file: Path) -> Non
     assert [row.clicked for row in rows] == [True, False]
 
 
+def test_labels_that_are_not_0_or_1_need_a_bound(tmp_path: Path, mapping_file: Path) -> None:
+    (tmp_path / "log.csv").write_text(CSV)
+    mapping_file.write_text(MAPPING.replace("click_at_least = 4", ""))
+    with pytest.raises(StartError, match=r"must be 0 or 1; .*click_at_least"):
+        list(file_log(str(tmp_path / "log.csv"), load_mapping(mapping_file), "shop").read())
+
+
 def test_the_row_in_an_error_counts_on_over_batches(tmp_path: Path, mapping_file: Path) -> None:
     body = CSV.splitlines()[1]
     text = "\n".join([CSV.splitlines()[0], *[body] * 40_000, body.replace("1700000010", "inf")])

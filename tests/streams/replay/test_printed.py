@@ -66,10 +66,12 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_the_verdict_is_of_the_best_rival_that_learns_as_late_as_the_model() -> None:
+def test_the_verdict_is_of_the_best_rivals_that_learn_as_late_as_the_model_and_at_once() -> None:
     assert verdict(grades()) == (
         "Beside the best rival, Vowpal Wabbit with crosses (labels as late as the model's): normalized entropy +.0042 "
-        "[−.0017, +.0096]: no difference shown; AUC −.0110 [−.0200, −.0020]: worse."
+        "[−.0017, +.0096]: no difference shown; AUC −.0110 [−.0200, −.0020]: worse. Beside the best whose labels come "
+        "as soon as their time is over, Vowpal Wabbit with crosses: normalized entropy +.0000 [−.1000, +.1000]: no "
+        "difference shown; AUC +.0000 [−.1000, +.1000]: no difference shown."
     )
 
 
