@@ -112,16 +112,16 @@ def ladder(seed: int, args: argparse.Namespace) -> dict[str, Found]:
     for length in LENGTHS:
         for rival, p_n in rivals(stream, length, graded.half, recorded=recorded).items():
             add(rival, str(length), graded(p_n))
-    for name, p_n in _tiers(stream, args):
+    for name, p_n in tiers_alone(stream, args):
         add("tiers", name, graded(p_n))
     for history in filter(None, args.histories.split(",")):
         of_history = simulated(replace(plan, history=int(history)), model)
-        for name, p_n in _tiers(of_history, args):
+        for name, p_n in tiers_alone(of_history, args):
             add(f"history {history}", name, Graded(of_history, seed)(p_n))
     return found
 
 
-def _tiers(stream: Stream, args: argparse.Namespace) -> Iterator[tuple[str, F32]]:
+def tiers_alone(stream: Stream, args: argparse.Namespace) -> Iterator[tuple[str, F32]]:
     """What each tier predicted, learning alone."""
     model = three_tiers()
     for name in args.tiers.split(","):

@@ -45,6 +45,8 @@ SMALLEST = {
     "open_transaction": "--turns 1 --seconds 5",
     "precision": "--widths 16 --train 32 --responses 40",
     "pruning": "--tiers light --train 200 --responses 100",
+    "peer": "--requests 400 --seeds 5 --tiers light --waiting 2000 --rate 5 --seconds 5 --warm-up 5 --candidates 10 "
+    "--log-length 16 --json",
     "training_step": "--responses 2 --steps 3 --warm-up 300 --users 5 --json",
     "rank_alone": "--tiers light --requests 2000 --candidates 10 --log-length 16 --json",
     "scaling": f"{LABORATORY} --axis log --lengths 64",
