@@ -1,6 +1,6 @@
 """Where does the processor go in a running house: by process, by phase, by thread; and what do the topics carry?
 
-    python -m benchmarks.account [--recipe tiers] [--rate 10] [--candidates 100] [--log-length 512] [--json]
+    python -m benchmarks.account [--recipe tiers] [--tier medium] [--rate 10] [--candidates 100] [--log-length 512]
 
 Starts a house on the real Kafka, fills the users' logs, warms up, and sends requests at that rate, with the events that
 follow. All figures are of one ranked request: milliseconds of processor time, records, bytes. Phases are of a worker's
@@ -10,6 +10,7 @@ stands by thread. A thread "waits" while it could run and no core is free.
 
 import argparse
 import json
+import tempfile
 import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.lab.house import pids_of
 from streams.kafka.scan import ends
+from streams.load.command import one_tier_recipe
 from streams.load.measure import LoadOptions, Row
 from streams.load.run import prepared_load
 from streams.local.house import WORKERS, House, private_house
@@ -91,7 +93,10 @@ def _bytes(home: Path, topic: str) -> int:
 def measure(args: argparse.Namespace) -> tuple[Row, dict[str, dict[str, float]]]:
     """A row of load, and what each ranked request took: milliseconds, records, bytes."""
     options = LoadOptions(seconds=args.seconds, candidates=args.candidates)
-    with private_house("account", args.recipe, WORKERS, broker="kafka", announce=lambda line: None) as house:
+    with (
+        tempfile.TemporaryDirectory(prefix="tiderank-recipe-") as folder,
+        private_house("account", _recipe(args, Path(folder)), WORKERS, broker="kafka", announce=_quiet) as house,
+    ):
         warm_up = (args.rate, args.warm_up)
         with prepared_load(house.settings, options, log_length=args.log_length, warm_up=warm_up, say=_quiet) as load:
             before = read(house)
@@ -105,6 +110,10 @@ def measure(args: argparse.Namespace) -> tuple[Row, dict[str, dict[str, float]]]
         }
         for kind in Reading.__slots__
     }
+
+
+def _recipe(args: argparse.Namespace, folder: Path) -> str:
+    return one_tier_recipe(args.recipe, args.tier, folder) if args.tier else str(args.recipe)
 
 
 def _quiet(line: str) -> None:
@@ -130,6 +139,7 @@ def show(found: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="tiers", help="a built-in one")
+    parser.add_argument("--tier", help="the router's only one")
     parser.add_argument("--rate", type=float, default=10.0, help="requests a second")
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--log-length", type=int, default=512)
