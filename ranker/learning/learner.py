@@ -285,10 +285,7 @@ class Learner:
         # Of a mean, a label among few would weigh more than one among many: than those that come together, as what was
         # not clicked does.
         scale = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0) * min(1.0, labels / FULL_STEP)
-        with torch.no_grad():
-            for parameter in self.parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(scale)
+        torch._foreach_mul_([p.grad for p in self.parameters.values() if p.grad is not None], scale)
         self.adam.step()
         for table, rows_K, gradients_KD in rows:
             held = self.tables.weights[table], self.adagrad_sums[table]
