@@ -92,6 +92,8 @@ class Observer:
         """Examples learned since the trainer started."""
         self.frozen_after: int | None = None
         """Examples that the frozen copy has learned; None while there is none."""
+        self.page: RankingResponse | None = None
+        """The newest answer that was scored."""
         self.router: RouterModel | None = None
         self.log_size: LogSize | None = None
 
@@ -141,6 +143,8 @@ class Observer:
     def _take_response(self, response: RankingResponse) -> None:
         part = self.part
         part.responses[response.status] += 1
+        if response.status == "ok":
+            self.page = response
         if response.status == "fallback":
             part.fallbacks[response.reason or "unknown"] += 1
         if response.timings is not None:

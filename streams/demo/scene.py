@@ -7,6 +7,7 @@ from typing import Any, Literal
 from streams.demo.entropy import Entropies, entropies
 from streams.demo.observer import LogSize, Observer, Part
 from streams.freshness.meter import quantiles, summarize
+from streams.wire.messages import RankingResponse
 
 Phase = Literal["warm-up", "measured", "draining", "audit"]
 PHASES: tuple[Phase, ...] = ("warm-up", "measured", "draining", "audit")
@@ -76,6 +77,8 @@ class Scene:
     traffic: dict[str, Any] = field(default_factory=dict)
     """The ad system's newest counts."""
     series: Series = field(default_factory=Series)
+    page: RankingResponse | None = None
+    """The newest ads that somebody got."""
     price: float | None = None
     learned_rewards: int = 0
     frozen_after: int | None = None
@@ -89,6 +92,7 @@ class Scene:
     def second(self, observer: Observer, now_ms: int) -> None:
         """Takes over what the observer knows now. Called once a second: it looks at all of the part."""
         self.part, self.frozen_after, self.log_size = observer.part, observer.frozen_after, observer.log_size
+        self.page = observer.page
         if observer.router is not None:
             self.price, self.learned_rewards = observer.router.price, observer.router.learned
         self.entropies = entropies(self.part.steps)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.demo.scene import Scene
-from streams.demo.view import milliseconds, render
+from streams.demo.view import ads, milliseconds, render
 
 REFRESH_S = 0.25
 LINE_S = 3.0
@@ -85,4 +85,5 @@ def line(scene: Scene) -> str:
         f"  p50 {milliseconds(latency.get('p50'))} p99 {milliseconds(latency.get('p99'))}"
         f"  fresh p50 {milliseconds(clicks.get('p50'))} p99 {milliseconds(clicks.get('p99'))}"
         f"  entropy live {live} frozen {frozen}  learned {scene.part.examples:,}"
+        f"{f'  {scene.page.user} gets {ads(scene.page)}' if scene.page else ''}"
     )

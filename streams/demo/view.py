@@ -11,6 +11,7 @@ from rich.text import Text
 from streams.demo.entropy import Entropies
 from streams.demo.scene import PHASES, Scene
 from streams.freshness.meter import STAGES, quantiles
+from streams.wire.messages import RankingResponse
 
 OVER = 1.1
 """Times the budget beyond which the mean cost is no longer called within it."""
@@ -54,6 +55,11 @@ def count_bytes(value: float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def ads(page: RankingResponse, count: int = 3) -> str:
+    """The best ads of an answer, with the probabilities of a click."""
+    return ", ".join(f"{item.item} {item.pctr or 0.0:.0%}" for item in page.items[:count])
 
 
 def render(scene: Scene, width: int) -> RenderableType:
@@ -129,6 +135,7 @@ def _ranking(scene: Scene, width: int) -> RenderableType:
         _line("scoring p50", milliseconds(server.get("p50")), f"p99 {milliseconds(server.get('p99'))}", LABEL),
         _line("answered", f"{answered:,}", f"of {scene.traffic.get('requests', 0):,}", LABEL),
         _line("fallbacks", f"{fallbacks:,}", reasons, "yellow"),
+        _line("newest ads", scene.page.user if scene.page else "–", ads(scene.page) if scene.page else "", LABEL),
     )
 
 

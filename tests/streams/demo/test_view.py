@@ -12,6 +12,7 @@ from streams.demo.scene import Scene
 from streams.demo.screen import Lines, LiveScreen, line, screen_for
 from streams.demo.view import bar, count_bytes, milliseconds, render, sparkline
 from streams.freshness.meter import Fresh, summarize
+from streams.wire.messages import RankedItem, RankingResponse
 
 HEIGHT = 24
 
@@ -37,6 +38,8 @@ def full_scene() -> Scene:
     scene.entropies = Entropies(labels=3_104, live=0.912, base=1.01, frozen=0.938, difference_95=(-0.041, -0.011))
     scene.traffic = {"requests": 741, "responses": 740, "phase_latency_ms": {"p50": 8.2, "p99": 1_031.0}}
     scene.phase, scene.progress, scene.progress_text = "measured", 0.62, "37 of 60 s"
+    best = [RankedItem(item="ad-7", pctr=0.314), RankedItem(item="ad-3", pctr=0.05)]
+    scene.page = RankingResponse(response_id="r", request_id="q", user="u9", status="ok", items=best)
     scene.price, scene.learned_rewards, scene.log_size = 0.0031, 512, LogSize(498, 14_210, 1_100_000)
     for second in range(70):
         scene.series.rate.append(20.0)
@@ -129,3 +132,10 @@ def test_updates_applied_are_those_up_to_the_newest_version_that_answered() -> N
     part.updates |= {(1, 8), (1, 9), (1, 10), (2, 1), (2, 2)}
     part.served_versions |= {(1, 7), (1, 9), (2, 1)}
     assert part.updates_applied == 3
+
+
+def test_the_newest_ads_are_shown_with_what_is_predicted_of_them() -> None:
+    assert "u9 gets ad-7 31%, ad-3 5%" in line(full_scene())
+    assert "gets" not in line(empty_scene())
+    [shown] = [row for row in drawn(full_scene(), 100) if "newest ads" in row]
+    assert "u9  ad-7 31%" in shown
