@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ranker.inputs.features import Featurizer
 from ranker.inputs.hashing import hash64
@@ -60,8 +61,14 @@ def test_the_served_graph_says_what_the_trained_model_says(tmp_path: Path) -> No
         trainer.learn(pairs, click_N, rng.integers(0, 5, 64))
     trainer.save(tmp_path / "model.onnx")
     pairs, click_N = drawn(rng, 1_000)
-    p_N = trainer.predict(pairs)
-    np.testing.assert_allclose(DcnScorer(tmp_path / "model.onnx").predict(pairs), p_N, atol=1e-6)
+    served_N = DcnScorer(tmp_path / "model.onnx").predict(pairs)
+    places = np.stack([trainer.predict(pairs, np.full(1_000, place)) for place in range(5)])
+    assert (places.min(axis=0) <= served_N).all()  # it serves an average place
+    assert (served_N <= places.max(axis=0)).all()
+    with torch.no_grad():
+        trainer.model.place.fill_(trainer.mean_place)
+    p_N = trainer.predict(pairs, np.zeros(1_000, np.int64))
+    np.testing.assert_allclose(served_N, p_N, atol=1e-6)
     assert p_N[click_N == 1].mean() > p_N[click_N == 0].mean() + 0.2
 
 
@@ -76,5 +83,5 @@ def test_trees_begin_at_the_prior_and_are_fitted_when_due(tmp_path: Path) -> Non
     trainer.save(path)
     pairs, click_N = drawn(rng, 1_000)
     p_N = TreesScorer(path, 0.1).predict(pairs)
-    np.testing.assert_allclose(p_N, trainer.predict(pairs), rtol=1e-6)
+    np.testing.assert_allclose(p_N, trainer.predict(pairs, np.zeros(1_000, np.int64)), rtol=1e-6)
     assert p_N[click_N == 1].mean() > p_N[click_N == 0].mean() + 0.2

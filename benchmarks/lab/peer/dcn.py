@@ -20,7 +20,7 @@ from ranker.model.init import log_odds
 ROWS, WIDTH, CROSSES = 2**18, 8, 2
 PARAMETERS = 28_123
 """Dense parameters to come near to: as many as the tiers of `tiers` have."""
-DENSE_RATE, ROW_RATE = 1e-3, 0.03
+DENSE_RATE, ROW_RATE, PLACE_RATE = 2e-3, 0.05, 0.02
 POSITIONS = 200
 
 
@@ -72,11 +72,13 @@ class DcnTrainer:
 
     def __init__(self, slots: int, numbers: int, prior: float) -> None:
         self.model = Dcn(slots, numbers, prior)
-        dense = [p for name, p in self.model.named_parameters() if name != "table.weight"]
-        self._dense = torch.optim.Adam(dense, lr=DENSE_RATE)
+        dense = [p for name, p in self.model.named_parameters() if name not in ("table.weight", "place")]
+        self._dense = torch.optim.Adam(
+            [{"params": dense, "lr": DENSE_RATE}, {"params": [self.model.place], "lr": PLACE_RATE}]
+        )
         self._rows = torch.optim.Adagrad([self.model.table.weight], lr=ROW_RATE)
         self._seen = 0
-        self._mean_place = 0.0
+        self._shown = torch.zeros(POSITIONS)
 
     def learn(self, pairs: Pairs, click_N: F32, position_N: I64) -> None:
         self._rescale(pairs.number_NF)
@@ -89,12 +91,18 @@ class DcnTrainer:
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in (self._dense, self._rows):
             optimizer.step()
-        self._mean_place += 0.01 * (float(self.model.place.detach()[place_N].mean()) - self._mean_place)
+        self._shown += torch.bincount(place_N, minlength=POSITIONS)
+
+    @property
+    def mean_place(self) -> float:
+        """Bias of an average place."""
+        return float(self.model.place.detach() @ self._shown / self._shown.sum().clamp(min=1))
 
     @torch.no_grad()
-    def predict(self, pairs: Pairs) -> F32:
+    def predict(self, pairs: Pairs, position_N: I64) -> F32:
         logit_N = self.model(torch.from_numpy(rows_of(pairs)), torch.from_numpy(pairs.number_NF))
-        p_N: F32 = torch.sigmoid(logit_N + self._mean_place).numpy()
+        place_N = self.model.place[torch.from_numpy(np.minimum(position_N, POSITIONS - 1))]
+        p_N: F32 = torch.sigmoid(logit_N + place_N).numpy()
         return p_N
 
     @torch.no_grad()
@@ -110,7 +118,7 @@ class DcnTrainer:
 
     def save(self, path: Path) -> None:
         """Writes the graph, whole or not at all."""
-        text = to_onnx(self.model, self._mean_place).SerializeToString()
+        text = to_onnx(self.model, self.mean_place).SerializeToString()
         path.with_suffix(".new").write_bytes(text)
         path.with_suffix(".new").replace(path)
 

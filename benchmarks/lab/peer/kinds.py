@@ -14,11 +14,15 @@ from ranker.config import ModelConfig
 
 class Scorer(Protocol):
     def predict(self, pairs: Pairs) -> F32:
-        """[N] probabilities of a click."""
+        """[N] probabilities of a click, wherever it is shown."""
         ...
 
 
-class Trainer(Scorer, Protocol):
+class Trainer(Protocol):
+    def predict(self, pairs: Pairs, position_N: I64) -> F32:
+        """[N] probabilities of a click where each was shown."""
+        ...
+
     def learn(self, pairs: Pairs, click_N: F32, position_N: I64) -> None: ...
 
     def save(self, path: Path) -> None: ...

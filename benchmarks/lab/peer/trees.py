@@ -26,9 +26,10 @@ ROUNDS = 200
 _CODES = np.uint64(2**20)
 
 
-def columns_of(pairs: Pairs) -> F32:
-    """[N, F + S]: numbers, and ids as the low bits of their keys, which trees split by value."""
-    return np.concatenate([pairs.number_NF, (pairs.key_NS % _CODES).astype(np.float32)], axis=1)
+def columns_of(pairs: Pairs, position_N: I64) -> F32:
+    """[N, F + S + 1]: numbers, ids as the low bits of their keys, which trees split by value, and the place."""
+    code_NS = (pairs.key_NS % _CODES).astype(np.float32)
+    return np.concatenate([pairs.number_NF, code_NS, position_N[:, None].astype(np.float32)], axis=1)
 
 
 class TreesTrainer:
@@ -41,8 +42,7 @@ class TreesTrainer:
         self._trees: lightgbm.Booster | None = None
 
     def learn(self, pairs: Pairs, click_N: F32, position_N: I64) -> None:
-        """position_N is known, and no tree splits by it: where a candidate will be shown, nobody knows yet."""
-        self._columns.append(columns_of(pairs))
+        self._columns.append(columns_of(pairs, position_N))
         self._clicks.append(click_N)
         self._examples += len(click_N)
         due = next((n for n in FIRST_FITS if n > self._fitted_at), self._fitted_at + REFIT_EVERY)
@@ -51,8 +51,8 @@ class TreesTrainer:
             data = lightgbm.Dataset(np.concatenate(self._columns), np.concatenate(self._clicks))
             self._trees = lightgbm.train(SETTINGS, data, ROUNDS)
 
-    def predict(self, pairs: Pairs) -> F32:
-        return predicted(self._trees, pairs, self._prior)
+    def predict(self, pairs: Pairs, position_N: I64) -> F32:
+        return predicted(self._trees, pairs, position_N, self._prior)
 
     def save(self, path: Path) -> None:
         """Writes the trees, whole or not at all; nothing before the first fit."""
@@ -69,11 +69,12 @@ class TreesScorer:
         self._trees = lightgbm.Booster(model_file=str(path)) if path.exists() else None
 
     def predict(self, pairs: Pairs) -> F32:
-        return predicted(self._trees, pairs, self._prior)
+        """As if each were shown at the top: where a candidate will be shown, nobody knows yet."""
+        return predicted(self._trees, pairs, np.zeros(len(pairs.number_NF), np.int64), self._prior)
 
 
-def predicted(trees: lightgbm.Booster | None, pairs: Pairs, prior: float) -> F32:
+def predicted(trees: lightgbm.Booster | None, pairs: Pairs, position_N: I64, prior: float) -> F32:
     if trees is None:
         return np.full(len(pairs.number_NF), prior, np.float32)
-    p_N: F32 = np.asarray(trees.predict(columns_of(pairs), num_threads=1), np.float32)
+    p_N: F32 = np.asarray(trees.predict(columns_of(pairs, position_N), num_threads=1), np.float32)
     return p_N
