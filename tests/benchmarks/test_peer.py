@@ -16,7 +16,8 @@ pytest.importorskip("lightgbm", reason="needs the extra `peer`")
 
 from benchmarks.lab.peer.dcn import PARAMETERS, DcnScorer, DcnTrainer
 from benchmarks.lab.peer.features import PairFeatures, Pairs
-from benchmarks.lab.peer.trees import FIRST_FITS, TreesScorer, TreesTrainer
+from benchmarks.lab.peer.trees import TreesScorer, TreesTrainer
+from streams.replay.rivals import FIRST_FITS
 
 MODEL = three_tiers()
 ITEMS = [f"i{n}" for n in range(6)]

@@ -1,4 +1,4 @@
-"""Boosted trees over pairs (LightGBM), fitted anew to all examples so far at a schedule."""
+"""Boosted trees over pairs (LightGBM), fitted anew to all examples so far, when those of `tiderank replay` are."""
 
 # N pairs, S slots of ids, F numbers.
 
@@ -9,9 +9,8 @@ import numpy as np
 
 from benchmarks.lab.peer.features import Pairs
 from ranker.arrays import F32, I64
+from streams.replay.rivals import FIRST_FITS, REFIT_EVERY
 
-FIRST_FITS = (500, 1_000, 2_000)
-REFIT_EVERY = 5_000
 SETTINGS = {
     "objective": "binary",
     "learning_rate": 0.05,
