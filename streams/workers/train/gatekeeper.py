@@ -13,12 +13,14 @@ from ranker.learning.learner import Learner
 from ranker.learning.model_copy import ModelCopy
 from ranker.updates.log import Position
 from streams.runtime import metrics as metric
+from streams.runtime.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
 
 _SOON = 100
-"""Updates after a rollback within which weights that go wrong again are hopeless."""
+"""Updates over which weights may go wrong before a test of them says so: a rollback trusts none of them, and weights
+that fail so soon after one are hopeless."""
 
 _STEPS_JUDGED = 4
 """Training steps whose labels are judged together."""
@@ -79,6 +81,7 @@ class Gatekeeper:
         """The next reference, once it is old enough."""
         self._begun: _Candidate | None = None
         """The one after it, while its snapshot is being written."""
+        self._said = Sparing()
         self._spare = [learner.copy() for _ in range(_MODELS)]
         """Room for the next copies; there from the start, for fresh memory takes its time."""
 
@@ -169,6 +172,8 @@ class Gatekeeper:
         if not self.closed:
             return breach
         if breach is not None:
+            if self._said.due("closed"):
+                log.warning("the gate stays closed: %s", breach.reason)
             self._tests.restart(watermark_ms)
         elif self._tests.labels + self._labels_unjudged >= self._config.reopen_labels and self._tests.quiet:
             self._open()
@@ -205,6 +210,18 @@ class Gatekeeper:
     def hopeless(self, breach: Breach) -> bool:
         """Whether weights went wrong again soon after a rollback: going back once more would not help."""
         return breach.test in WEIGHTS and self._published_since_breach < _SOON
+
+    def trusted(self, breach: Breach, newest: tuple[int, int]) -> tuple[int, int]:
+        """Returns the newest place (epoch and number) whose weights a rollback may go back to; `newest` was published
+        last.
+
+        Labels may have been bad for as long as the reference is old. Weights are tested before they are published, but
+        may have gone wrong bit by bit: those of the last _SOON updates are not trusted either.
+        """
+        if breach.test not in WEIGHTS and self.reference_at is not None:
+            return self.reference_at.place
+        epoch, number = newest
+        return epoch, number - _SOON
 
     def published(self) -> None:
         """An update went out."""

@@ -5,7 +5,6 @@ snapshot is void once the first update of the new one is there), and learns agai
 """
 
 import logging
-import math
 import threading
 import time
 import uuid
@@ -20,7 +19,7 @@ from feature_store.clock import EventClock
 from feature_store.log import UserLog
 from kernels.linear_compress import bind, choose_impl
 from ranker.engine import Engine
-from ranker.gate.checks import WEIGHTS, Breach
+from ranker.gate.checks import Breach
 from ranker.inputs.requests import LabelledRequest
 from ranker.learning.learner import Learner, StepReport
 from ranker.learning.rollback import go_back, void_after
@@ -58,6 +57,9 @@ log = logging.getLogger(__name__)
 GROUP = GROUPS["train"]
 _HELD_STEPS = 16
 """So many full steps may wait for the join's windows."""
+
+_SETTLE_S = 10.0
+"""How long a trainer that ends waits until the log holds its last update."""
 
 
 class TrainWorker(BaseWorker):
@@ -250,11 +252,7 @@ class TrainWorker(BaseWorker):
         """Replicas and this trainer go back to what is good; what was learned since is quarantined."""
         began, digest = time.perf_counter(), self._learner.config.digest
         metric.GATE_BREACHES.labels(breach.test).inc()
-        if self._gate.hopeless(breach):
-            raise StreamError(
-                f"the gate: {breach.reason}; soon after a rollback, so another would not help. Replicas hold what is "
-                "good: mend the cause (a learning rate?) and start again"
-            )
+        hopeless = self._gate.hopeless(breach)
         self._schedule.abandon()  # it may be newer than what is good
         snapshot = self._good_snapshot(breach)
         good = snapshot.manifest.position
@@ -274,18 +272,22 @@ class TrainWorker(BaseWorker):
             grades={},
             quarantined=self._quarantined,
         )
+        if hopeless:
+            self._writer.settled_position(wait_s=_SETTLE_S)
+            raise StreamError(
+                f"the gate: {breach.reason}; soon after a rollback, so going on would not help. Replicas are back at "
+                f"epoch {good.epoch}, update {good.number}: mend the cause (a learning rate?) and start again"
+            )
         self._quarantine_from = dict(self._offsets)
         self._gate.close(breach, self._watermark_ms)
         self._schedule.soon()
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
 
     def _good_snapshot(self, breach: Breach) -> Snapshot:
-        """Returns the snapshot to go back to. What is wrong with weights was found before it was published: the newest
-        one is good. Labels may have been bad for as long as the reference is old: that one is."""
         reference = self._gate.reference_at
         # What the log changed before, the writer does not know.
         oldest = reference.place if reference is not None else (self._writer.first_epoch, 0)
-        newest = oldest if reference is not None and breach.test not in WEIGHTS else (math.inf, 0)
+        newest = max(oldest, self._gate.trusted(breach, (self._writer.epoch, self._writer.number)))
         snapshots = list_snapshots(self._snapshots, self._learner.config.digest)
         good = [s for s in snapshots if oldest <= s.manifest.position.place <= newest]
         if not good:
