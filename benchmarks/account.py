@@ -11,25 +11,20 @@ stands by thread. A thread "waits" while it could run and no core is free.
 import argparse
 import json
 import tempfile
-import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from benchmarks.lab.house import pids_of
+from benchmarks.lab.house import phases_of, pids_of
 from streams.kafka.scan import ends
 from streams.load.command import one_tier_recipe
 from streams.load.measure import LoadOptions, Row
 from streams.load.run import prepared_load
 from streams.local.house import WORKERS, House, private_house
-from streams.local.workers import WorkerProcess
 from streams.machine import this_machine
 from streams.runtime.laps import PUBLISH_EVERY_S
 from streams.wire.topics import TOPICS
 
-_PHASES = "tiderank_processor_seconds"
 _NAMES = 24
 """Width of a name in print."""
 
@@ -56,7 +51,7 @@ def read(house: House) -> Reading:
     rank = used["rank"]
     return Reading(
         processors={name: sum(ran for ran, _ in of.values()) for name, of in used.items()},
-        phases={f"{n}: {phase}": s for n, w in house.workers.items() for phase, s in _phases(w).items()},
+        phases={f"{n}: {phase}": s for n, w in house.workers.items() for phase, s in phases_of(w).items()},
         threads={name: ran for name, (ran, _) in rank.items()},
         waits={name: waited for name, (_, waited) in rank.items()},
         records={t: float(sum(end for _, end in ends(house.kafka, t).values())) for t in TOPICS},
@@ -76,13 +71,6 @@ def _threads(pid: int) -> dict[str, tuple[float, float]]:
         before = found[name]
         found[name] = (before[0] + ran / 1e9, before[1] + waited / 1e9)
     return found
-
-
-def _phases(worker: WorkerProcess) -> dict[str, float]:
-    url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as page:
-        families = text_string_to_metric_families(page.read().decode())
-        return {s.labels["phase"]: s.value for f in families if f.name == _PHASES for s in f.samples}
 
 
 def _bytes(home: Path, topic: str) -> int:

@@ -38,6 +38,8 @@ _Label = tuple[
 ]  # fmt: skip
 _REPLIES = msgspec.msgpack.Decoder(list[tuple[int, int, Outcome, list[_Label]]])
 _CLOSED = msgspec.msgpack.Decoder(list[tuple[int, list[Outcome], list[_Label]]])
+_DUE_BLOCK = 64
+"""Buckets asked in one call: the server does nothing else meanwhile, and after a silence each may have much."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -99,12 +101,8 @@ class Joiner:
         What has labels stays due, and comes back the same at the next sweep, until it is settled. An empty list means
         that nothing is due. Raises redis' errors: then sweep again.
         """
-        with self._redis.pipeline(transaction=False) as pipe:
-            for bucket in buckets:
-                pipe.zrange(keys.due_key(bucket), "-inf", now_ms, byscore=True, offset=0, num=limit, withscores=True)
-            found = pipe.execute()
-        due = sorted((score, timer) for timers in found for timer, score in timers)[:limit]
-        due_ms = {timer: int(score) for score, timer in due}
+        due = self._due(now_ms, limit, buckets)
+        due_ms = {timer: score for score, timer in due}
         timers_of = defaultdict(list)
         for _, timer in due:
             timers_of[keys.timer_user(timer)].append(timer)
@@ -115,6 +113,14 @@ class Joiner:
             for timer, (stage, outcomes, labels) in zip(timers, _CLOSED.decode(packed), strict=True):
                 closed[timer] = Closed(user, timer, stage, due_ms[timer], tuple(outcomes), _labels(labels, blobs))
         return [closed[timer] for _, timer in due]
+
+    def _due(self, now_ms: int, limit: int, buckets: Sequence[int]) -> list[tuple[int, bytes]]:
+        """Returns score and name of the earliest timers that are due."""
+        blocks = [buckets[at : at + _DUE_BLOCK] for at in range(0, len(buckets), _DUE_BLOCK)]
+        calls = [Call("due", [keys.due_key(b) for b in block], [now_ms, limit]) for block in blocks]
+        replies = functions.run(self._redis, calls, atomic=False)
+        found = [(int(score), timer) for reply in replies for timer, score in zip(reply[::2], reply[1::2], strict=True)]
+        return sorted(found)[:limit]
 
     def settle(self, closed: Sequence[Closed]) -> None:
         """The labels of these are delivered: their timers move on. Settling twice is harmless."""

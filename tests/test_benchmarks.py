@@ -25,6 +25,7 @@ SMALLEST = {
     "embeddings": "--seeds 1 --steps 9 --budgets-kb 40",
     "eviction": "--rows 20000 --new 64 --steps 6",
     "engine": "--candidates 10 --repeats 2 --idle-s 2 --json",
+    "events_alone": "--pages 600 --json",
     "example_bytes": "",
     "freshness": "--rates 5 --replicas 1 --seconds 8 --warm-up 10",
     "freshness_pays": "--seeds 1 --hours 1.05 --rate 0.2",

@@ -4,15 +4,19 @@ import os
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from streams.client import RankingClient
 from streams.kafka.connection import Kafka
 from streams.local.house import House, open_house
 from streams.local.stack import BrokerChoice
+from streams.local.workers import WorkerProcess
 from streams.simulate.config import WORLDS, WorldConfig
 from streams.simulate.driver import Commands, Phase, simulate
 from streams.simulate.report import SimReport
@@ -28,6 +32,7 @@ early_ms = 4000
 reward_window_ms = 3000
 """
 """A recipe whose windows are over within seconds."""
+_PHASES = "tiderank_processor_seconds"
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,7 +70,15 @@ def pids_of(up: House) -> dict[str, int]:
 
 def by_process(up: House) -> dict[str, float]:
     """Seconds of processor that each server and worker has used, by name."""
-    return {name: _cpu_s(pid) for name, pid in pids_of(up).items()}
+    return {name: cpu_of(pid) for name, pid in pids_of(up).items()}
+
+
+def phases_of(worker: WorkerProcess) -> dict[str, float]:
+    """Seconds of processor that a worker's own thread has used, by phase of its loop."""
+    url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as page:
+        families = text_string_to_metric_families(page.read().decode())
+        return {s.labels["phase"]: s.value for f in families if f.name == _PHASES for s in f.samples}
 
 
 @dataclass
@@ -111,7 +124,8 @@ def traffic(
         thread.join(drain_s + 30)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Seconds of processor that a process has used; 0 of one that is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,17 @@
 -- Timers that are due. A decision is stored when it is made; a timer that brought labels stands until they are settled,
 -- so that a crash in between brings the same labels again.
 
+-- FCALL n due; now_ms, limit → member, score, ... of up to `limit` timers of each key that are due. One call for many
+-- keys, since most have none: a command and an answer for each would be most of what an idle house does.
+local function due(keys, args)
+  local found = {}
+  for _, key in ipairs(keys) do
+    local timers = redis.call('ZRANGE', key, '-inf', args[1], 'BYSCORE', 'LIMIT', 0, args[2], 'WITHSCORES')
+    for i = 1, #timers do found[#found + 1] = timers[i] end
+  end
+  return found
+end
+
 local function advance(state, pair, impression)
   if pair[STAGE] == CLICK_WINDOW and pair[CLICK][ID] ~= '' then
     pair[STAGE] = ATTRIBUTION_WINDOW

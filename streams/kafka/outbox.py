@@ -17,6 +17,9 @@ from streams.kafka.connection import topic_partitions
 from streams.wire.signing import Signer
 from streams.wire.topics import TOPICS
 
+COMMIT_EVERY_S = 0.1
+"""So far apart are commits by default: after a crash what was committed no later than that before is done again."""
+
 Offsets = dict[tuple[str, int], int]
 Headers = Mapping[str, str | bytes | None]
 
@@ -35,8 +38,19 @@ class Outbox:
     raises DeliveryFailed if the broker gave a record up.
     """
 
-    def __init__(self, producer: Producer, *, max_batches: int = 64, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        max_batches: int = 64,
+        commit_every_s: float = COMMIT_EVERY_S,
+        signer: Signer | None = None,
+    ) -> None:
         self._producer = producer
+        self._commit_every_s = commit_every_s
+        self._commit_due = 0.0
+        self._committable: Offsets = {}
+        """Whose time to be committed has not come."""
         self._signer = signer
         self._max_batches = max_batches
         self._open = _Batch()
@@ -126,19 +140,21 @@ class Outbox:
         self._producer.poll(0)
         self.raise_failure()
 
-    def commit(self, consumer: Consumer) -> Offsets:
-        """Serves delivery reports, then commits what has become committable, without waiting for the broker."""
+    def commit(self, consumer: Consumer) -> None:
+        """Serves delivery reports, then commits what has become committable, without waiting for the broker: once in
+        `commit_every_s`, as a commit costs a broker as much as a record."""
         self.poll()
-        offsets = self._ready()
-        if offsets:
+        self._committable |= self._ready()
+        if self._committable and time.monotonic() >= self._commit_due:
+            self._commit_due = time.monotonic() + self._commit_every_s
+            offsets, self._committable = self._committable, {}
             consumer.commit(offsets=topic_partitions(offsets), asynchronous=True)
-        return offsets
 
     def drain(self, consumer: Consumer, timeout_s: float) -> bool:
         """Waits for what is under way, then commits and waits for that. False if something is still on its way."""
         self._producer.flush(timeout_s)
         self.raise_failure()
-        offsets = self._ready()
+        offsets, self._committable = self._committable | self._ready(), {}
         if offsets:
             try:
                 consumer.commit(offsets=topic_partitions(offsets), asynchronous=False)

@@ -51,6 +51,8 @@ SWEEP_EVERY_S = 0.1
 """What was not clicked comes with a sweep, clicks at once: with four sweeps a second steps have less of both, and a
 replay is 0.003 of entropy worse."""
 SWEEP_LIMIT = 1000
+COMMIT_EVERY_S = 0.25
+"""What is read again after a crash Redis knows already."""
 HOLD_S = 10.0
 """After partitions were given up no window closes for so long, with any worker: until someone reads them, they hold no
 clock, and what stands in them would be late. So too after Redis was away."""
@@ -323,7 +325,7 @@ def run_ingest(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) 
     check(redis, settings.redis_url)
     warn_of_eviction(redis)
     _prepare(redis, recipe.join, stop, heartbeat)
-    outbox, admin = Outbox(kafka.producer(linger_ms=1.0)), kafka.admin()
+    outbox, admin = Outbox(kafka.producer(linger_ms=1.0), commit_every_s=COMMIT_EVERY_S), kafka.admin()
     ids = TopicIds(kafka, INPUTS)
     worker = IngestWorker(
         joiner=Joiner(redis, recipe.log, recipe.join),

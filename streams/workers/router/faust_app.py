@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import faust
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types.auth import CredentialsT
 
 from streams.errors import StartError
@@ -85,6 +86,31 @@ class _Sparing(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.name.startswith("aiokafka") or self._said.due(record.msg)
+
+
+FETCH_WAIT_MS = 300
+FETCH_BYTES = 65_536
+
+
+def gather_fetches(app: faust.App) -> None:
+    """Has the broker hold each fetch until FETCH_BYTES are there, or FETCH_WAIT_MS are over.
+
+    By default each record is answered to alone, which costs the broker and Faust several times what the record does.
+    Faust has no setting for it.
+    """
+    transport: Any = app.transport
+
+    class Thread(AIOKafkaConsumerThread):
+        def _create_worker_consumer(self, transport: Any) -> Any:
+            consumer = super()._create_worker_consumer(transport)
+            consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = FETCH_WAIT_MS, FETCH_BYTES
+            return consumer
+
+    class Consumer(transport.Consumer):  # type: ignore[misc]
+        def _new_consumer_thread(self) -> Thread:
+            return Thread(self, loop=self.loop, beacon=self.beacon)
+
+    transport.Consumer = Consumer
 
 
 Starts = Callable[[Mapping[Place, int]], Awaitable[Mapping[Place, int]]]

@@ -56,7 +56,7 @@ from streams.wire.headers import CONTENT_TYPE
 from streams.wire.messages import Decision
 from streams.wire.record import Place, Record, next_offsets
 from streams.wire.topics import DEAD_LETTERS, DECISIONS, GROUPS, OUTCOMES, REWARDS, TOPICS
-from streams.workers.router.faust_app import begin_at, make_app, run_app
+from streams.workers.router.faust_app import begin_at, gather_fetches, make_app, run_app
 from streams.workers.router.join_clock import JoinClock
 from streams.workers.router.reward_facts import decision_fact, delivered_fact, outcome_fact, to_reward
 
@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 GROUP = GROUPS["rewards"]
 INPUTS = (DECISIONS, OUTCOMES)
 BATCH_MAX = 500
-TICK_S = 0.1
+TICK_S = 0.2
 REST_S = 0.5
 """Instead of TICK_S while nothing comes: windows then close by the wall clock alone, if at all."""
 LINGER_S = 0.02
@@ -307,6 +307,7 @@ def build_app(settings: Settings, ids: TopicIds, outage: RedisOutage, again: thr
     for name in INPUTS:
         app.agent(app.topic(name, key_type=bytes, value_type=bytes), name=f"receive {name}")(receive)
     app.task(work)
+    gather_fetches(app)
     begin_at(app, worker.begin)
     return app
 

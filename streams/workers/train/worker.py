@@ -357,7 +357,7 @@ def run_train(settings: Settings, stop: threading.Event, heartbeat: Heartbeat) -
         gate.start_at(taken_up.position, closed=taken_up.gate_closed)
     trainer = f"{settings.instance}-{uuid.uuid4().hex[:12]}"
     trainer_log = TrainerLog(recipe.model.digest, trainer, since)
-    outbox = Outbox(kafka.producer(linger_ms=1.0), signer=kafka.signer)
+    outbox = Outbox(kafka.producer(linger_ms=1.0), commit_every_s=1.0, signer=kafka.signer)
     reader = UpdateReader(kafka, start=since.offset if since is not None else 0)
     writer = UpdateWriter(image, trainer_log, reader, outbox, trainer)
     writer.open(new_model=settings.new_model)

@@ -65,7 +65,7 @@ def consumer() -> Any:
 
 
 def outbox_of(producer: Any) -> Outbox:
-    return Outbox(producer)
+    return Outbox(producer, commit_every_s=0.0)
 
 
 def test_nothing_is_committed_before_its_acknowledgement(producer: ScriptedProducer, consumer: Any) -> None:
@@ -95,6 +95,20 @@ def test_a_later_batch_waits_for_an_earlier_one(producer: ScriptedProducer, cons
     producer.acknowledge(0)
     outbox.commit(consumer)
     assert consumer.commits == [{0: 9, 1: 2}]
+
+
+def test_commits_are_gathered_until_their_time_comes_or_the_worker_ends(
+    producer: ScriptedProducer, consumer: Any
+) -> None:
+    outbox = Outbox(producer, commit_every_s=3_600.0)  # type: ignore[arg-type]
+    for offset in (1, 2, 3):
+        outbox.seal({("in", 0): offset, ("in", offset): offset})
+        outbox.commit(consumer)
+    assert consumer.commits == [{0: 1, 1: 1}]
+    assert outbox.drain(consumer, 1.0)
+    assert consumer.commits == [{0: 1, 1: 1}, {0: 3, 2: 2, 3: 3}]
+    assert outbox.drain(consumer, 1.0)
+    assert len(consumer.commits) == 2
 
 
 def test_what_follows_an_acknowledgement_comes_before_the_commit(producer: ScriptedProducer, consumer: Any) -> None:

@@ -159,7 +159,7 @@ class Member:
         """As a new process of this name."""
         self.positions = {}
         self.producer, self.consumer = Producer(self.broker), Consumer(self.broker)
-        self.outbox = Outbox(self.producer)  # type: ignore[arg-type]
+        self.outbox = Outbox(self.producer, commit_every_s=0.0)  # type: ignore[arg-type]
         self.worker = IngestWorker(
             joiner=Joiner(self.redis, self.log, self.join),
             guard=threading.Lock(),  # type: ignore[arg-type]  # Redis stays

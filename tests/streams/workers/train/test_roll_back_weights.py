@@ -1,8 +1,7 @@
 """Weights that went wrong bit by bit: what a rollback goes back to, and the trainer for which one is not enough."""
 
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,67 +31,71 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         yield stack
 
 
+class Trained:
+    """A trainer in the test's hands, step by step."""
+
+    def __init__(self, stack: LocalStack, folder: Path) -> None:
+        self.kafka = Kafka(stack.bootstrap, {})
+        self._folder, self._outbox, self._offset = folder, Outbox(self.kafka.producer()), 0
+        self.worker, self._learner, self.schedule = new_trainer(MODEL, stack, self.kafka, self._outbox, folder)
+
+    def snapshots(self) -> list[tuple[int, int]]:
+        return [s.manifest.position.place for s in list_snapshots(str(self._folder), MODEL.digest)]
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.worker.handle(examples_at(self._offset, 8))
+            self._offset += 8
+            before = dict(self.worker._offsets)
+            self._tick_until(lambda before=before: self.worker._offsets != before)  # type: ignore[misc]
+
+    def snapshot(self) -> tuple[int, int]:
+        known = self.snapshots()
+        self.schedule.soon()
+        self._tick_until(lambda: self.snapshots() != known)
+        return self.snapshots()[-1]
+
+    def spoil(self) -> None:
+        with torch.no_grad():
+            max(self._learner.dense.values(), key=torch.Tensor.numel).add_(100.0)
+
+    def _tick_until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not done():
+            assert time.monotonic() < deadline
+            self._outbox.poll()
+            self.worker.tick()
+            time.sleep(0.002)
+
+
 @pytest.mark.e2e
 def test_it_goes_back_to_what_is_old_enough_and_ends_when_that_was_not_enough(
-    stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gatekeeper, "_SOON", TRUSTED_AFTER)
-    caplog.set_level(logging.INFO)
-    kafka = Kafka(stack.bootstrap, {})
-    outbox = Outbox(kafka.producer())
-    worker, learner, schedule = new_trainer(MODEL, stack, kafka, outbox, tmp_path)
-    offset = 0
-
-    def snapshots() -> list[tuple[int, int]]:
-        return [s.manifest.position.place for s in list_snapshots(str(tmp_path), MODEL.digest)]
-
-    def step(times: int) -> None:
-        nonlocal offset
-        for _ in range(times):
-            worker.handle(examples_at(offset, 8))
-            offset += 8
-            before, deadline = dict(worker._offsets), time.monotonic() + 30
-            while worker._offsets == before:
-                assert time.monotonic() < deadline
-                outbox.poll()
-                worker.tick()
-
-    def snapshot() -> tuple[int, int]:
-        known, deadline = snapshots(), time.monotonic() + 30
-        schedule.soon()
-        while snapshots() == known:
-            assert time.monotonic() < deadline
-            outbox.poll()
-            worker.tick()
-            time.sleep(0.01)
-        return snapshots()[-1]
-
-    def spoil() -> None:
-        with torch.no_grad():
-            max(learner.dense.values(), key=torch.Tensor.numel).add_(100.0)
-
-    with schedule:
-        step(2)
-        old = snapshot()
-        step(TRUSTED_AFTER - 1)
-        young = snapshot()
+    trained = Trained(stack, tmp_path)
+    with trained.schedule:
+        trained.step(2)
+        old = trained.snapshot()
+        trained.step(TRUSTED_AFTER - 1)
+        young = trained.snapshot()
         assert young > old
-        step(1)  # `old` is now old enough, and `young` is not
-        spoil()
-        step(1)
-        assert worker._gate.closed
-        assert old in snapshots()
-        assert young not in snapshots()
-        worker._gate.closed = False  # as enough good labels would
-        step(1)
-        learned = snapshot()
-        spoil()
+        trained.step()  # `old` is now old enough, and `young` is not
+        trained.spoil()
+        trained.step()
+        assert trained.worker._gate.closed
+        assert old in trained.snapshots()
+        assert young not in trained.snapshots()
+        trained.worker._gate.closed = False  # as enough good labels would
+        trained.step()
+        learned = trained.snapshot()
+        trained.spoil()
         with pytest.raises(StreamError, match=f"soon after a rollback.*back at epoch {old[0]}, update {old[1]}"):
-            step(1)
-        assert learned not in snapshots()
-        assert snapshots()[-1] == old
+            trained.step()
+        assert learned not in trained.snapshots()
+        assert trained.snapshots()[-1] == old
 
-    headers = [peek_header(record.value or b"") for record in read_topic(kafka, UPDATES)]
+    headers = [peek_header(record.value or b"") for record in read_topic(trained.kafka, UPDATES)]
     *_, opened, sent_back = headers
     assert isinstance(opened, Open)
     assert opened.base == old
