@@ -5,15 +5,18 @@
 Starts a house on the real Kafka, fills the users' logs, warms up, and sends requests at that rate, with the events that
 follow. All figures are of one ranked request: milliseconds of processor time, records, bytes. Phases are of a worker's
 own thread, as `tiderank_processor_seconds_total` counts them; what its other threads use, Kafka's client above all,
-stands by thread. A thread "waits" while it could run and no core is free.
+stands by thread. A thread "waits" while it could run and no core is free; it "stops" where it waits for another one:
+for the interpreter, a queue or its mutex, an answer.
 """
 
 import argparse
 import json
+import re
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.lab.house import phases_of, pids_of
 from streams.kafka.scan import ends
@@ -41,6 +44,8 @@ class Reading:
     """The same of a ranking worker, by the thread's name."""
     waits: dict[str, float]
     """Seconds that those could run and had no core."""
+    stops: dict[str, float]
+    """How often those stopped of themselves."""
     records: dict[str, float]
     bytes: dict[str, float]
     """Records and bytes on disk, by topic."""
@@ -50,26 +55,36 @@ def read(house: House) -> Reading:
     used = {name: _threads(pid) for name, pid in pids_of(house).items()}
     rank = used["rank"]
     return Reading(
-        processors={name: sum(ran for ran, _ in of.values()) for name, of in used.items()},
+        processors={name: sum(thread.ran for thread in of.values()) for name, of in used.items()},
         phases={f"{n}: {phase}": s for n, w in house.workers.items() for phase, s in phases_of(w).items()},
-        threads={name: ran for name, (ran, _) in rank.items()},
-        waits={name: waited for name, (_, waited) in rank.items()},
+        threads={name: thread.ran for name, thread in rank.items()},
+        waits={name: thread.waited for name, thread in rank.items()},
+        stops={name: thread.stops for name, thread in rank.items()},
         records={t: float(sum(end for _, end in ends(house.kafka, t).values())) for t in TOPICS},
         bytes={topic: float(_bytes(house.home, topic)) for topic in TOPICS},
     )
 
 
-def _threads(pid: int) -> dict[str, tuple[float, float]]:
-    """Seconds that the threads of a process ran, and waited for a core, by their name."""
-    found: defaultdict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+class _Threads(NamedTuple):
+    """Of those of one name."""
+
+    ran: float = 0.0
+    waited: float = 0.0
+    stops: float = 0.0
+
+
+def _threads(pid: int) -> dict[str, _Threads]:
+    """Seconds that the threads of a process ran, and waited for a core, and how often they stopped, by their name."""
+    found: defaultdict[str, _Threads] = defaultdict(_Threads)
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             name = (task / "comm").read_text().strip()
             ran, waited, _ = map(int, (task / "schedstat").read_text().split())
+            stops = int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text())[1])  # type: ignore[index]
         except OSError:  # it has ended
             continue
         before = found[name]
-        found[name] = (before[0] + ran / 1e9, before[1] + waited / 1e9)
+        found[name] = _Threads(before.ran + ran / 1e9, before.waited + waited / 1e9, before.stops + stops)
     return found
 
 
@@ -90,7 +105,7 @@ def measure(args: argparse.Namespace) -> tuple[Row, dict[str, dict[str, float]]]
             before = read(house)
             row = load.measure(args.rate)
             after = read(house)
-    scale = {"records": 1.0, "bytes": 1.0}
+    scale = {"records": 1.0, "bytes": 1.0, "stops": 1.0}
     return row, {
         kind: {
             name: scale.get(kind, 1000.0) * (value - getattr(before, kind).get(name, 0.0)) / row.sent
@@ -114,6 +129,7 @@ def show(found: dict[str, dict[str, float]]) -> None:
         ("by phase of the worker's own thread", "phases", "ms"),
         ("by thread of the ranking worker", "threads", "ms"),
         ("threads of it that wait for a core", "waits", "ms"),
+        ("how often threads of it stop", "stops", ""),
         ("records, by topic", "records", ""),
         ("bytes on disk, by topic", "bytes", ""),
     ):

@@ -10,7 +10,8 @@ from aiokafka.structs import TopicPartition
 
 from streams.workers.router.strange_headers import _Records
 
-GZIP = 1
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+"""What `compression.type` may make of a batch: who sets it for all clients, sets it for what `rewards` reads."""
 
 
 class Name(str):
@@ -38,7 +39,7 @@ def read(records: Any) -> list[Any]:
     return list(PartitionRecords(TopicPartition("t", 0), records, [], 0, None, None, True, 1))
 
 
-@pytest.mark.parametrize("codec", [0, GZIP])
+@pytest.mark.parametrize("codec", [NONE, GZIP, SNAPPY, LZ4, ZSTD])
 def test_a_record_with_a_strange_header_comes_as_any_other(codec: int) -> None:
     fetched = batch(("content-type", b"c"), (Name("?"), b"v"), first=0, codec=codec) + batch(first=3, codec=codec)
     with pytest.raises(UnicodeDecodeError):
