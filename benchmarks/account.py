@@ -66,7 +66,7 @@ def read(house: House) -> Reading:
 
 
 class _Threads(NamedTuple):
-    """Of those of one name."""
+    """Counters of the threads that share a name."""
 
     ran: float = 0.0
     waited: float = 0.0

