@@ -102,6 +102,9 @@ class Row:
     """Milliseconds of a micro-batch by phase, as the worker tells them."""
     versions: set[tuple[int, int]] = field(default_factory=set)
     """(epoch, number) of the weights that scored."""
+    behind_s: float | None = None
+    """Seconds of the run's examples that the newest weights had not learned when the last answer was there; None where
+    nobody learns."""
     read_s: list[float] = field(default_factory=list)
     """When answers were read, in seconds from the start, in that order."""
 
@@ -137,6 +140,7 @@ class Row:
             "tier_share": {tier: round(n / self.tiers.total(), 4) for tier, n in sorted(self.tiers.items())},
             "phases_ms": {name: _rounded(self.phases[name].percentile(50)) for name in PHASES if name in self.phases},
             "weight_versions": len(self.versions),
+            "trainer_behind_s": _rounded(self.behind_s),
             "send_late_ms": {**_percentiles(self.late), "max": self.late.max},
             "sender_behind": self.sender_behind,
         }

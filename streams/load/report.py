@@ -10,7 +10,7 @@ from streams.load.search import Sustained
 HEAD = (
     "   rate  reached      p50     p90     p99   p99.9     max   in time  timeouts   "
     + "  ".join(f"{name:>6}" for name in PHASES)
-    + "  weights  tiers, fallbacks"
+    + "  weights  behind  tiers, fallbacks"
 )
 
 
@@ -47,7 +47,7 @@ class LoadReport:
             self.where,
             f"{o.candidates} candidates; {o.users} users, logs of {self.log_length} events ({low}-{high} at the end)",
             f"deadline {o.deadline_ms} ms, {o.pacing} arrivals, {'with' if o.events else 'no'} events; "
-            "times: ms from due to read; of phases the median of a micro-batch",
+            "times: ms from due to read; of phases the median of a micro-batch; behind: s of examples not yet learned",
             HEAD,
             *(line(row) for row in self.rows),
         ]
@@ -65,9 +65,10 @@ def line(row: Row) -> str:
     phases = "  ".join(_cell(row.phases[name].percentile(50) if name in row.phases else None) for name in PHASES)
     tiers = [f"{tier} {n / row.tiers.total():.0%}" for tier, n in row.tiers.most_common()]
     fallbacks = [f"{reason} {n}" for reason, n in row.unscored.most_common()]
+    served = "; ".join(filter(None, (", ".join(tiers), ", ".join(fallbacks))))
     return (
         f"{row.rate:7.1f}  {row.reached():7.1f} {times}  {row.in_time_share:7.2%}  {row.timeouts:8d}   "
-        f"{phases}  {len(row.versions):7d}  {'; '.join(filter(None, (', '.join(tiers), ', '.join(fallbacks))))}"
+        f"{phases}  {len(row.versions):7d}  {_cell(row.behind_s)}  {served}"
     )
 
 
@@ -83,7 +84,7 @@ def _behind(rows: Sequence[Row]) -> str:
 def _searched(sustained: Sustained, max_rate: float | None) -> str:
     asked = (
         f"{sustained.in_time:.0%} scored in time, {sustained.reached:.0%} of the rate reached, "
-        f"p99 within {sustained.p99_ms:g} ms"
+        f"p99 within {sustained.p99_ms:g} ms, the trainer within {sustained.behind_s:g} s"
     )
     if max_rate is None:
         return f"no rate is sustained ({asked})"

@@ -8,6 +8,8 @@ from dataclasses import replace
 from feature_store.log import UserLog
 from streams.client import RankingClient
 from streams.config.settings import Settings
+from streams.kafka.connection import Kafka
+from streams.load.backlog import Backlog
 from streams.load.fill import fill_logs, log_counts
 from streams.load.measure import LoadOptions, Row, measure
 from streams.load.search import Sustained, find_max
@@ -21,8 +23,16 @@ class Load:
     """Makes rows, one rate after another, with the same users and options."""
 
     def __init__(
-        self, client: RankingClient, world: World, user_log: UserLog, options: LoadOptions, prefix: str, say: Say
+        self,
+        kafka: Kafka,
+        client: RankingClient,
+        world: World,
+        user_log: UserLog,
+        options: LoadOptions,
+        prefix: str,
+        say: Say,
     ) -> None:
+        self._kafka = kafka
         self._client = client
         self._world = world
         self._user_log = user_log
@@ -35,7 +45,10 @@ class Load:
         """Raises as `measure.measure` does. seconds: of this row, where not those of the options."""
         self._runs += 1
         options = self._options if seconds is None else replace(self._options, seconds=seconds)
-        return measure(self._client, self._world, rate, options, prefix=f"{self._prefix}-{self._runs}")
+        backlog = Backlog(self._kafka)
+        row = measure(self._client, self._world, rate, options, prefix=f"{self._prefix}-{self._runs}")
+        row.behind_s = backlog.behind_s(options.seconds)
+        return row
 
     def measure_all(self, rates: Sequence[float]) -> list[Row]:
         """A row for each rate, in that order."""
@@ -88,7 +101,7 @@ def prepared_load(
     say(f"user logs: {len(world.user_ids)} of {log_length} events, read back; {filled} came by Kafka in {took_s:.1f} s")
     with RankingClient(kafka) as client:
         client.await_model(prefix=f"{prefix}-first")
-        load = Load(client, world, user_log, options, prefix, say)
+        load = Load(kafka, client, world, user_log, options, prefix, say)
         if warm_up is not None:
             rate, seconds = warm_up
             say(f"warm-up: {rate:g}/s for {seconds:g} s")

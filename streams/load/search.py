@@ -19,6 +19,9 @@ class Sustained:
     reached: float = 0.98
     """Least rate of answers, as a share of the one asked for; p99_ms after the last was due they must be there."""
 
+    behind_s: float = 2.0
+    """Most seconds of examples that the weights may be behind: else they would be ever further."""
+
     def why_not(self, row: Row) -> str | None:
         """What a row lacks; None if its rate is sustained."""
         p99, answers = row.latency.percentile(99), row.reached(grace_ms=self.p99_ms)
@@ -29,6 +32,8 @@ class Sustained:
             return f"{answers:.2f} answers a second, needs {needed:.2f}"
         if p99 is None or p99 > self.p99_ms:
             return f"p99 {p99 or 0:.0f} ms, needs {self.p99_ms:g}"
+        if row.behind_s is not None and row.behind_s > self.behind_s:
+            return f"the trainer is {row.behind_s:.1f} s behind, needs {self.behind_s:g}"
         return None
 
 

@@ -36,9 +36,9 @@ def test_a_system_that_sustains_nothing_has_no_highest_rate() -> None:
     assert tried[-1] == LOWEST_RATE
 
 
-def row(*, latency_ms: float = 20.0, in_time: int = 1000, slower: float = 1.0) -> Row:
+def row(*, latency_ms: float = 20.0, in_time: int = 1000, slower: float = 1.0, behind_s: float | None = 0.2) -> Row:
     """100 requests a second for 10 s; the answers take `slower` times as long as that to be read."""
-    made = Row(rate=100, seconds=10, deadline_ms=500, timeout_ms=5_000, sent=1000, in_time=in_time)
+    made = Row(rate=100, seconds=10, deadline_ms=500, timeout_ms=5_000, sent=1000, in_time=in_time, behind_s=behind_s)
     made.latency.record(latency_ms, times=1000)
     made.read_s = [slower * n / 100 for n in range(1000)]
     return made
@@ -61,6 +61,9 @@ def test_a_rate_that_makes_no_whole_number_of_requests_is_sustained_by_answering
         (row(slower=1.05), "96.20 answers a second, needs 98.00"),
         (row(latency_ms=99), None),
         (row(latency_ms=120), r"p99 1\d\d ms, needs 100"),
+        (row(behind_s=None), None),
+        (row(behind_s=2.0), None),
+        (row(behind_s=2.1), "the trainer is 2.1 s behind, needs 2"),
     ],
 )
 def test_each_condition_of_a_sustained_rate_is_asked(made: Row, lacks: str | None) -> None:
