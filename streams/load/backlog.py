@@ -1,6 +1,5 @@
 """How far the trainer is behind what it is to learn, in seconds of a run's examples. Knows topics; nothing of loads."""
 
-from ranker.updates.record import UpdateHeader, peek_header
 from streams.kafka.connection import Kafka
 from streams.kafka.scan import ends, read_topic
 from streams.wire.topics import EXAMPLES, UPDATES
@@ -18,6 +17,8 @@ class Backlog:
 
         None where nothing was to be learned, or nobody published: there is no trainer.
         """
+        from ranker.updates.record import UpdateHeader, peek_header  # imports torch: not for --help
+
         produced, end = self._examples(), self._end_of_updates()
         made = sum(produced.values()) - sum(self._produced.values())
         if made <= 0 or end <= self._updates:
