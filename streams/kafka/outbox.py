@@ -18,7 +18,7 @@ from streams.wire.signing import Signer
 from streams.wire.topics import TOPICS
 
 COMMIT_EVERY_S = 0.1
-"""So far apart are commits by default: after a crash what was committed no later than that before is done again."""
+"""Least time between two commits, by default. After a crash what was not committed yet is done again."""
 
 Offsets = dict[tuple[str, int], int]
 Headers = Mapping[str, str | bytes | None]
@@ -50,7 +50,7 @@ class Outbox:
         self._commit_every_s = commit_every_s
         self._commit_due = 0.0
         self._committable: Offsets = {}
-        """Whose time to be committed has not come."""
+        """Offsets that wait for the next commit."""
         self._signer = signer
         self._max_batches = max_batches
         self._open = _Batch()

@@ -223,10 +223,10 @@ def server_properties(data: Path, *, port: int, controller_port: int, listener: 
         "broker.heartbeat.interval.ms": 500,
         # A controller without followers need not tell them twice a second that it lives: that costs 10 % of a core.
         "metadata.max.idle.interval.ms": 0,
-        # Else a kill brings back what was deleted in the minute before.
         # On two cores more of them only wake each other: 6 % of what a request costs the broker.
         "num.network.threads": 1,
         "num.io.threads": 2,
+        # Else a kill brings back what was deleted in the minute before.
         "log.flush.start.offset.checkpoint.interval.ms": 1_000,
         "log.cleaner.dedupe.buffer.size": 16 * 2**20,  # of the heap; the default is 128 MB
         **listener.server,

@@ -284,6 +284,7 @@ class TrainWorker(BaseWorker):
         log.warning("the gate is closed; replicas are sent back within %.0f ms", 1000 * (time.perf_counter() - began))
 
     def _good_snapshot(self, breach: Breach) -> Snapshot:
+        """Returns the newest one that the gate trusts, and that is no older than its reference."""
         reference = self._gate.reference_at
         # What the log changed before, the writer does not know.
         oldest = reference.place if reference is not None else (self._writer.first_epoch, 0)
